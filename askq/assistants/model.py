@@ -1,0 +1,69 @@
+"""An assistant as the programs hold it, and its content hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+ProtocolName = Literal["assistants", "responses"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assistant:
+    """One assistant, complete: nothing of it is looked up later, so its digest names exactly what was asked.
+
+    Field names and meanings are OpenAI's unless said otherwise.
+    """
+
+    name: str
+    """The file's name without `.toml`."""
+    protocol: ProtocolName
+    model: str
+    assistant_id: str | None = None
+    """An assistant that exists at the service already (Assistants protocol only); it is used as it is."""
+    description: str | None = None
+    instructions: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools in the Responses shape: `{"type": "code_interpreter"}`, `{"type": "file_search", …}` …"""
+    tool_resources: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_effort: str | None = None
+    text_format: Mapping[str, Any] | None = None
+    """`[text.format]`; sent as `response_format` on the Assistants protocol."""
+    max_output_tokens: int | None = None
+    max_prompt_tokens: int | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    service_tier: str | None = None
+    completion_window: Literal["soonest", "2h", "8h"] | None = None
+    timeout_s: float = 3600.0
+    """askq's own deadline for a run, in seconds from its creation (`[run] timeout`)."""
+    on_uncertain: Literal["fail", "retry"] = "fail"
+    """What to do when a paid create may or may not have happened and nothing can tell (`[run] on_uncertain`)."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal assistants give equal text."""
+        return json.dumps(
+            dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The assistant `to_json` wrote."""
+        values = json.loads(text)
+        values["tools"] = tuple(values["tools"])
+        return cls(**values)
+
+    @property
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of SHA-256 over the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def uses(self, tool: str) -> bool:
+        """Whether a tool of this type is among its tools."""
+        return any(entry.get("type") == tool for entry in self.tools)

@@ -1,0 +1,60 @@
+"""How a job can end: one table that the engine, the documents and the tests read.
+
+`retryable` says whether asking the same question again may succeed without changing it. `remedy` is one line for
+the person who reads the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from askq.jobs.model import State
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One documented way for a job to end other than with a complete answer."""
+
+    code: str
+    state: State
+    retryable: bool
+    remedy: str
+
+
+_ENDS = (
+    # The run itself ended so.
+    End("server_error", State.FAILED, True, "The service failed while answering; ask again."),
+    End("rate_limit_exceeded", State.FAILED, True, "The run met the account's limit; ask again later."),
+    End("invalid_prompt", State.FAILED, False, "The service refused the question; change its wording."),
+    End("content_policy", State.FAILED, False, "The service refused the content; change the question."),
+    End("vector_store_timeout", State.FAILED, True, "File search timed out at the service; ask again."),
+    End("invalid_image", State.FAILED, False, "An image could not be used; check its format and size."),
+    End("run_failed", State.FAILED, True, "The run failed with a code askq does not know; see the message."),
+    End("max_output_tokens", State.INCOMPLETE, False, "Raise max_output_tokens; the partial text is kept."),
+    End("max_prompt_tokens", State.INCOMPLETE, False, "Shorten the question or raise max_prompt_tokens."),
+    End("content_filter", State.INCOMPLETE, False, "A content filter cut the answer; the partial text is kept."),
+    End("incomplete", State.INCOMPLETE, True, "The run stopped early; the partial text is kept."),
+    End("cancelled_remotely", State.CANCELLED, True, "Somebody else cancelled the run at the service."),
+    End("run_expired", State.EXPIRED, True, "The service let the run expire; ask again."),
+    End("deadline", State.EXPIRED, True, "The run outlived the assistant's [run] timeout; raise it or ask again."),
+    End("run_vanished", State.FAILED, True, "The service no longer knows the run; ask again."),
+    End("unknown_function", State.FAILED, False, "The run called a function that is not registered with askq."),
+    End("no_answer", State.FAILED, True, "The run completed without any text; ask again."),
+    # The request was refused: no run exists.
+    End("bad_request", State.FAILED, False, "The service refused the request; see the message."),
+    End("context_length_exceeded", State.FAILED, False, "The question is too long for the model; shorten it."),
+    End("model_not_found", State.FAILED, False, "The account has no such model; set another in the assistant file."),
+    End("assistant_not_found", State.FAILED, False, "The assistant id does not exist at the service."),
+    End("thread_vanished", State.FAILED, True, "The thread disappeared before the run was made; ask again."),
+    End("forbidden", State.FAILED, False, "The account may not do this; see the message."),
+    # askq could not get through, or gave up.
+    End("upstream", State.FAILED, True, "The service kept failing before a run existed; ask again later."),
+    End("uncertain_create", State.UNCERTAIN, True,
+        "A run may have been created and paid for, but its reply was lost; ask again to accept the risk."),
+    End("poison", State.FAILED, False, "Workers died repeatedly on this question; look at it before asking again."),
+    End("assistant_missing", State.FAILED, False, "The record of the assistant is gone from Redis; submit again."),
+    End("internal", State.FAILED, True, "A defect in askq; please report the message."),
+)
+
+ENDS: MappingProxyType[str, End] = MappingProxyType({end.code: end for end in _ENDS})

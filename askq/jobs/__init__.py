@@ -1,0 +1,1 @@
+"""The job store: records, schedule, leases and the table of moves."""

@@ -1,0 +1,339 @@
+"""The words of the job store: states, the table of moves, and the records that go in and out.
+
+The table `MOVES` is the only truth about which state may follow which: the Lua scripts receive it as arguments,
+the documents are generated from it and the tests try every pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    """Submitted; no run has been asked for (its thread may already be prepared)."""
+    STARTING = "starting"
+    """The intent to create a run is on record; the paid call may or may not have happened."""
+    RUNNING = "running"
+    """A run exists and its id is on record."""
+    ACTION = "action"
+    """The run waits for the outputs of function calls."""
+    COLLECTING = "collecting"
+    """The run completed; its answer is still to be fetched."""
+    COMPLETED = "completed"
+    INCOMPLETE = "incomplete"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    UNCERTAIN = "uncertain"
+
+    @property
+    def terminal(self) -> bool:
+        """True when nothing more will happen to the job by itself."""
+        return self in TERMINAL
+
+
+TERMINAL = frozenset(
+    {State.COMPLETED, State.INCOMPLETE, State.FAILED, State.CANCELLED, State.EXPIRED, State.UNCERTAIN}
+)
+PENDING = frozenset(State) - TERMINAL
+
+
+class Lane(StrEnum):
+    """The two halves of a shard's schedule, one for each kind of chain.
+
+    One sorted set would put a burst of submissions in front of every poll: both lanes together are the `due` set
+    of the design, and a job that is not terminal is in exactly one of them.
+    """
+
+    START = "start"
+    POLL = "poll"
+
+
+LANE_OF: Mapping[State, Lane] = MappingProxyType(
+    {
+        State.QUEUED: Lane.START,
+        State.STARTING: Lane.START,
+        State.RUNNING: Lane.POLL,
+        State.ACTION: Lane.POLL,
+        State.COLLECTING: Lane.POLL,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRule:
+    """A named transition: from which states, to which (None = the job stays where it is)."""
+
+    name: str
+    sources: frozenset[State]
+    target: State | None
+
+
+def _rule(name: str, sources: frozenset[State] | set[State], target: State | None) -> MoveRule:
+    return MoveRule(name, frozenset(sources), target)
+
+
+MOVES: Mapping[str, MoveRule] = MappingProxyType(
+    {
+        rule.name: rule
+        for rule in (
+            # Free preparation is done and its id saved.
+            _rule("prepare", {State.QUEUED}, None),
+            # The durable record that precedes every paid call.
+            _rule("intend", {State.QUEUED}, State.STARTING),
+            # The paid call was answered with the id of a run.
+            _rule("start", {State.STARTING}, State.RUNNING),
+            # The reply was lost, but the run was found.
+            _rule("adopt", {State.STARTING}, State.RUNNING),
+            # It is proved that the intended run does not exist: the attempt did not happen.
+            _rule("void", {State.STARTING}, State.QUEUED),
+            # Not the moment: come back later, nothing else changes.
+            _rule("defer", PENDING, None),
+            # The run was seen, still pending.
+            _rule("poll", {State.RUNNING, State.ACTION}, State.RUNNING),
+            _rule("act", {State.RUNNING}, State.ACTION),
+            _rule("collect", {State.RUNNING}, State.COLLECTING),
+            _rule("complete", {State.STARTING, State.RUNNING, State.COLLECTING}, State.COMPLETED),
+            _rule("cut", {State.STARTING, State.RUNNING, State.COLLECTING}, State.INCOMPLETE),
+            _rule("fail", PENDING, State.FAILED),
+            _rule("cancel", PENDING, State.CANCELLED),
+            _rule("expire", PENDING, State.EXPIRED),
+            _rule("doubt", {State.STARTING}, State.UNCERTAIN),
+        )
+    }
+)
+
+FINISHING: Mapping[State, str] = MappingProxyType(
+    {rule.target: rule.name for rule in MOVES.values() if rule.target in TERMINAL}
+)
+"""The name of the move that ends a job in each terminal state."""
+
+
+class Outcome(StrEnum):
+    """What a transition found. All four are ordinary."""
+
+    MOVED = "moved"
+    ALREADY = "already"
+    """The same move under the same fence has been made before: a repeated commit."""
+    NOT_YOURS = "not yours"
+    """The fence is stale, or the job is in a state this move may not leave."""
+    MISSING = "missing"
+    """There is no such job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One row of a list, as a reader produces it and the store keeps it."""
+
+    row_id: str
+    index: int
+    """Position in the list, from 0: results come in this order."""
+    text: str
+    assistant: str | None = None
+    """Name of an assistant for this row alone."""
+    model: str | None = None
+    instructions: str | None = None
+    input: Mapping[str, Any] = field(default_factory=dict)
+    """The other columns, untouched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What `Store.add` needs to know of one job."""
+
+    question: Question
+    assistant: str
+    """Name of the assistant, for people."""
+    assistant_digest: str
+    """Content hash under which the worker finds the assistant's definition."""
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBatch:
+    """What opens a batch."""
+
+    name: str | None
+    assistant: str
+    protocol: str
+    idempotency_key: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """What came of adding rows: new ones, ones already there, and rows there with another question."""
+
+    added: int = 0
+    already: int = 0
+    conflicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of all runs of a job, and their price in US dollars where it is known."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a run brought back."""
+
+    text: str | None
+    citations: tuple[Mapping[str, Any], ...] = ()
+    code: tuple[Mapping[str, Any], ...] = ()
+    """Code-interpreter calls: `{"input": …, "output": …}` in order."""
+    files: tuple[Mapping[str, Any], ...] = ()
+    model: str | None = None
+    """The model that answered, as the service reports it."""
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A whole job as a reader sees it. Times are Unix seconds by the clock of Redis."""
+
+    id: str
+    index: int
+    state: State
+    question: Question
+    assistant: str
+    assistant_digest: str
+    protocol: str
+    fence: int = 0
+    attempts: int = 0
+    """Intents that led, or may have led, to a paid run."""
+    runs: int = 0
+    """Runs known to exist."""
+    polls: int = 0
+    remote: str | None = None
+    """The run's last status as the service said it."""
+    thread_id: str | None = None
+    run_id: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    note: str | None = None
+    """Why a pending job waits, for people."""
+    answer: Answer | None = None
+    created_at: float = 0.0
+    started_at: float | None = None
+    completed_at: float | None = None
+    due_at: float | None = None
+    """When the job is next to be looked at; None for terminal jobs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job in the hands of one execution, until its lease ends. `fence` proves the right to commit."""
+
+    id: str
+    fence: int
+    state: State
+    assistant_digest: str
+    assistant: str
+    protocol: str
+    question: Question | None
+    """Present in the start lane; polling needs no text."""
+    claims: int
+    """Claims since the last progress, this one included."""
+    attempts: int
+    runs: int
+    polls: int
+    looks: int
+    """How often the run of the present intent was looked for."""
+    errors: int
+    """Consecutive failed calls since the last progress."""
+    thread_id: str | None
+    run_id: str | None
+    witness: str | None
+    """Run id of the present attempt left by an execution that had lost its lease."""
+    remote: str | None
+    cancel_asked: bool
+    created_at: float
+    intent_at: float | None
+    started_at: float | None
+    deadline: float | None
+    was_due: float
+    now: float
+    """The clock of Redis at the claim."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One transition to commit. `fields` are stored with it; None deletes a field."""
+
+    job: str
+    fence: int
+    name: str
+    delay: float = 0.0
+    """Seconds until the job is due again; without meaning for terminal moves."""
+    keep: bool = False
+    """Keep the lease: the same execution goes on with this job (intend, then create)."""
+    fields: Mapping[str, str | int | float | None] = field(default_factory=dict)
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchStatus:
+    """A batch and its counters. Counters are kept by the transitions themselves, never recounted to read."""
+
+    id: str
+    name: str | None
+    assistant: str
+    protocol: str
+    idempotency_key: str | None
+    metadata: Mapping[str, str]
+    created_at: float
+    sealed: bool
+    """False while its rows are still being submitted (or the submitter died)."""
+    total: int
+    counts: Mapping[State, int]
+    usage: Usage
+    finished_at: float | None
+    """When the last job ended; None while one is pending."""
+    paused: str | None = None
+    """Why nothing moves at present, for people; None when nothing is wrong."""
+
+    @property
+    def pending(self) -> int:
+        """Jobs that are not terminal, rows not yet submitted included."""
+        return self.total - sum(self.counts.get(state, 0) for state in TERMINAL)
+
+    @property
+    def done(self) -> bool:
+        """True when every row was submitted and every job ended."""
+        return self.sealed and self.pending == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """An account that must not be called: why, and when to probe it next (Unix seconds)."""
+
+    account: str
+    code: str
+    message: str
+    since: float
+    probe_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A worker that is alive."""
+
+    name: str
+    processes: int
+    pid: int
+    host: str
+    started_at: float
