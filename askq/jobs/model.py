@@ -39,9 +39,7 @@ class State(StrEnum):
         return self in TERMINAL
 
 
-TERMINAL = frozenset(
-    {State.COMPLETED, State.INCOMPLETE, State.FAILED, State.CANCELLED, State.EXPIRED, State.UNCERTAIN}
-)
+TERMINAL = frozenset({State.COMPLETED, State.INCOMPLETE, State.FAILED, State.CANCELLED, State.EXPIRED, State.UNCERTAIN})
 PENDING = frozenset(State) - TERMINAL
 
 
@@ -278,9 +276,8 @@ class Move:
     fence: int
     name: str
     delay: float = 0.0
-    """Seconds until the job is due again; without meaning for terminal moves."""
-    keep: bool = False
-    """Keep the lease: the same execution goes on with this job (intend, then create)."""
+    """Seconds until the job is due again; without meaning for terminal moves. An execution that goes on with the
+    job (intend, then create) sets it to one lease, and keeps its fence."""
     fields: Mapping[str, str | int | float | None] = field(default_factory=dict)
     answer: Answer | None = None
 

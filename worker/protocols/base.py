@@ -25,9 +25,7 @@ from askq.jobs.model import Answer, Usage
 class CallError(Exception):
     """A remote call that brought no result. `code` names the cause, `message` is for people."""
 
-    def __init__(
-        self, code: str, message: str, *, retry_after: float | None = None, run_id: str | None = None
-    ) -> None:
+    def __init__(self, code: str, message: str, *, retry_after: float | None = None, run_id: str | None = None) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message

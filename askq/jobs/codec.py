@@ -1,0 +1,63 @@
+"""How questions and answers are written in Redis: JSON, compressed above 1 KiB."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import zlib
+from typing import Any
+
+from askq.jobs.model import Answer, NewJob, Question, Usage
+
+COMPRESS_ABOVE = 1024
+_COMPRESSED = b"z"
+
+
+def dump(value: Any) -> bytes:
+    """JSON as bytes, compressed when that pays."""
+    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return plain if len(plain) <= COMPRESS_ABOVE else _COMPRESSED + zlib.compress(plain, 6)
+
+
+def load(data: bytes) -> Any:
+    """What `dump` wrote."""
+    return json.loads(zlib.decompress(data[1:]) if data.startswith(_COMPRESSED) else data)
+
+
+def dump_question(question: Question) -> bytes:
+    """A question without its row id and index, which the record holds."""
+    value: dict[str, Any] = {"text": question.text}
+    for name in ("assistant", "model", "instructions"):
+        if (part := getattr(question, name)) is not None:
+            value[name] = part
+    if question.input:
+        value["input"] = dict(question.input)
+    return dump(value)
+
+
+def load_question(data: bytes, *, row_id: str, index: int) -> Question:
+    """The question `dump_question` wrote."""
+    return Question(row_id=row_id, index=index, **load(data))
+
+
+def dump_answer(answer: Answer) -> bytes:
+    """An answer without its usage, which the record holds."""
+    value = dataclasses.asdict(answer)
+    del value["usage"]
+    return dump({name: part for name, part in value.items() if part})
+
+
+def load_answer(data: bytes, usage: Usage | None) -> Answer:
+    """The answer `dump_answer` wrote."""
+    value = load(data)
+    for name in ("citations", "code", "files"):
+        value[name] = tuple(value.get(name, ()))
+    return Answer(text=value.pop("text", None), usage=usage, **value)
+
+
+def digest(job: NewJob) -> str:
+    """What tells whether a row submitted again is the same question to the same assistant."""
+    question = job.question
+    parts = (question.text, question.model, question.instructions, job.assistant_digest, job.protocol)
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:24]

@@ -1,0 +1,92 @@
+"""Every key askq writes to Redis, in one place.
+
+Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches one slot of a Redis Cluster.
+
+| key | type | holds |
+|---|---|---|
+| `askq:{sNN}:due:<lane>` | sorted set | job id → when it is due (Unix seconds); a claim is a due time in the future |
+| `askq:{sNN}:job:<id>` | hash | the record, small fields only |
+| `askq:{sNN}:ask:<id>` | string | the question and its columns, JSON |
+| `askq:{sNN}:ans:<id>` | string | the answer, JSON, compressed above 1 KiB |
+| `askq:{sNN}:rows:<batch>` | sorted set | row id → position in the list |
+| `askq:{sNN}:count:<batch>` | hash | jobs by state, tokens, cost, time of the last end |
+| `askq:{sNN}:lease:<lane>` | string | the chain execution that serves this shard |
+| `askq:batch:<id>` | hash | name, assistant, total … |
+| `askq:batches` | sorted set | batch id → when it was opened |
+| `askq:idem:<sha256>` | string | idempotency key → batch id |
+| `askq:assistant:<digest>` | string | an assistant's definition, JSON |
+| `askq:remote:<account>:<digest>` | string | id of the remote assistant object |
+| `askq:chains:<lane>` | sorted set | live chain executions → until when |
+| `askq:nodes` | sorted set | live workers (JSON) → until when |
+| `askq:pauses` | hash | account → why it must not be called |
+| `askq:probe:<account>` | string | somebody is probing a paused account |
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from askq.ids import shard_of
+from askq.jobs.model import Lane
+
+PREFIX = "askq:"
+BATCHES = PREFIX + "batches"
+NODES = PREFIX + "nodes"
+PAUSES = PREFIX + "pauses"
+
+
+def shard_prefix(shard: int) -> str:
+    """What every key of a shard begins with."""
+    return f"{PREFIX}{{s{shard:02d}}}:"
+
+
+def due(shard: int, lane: Lane) -> str:
+    return f"{shard_prefix(shard)}due:{lane}"
+
+
+def lease(shard: int, lane: Lane) -> str:
+    return f"{shard_prefix(shard)}lease:{lane}"
+
+
+def job(job_id: str) -> str:
+    return f"{shard_prefix(shard_of(job_id))}job:{job_id}"
+
+
+def ask(job_id: str) -> str:
+    return f"{shard_prefix(shard_of(job_id))}ask:{job_id}"
+
+
+def answer(job_id: str) -> str:
+    return f"{shard_prefix(shard_of(job_id))}ans:{job_id}"
+
+
+def rows(shard: int, batch_id: str) -> str:
+    return f"{shard_prefix(shard)}rows:{batch_id}"
+
+
+def count(shard: int, batch_id: str) -> str:
+    return f"{shard_prefix(shard)}count:{batch_id}"
+
+
+def batch(batch_id: str) -> str:
+    return f"{PREFIX}batch:{batch_id}"
+
+
+def idempotency(key: str) -> str:
+    return f"{PREFIX}idem:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def assistant(digest: str) -> str:
+    return f"{PREFIX}assistant:{digest}"
+
+
+def remote(account: str, digest: str) -> str:
+    return f"{PREFIX}remote:{account}:{digest}"
+
+
+def chains(lane: Lane) -> str:
+    return f"{PREFIX}chains:{lane}"
+
+
+def probe(account: str) -> str:
+    return f"{PREFIX}probe:{account}"

@@ -1,0 +1,425 @@
+"""The stand-in for unit tests: the job store in this process, held to the same contract suite as Redis."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from askq.ids import job_id, new_batch_id, shard_of, split_job_id
+from askq.jobs import codec
+from askq.jobs.model import (
+    LANE_OF,
+    MOVES,
+    TERMINAL,
+    Added,
+    Answer,
+    BatchStatus,
+    Claim,
+    Job,
+    Lane,
+    Move,
+    NewBatch,
+    NewJob,
+    Node,
+    Outcome,
+    Pause,
+    Question,
+    State,
+    Usage,
+)
+from askq.jobs.store import Health
+
+
+@dataclass(slots=True)
+class _Record:
+    question: Question
+    digest: str
+    assistant: str
+    assistant_digest: str
+    protocol: str
+    created: float
+    due: float
+    state: State = State.QUEUED
+    fence: int = 0
+    claims: int = 0
+    done: str = ""
+    completed: float | None = None
+    answer: Answer | None = None
+    fields: dict[str, str | int | float] = dataclasses.field(default_factory=dict)
+
+    def text(self, name: str) -> str | None:
+        value = self.fields.get(name)
+        return None if value is None else str(value)
+
+    def number(self, name: str) -> float | None:
+        value = self.fields.get(name)
+        return None if value is None else float(value)
+
+    def count(self, name: str) -> int:
+        return int(self.fields.get(name, 0))
+
+
+@dataclass(slots=True)
+class _Batch:
+    new: NewBatch
+    created: float
+    total: int | None = None
+
+
+class MemoryStore:
+    """`Store` in memory. `clock` gives Unix seconds; tests pass their own."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._records: dict[str, _Record] = {}
+        self._batches: dict[str, _Batch] = {}
+        self._idempotency: dict[str, str] = {}
+        self._assistants: dict[str, str] = {}
+        self._remote: dict[tuple[str, str], str] = {}
+        self._leases: dict[tuple[Lane, int], tuple[str, float]] = {}
+        self._chains: dict[Lane, dict[str, float]] = {lane: {} for lane in Lane}
+        self._nodes: dict[Node, float] = {}
+        self._pauses: dict[str, Pause] = {}
+        self._probes: dict[str, float] = {}
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    def save_assistant(self, digest: str, definition: str) -> None:
+        self._assistants[digest] = definition
+
+    def assistant(self, digest: str) -> str | None:
+        return self._assistants.get(digest)
+
+    def open_batch(self, new: NewBatch) -> tuple[str, bool]:
+        with self._lock:
+            if new.idempotency_key is not None and new.idempotency_key in self._idempotency:
+                return self._idempotency[new.idempotency_key], False
+            batch = new_batch_id()
+            self._batches[batch] = _Batch(new=new, created=self._clock())
+            if new.idempotency_key is not None:
+                self._idempotency[new.idempotency_key] = batch
+            return batch, True
+
+    def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
+        with self._lock:
+            found = self.compare(batch, jobs)
+            now = self._clock()
+            for new in jobs:
+                self._records.setdefault(
+                    job_id(batch, new.question.row_id),
+                    _Record(
+                        question=new.question,
+                        digest=codec.digest(new),
+                        assistant=new.assistant,
+                        assistant_digest=new.assistant_digest,
+                        protocol=new.protocol,
+                        created=now,
+                        due=now,
+                    ),
+                )
+            return found
+
+    def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
+        known = [self._records.get(job_id(batch, new.question.row_id)) for new in jobs]
+        return Added(
+            added=sum(old is None for old in known),
+            already=sum(
+                old is not None and old.digest == codec.digest(new) for old, new in zip(known, jobs, strict=True)
+            ),
+            conflicts=tuple(
+                new.question.row_id
+                for old, new in zip(known, jobs, strict=True)
+                if old is not None and old.digest != codec.digest(new)
+            ),
+        )
+
+    def seal(self, batch: str, total: int) -> None:
+        self._batches[batch].total = total
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def batch(self, batch: str) -> BatchStatus | None:
+        with self._lock:
+            kept = self._batches.get(batch)
+            if kept is None:
+                return None
+            members = self._members(batch)
+            counts = {state: sum(record.state is state for _, record in members) for state in State}
+            used = [record.answer.usage for _, record in members if record.answer and record.answer.usage]
+            costs = [usage.cost_usd for usage in used if usage.cost_usd is not None]
+            status = BatchStatus(
+                id=batch,
+                name=kept.new.name,
+                assistant=kept.new.assistant,
+                protocol=kept.new.protocol,
+                idempotency_key=kept.new.idempotency_key,
+                metadata=kept.new.metadata,
+                created_at=kept.created,
+                sealed=kept.total is not None,
+                total=len(members) if kept.total is None else kept.total,
+                counts=counts,
+                usage=Usage(
+                    input_tokens=sum(usage.input_tokens for usage in used),
+                    cached_tokens=sum(usage.cached_tokens for usage in used),
+                    output_tokens=sum(usage.output_tokens for usage in used),
+                    total_tokens=sum(usage.total_tokens for usage in used),
+                    cost_usd=sum(costs) if costs else None,
+                ),
+                finished_at=max((r.completed for _, r in members if r.completed is not None), default=None),
+            )
+            if status.done:
+                return status
+            reasons = "; ".join(f"{pause.code}: {pause.message}" for pause in self._pauses.values())
+            return dataclasses.replace(status, finished_at=None, paused=reasons or None)
+
+    def batches(self, *, limit: int = 20) -> list[BatchStatus]:
+        newest = sorted(self._batches, key=lambda id_: self._batches[id_].created, reverse=True)[:limit]
+        return [status for id_ in newest if (status := self.batch(id_)) is not None]
+
+    def find_batches(self, prefix: str) -> list[str]:
+        return [id_ for id_ in sorted(self._batches, reverse=True) if id_.startswith(prefix)][:10]
+
+    def job(self, job: str) -> Job | None:
+        record = self._records.get(job)
+        return None if record is None else _job(job, record)
+
+    def jobs(self, batch: str, *, states: Collection[State] | None = None) -> Iterator[Job]:
+        for id_, record in sorted(self._members(batch), key=lambda member: member[1].question.index):
+            if states is None or record.state in states:
+                yield _job(id_, record)
+
+    def _members(self, batch: str) -> list[tuple[str, _Record]]:
+        return [(id_, record) for id_, record in self._records.items() if split_job_id(id_)[0] == batch]
+
+    # -- working ---------------------------------------------------------------------------------------
+
+    def claim(self, lane: Lane, shards: Sequence[int], *, limit: int, lease_s: float) -> list[Claim]:
+        with self._lock:
+            now = self._clock()
+            due = sorted(
+                (
+                    (record.due, id_, record)
+                    for id_, record in self._records.items()
+                    if LANE_OF.get(record.state) is lane and record.due <= now and shard_of(id_) in shards
+                ),
+                key=lambda entry: entry[0],
+            )
+            claims = []
+            for was_due, id_, record in due[: max(0, limit)]:
+                record.fence += 1
+                record.claims += 1
+                record.due = now + lease_s
+                claims.append(_claim(id_, record, lane, was_due, now))
+            return claims
+
+    def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
+        with self._lock:
+            lost = []
+            for id_, fence in claims:
+                record = self._records.get(id_)
+                if record is None or record.fence != fence:
+                    lost.append(id_)
+                elif record.state not in TERMINAL:
+                    record.due = self._clock() + lease_s
+            return lost
+
+    def commit(self, moves: Sequence[Move]) -> list[Outcome]:
+        with self._lock:
+            return [self._commit(move) for move in moves]
+
+    def _commit(self, move: Move) -> Outcome:
+        rule = MOVES[move.name]
+        record = self._records.get(move.job)
+        if record is None:
+            return Outcome.MISSING
+        token = f"{move.fence}/{move.name}"
+        if record.done == token:
+            return Outcome.ALREADY
+        if record.fence != move.fence or record.state not in rule.sources:
+            return Outcome.NOT_YOURS
+        now = self._clock()
+        for name, value in move.fields.items():
+            if value is None:
+                record.fields.pop(name, None)
+            else:
+                record.fields[name] = value
+        record.done = token
+        record.claims = 0
+        record.state = rule.target or record.state
+        if record.state in TERMINAL:
+            record.completed = now
+            record.answer = move.answer
+            if move.answer is not None and move.answer.model is not None:
+                record.fields["model"] = move.answer.model
+        else:
+            record.due = now + move.delay
+        if move.name == "intend":
+            record.fields["intent_at"] = now
+        elif move.name in ("start", "adopt"):
+            record.fields["started"] = now
+        return Outcome.MOVED
+
+    def witness(self, job: str, attempt: int, run_id: str) -> None:
+        with self._lock:
+            record = self._records.get(job)
+            if record is not None and record.state is State.STARTING and record.count("attempts") == attempt:
+                record.fields["witness"] = run_id
+
+    def next_due(self, lane: Lane) -> float | None:
+        with self._lock:
+            now = self._clock()
+            return min((r.due - now for r in self._records.values() if LANE_OF.get(r.state) is lane), default=None)
+
+    # -- sharing the work ------------------------------------------------------------------------------
+
+    def enlist(self, lane: Lane, execution: str, *, ttl_s: float) -> int:
+        with self._lock:
+            self._chains[lane][execution] = self._clock() + ttl_s
+            return self.running(lane)
+
+    def running(self, lane: Lane) -> int:
+        with self._lock:
+            now = self._clock()
+            return sum(until > now for until in self._chains[lane].values())
+
+    def discharge(self, lane: Lane, execution: str, shards: Sequence[int]) -> None:
+        with self._lock:
+            self._chains[lane].pop(execution, None)
+            for shard in shards:
+                if self._leases.get((lane, shard), ("", 0.0))[0] == execution:
+                    del self._leases[lane, shard]
+
+    def hold(self, lane: Lane, execution: str, shards: Sequence[int], *, ttl_s: float) -> list[int]:
+        with self._lock:
+            now = self._clock()
+            held = []
+            for shard in shards:
+                owner, until = self._leases.get((lane, shard), (execution, now))
+                if owner == execution or until <= now:
+                    self._leases[lane, shard] = (execution, now + ttl_s)
+                    held.append(shard)
+            return held
+
+    # -- accounts and nodes ----------------------------------------------------------------------------
+
+    def pause(self, account: str, code: str, message: str, *, probe_after_s: float) -> None:
+        with self._lock:
+            now = self._clock()
+            self._pauses[account] = Pause(
+                account=account, code=code, message=message, since=now, probe_at=now + probe_after_s
+            )
+            self._probes[account] = now + probe_after_s
+
+    def resume(self, account: str) -> bool:
+        with self._lock:
+            self._probes.pop(account, None)
+            return self._pauses.pop(account, None) is not None
+
+    def pauses(self) -> list[Pause]:
+        return list(self._pauses.values())
+
+    def probe(self, account: str, *, again_after_s: float) -> bool:
+        with self._lock:
+            now = self._clock()
+            if self._probes.get(account, now) > now:
+                return False
+            self._probes[account] = now + again_after_s
+            return True
+
+    def remote_assistant(self, account: str, digest: str) -> str | None:
+        return self._remote.get((account, digest))
+
+    def save_remote_assistant(self, account: str, digest: str, remote: str) -> str:
+        return self._remote.setdefault((account, digest), remote)
+
+    def beat(self, node: Node, *, ttl_s: float) -> None:
+        with self._lock:
+            self._nodes[node] = self._clock() + ttl_s
+
+    def nodes(self) -> list[Node]:
+        with self._lock:
+            now = self._clock()
+            return [node for node, until in self._nodes.items() if until > now]
+
+    def health(self) -> Health:
+        return Health(version="memory", append_only=True, eviction="noeviction", used_memory=0, max_memory=0)
+
+    def tidy(self, *, keep_s: float) -> int:
+        """Forget batches whose last job ended more than `keep_s` ago."""
+        with self._lock:
+            old = [
+                status.id
+                for status in map(self.batch, list(self._batches))
+                if status is not None and status.finished_at is not None
+                if status.finished_at + keep_s < self._clock()
+            ]
+            for batch in old:
+                for id_, _ in self._members(batch):
+                    del self._records[id_]
+                key = self._batches.pop(batch).new.idempotency_key
+                if key is not None:
+                    del self._idempotency[key]
+            return len(old)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _job(id_: str, record: _Record) -> Job:
+    return Job(
+        id=id_,
+        index=record.question.index,
+        state=record.state,
+        question=record.question,
+        assistant=record.assistant,
+        assistant_digest=record.assistant_digest,
+        protocol=record.protocol,
+        fence=record.fence,
+        attempts=record.count("attempts"),
+        runs=record.count("runs"),
+        polls=record.count("polls"),
+        remote=record.text("remote"),
+        thread_id=record.text("thread"),
+        run_id=record.text("run"),
+        error_code=record.text("error_code"),
+        error_message=record.text("error_message"),
+        note=record.text("note"),
+        answer=record.answer,
+        created_at=record.created,
+        started_at=record.number("started"),
+        completed_at=record.completed,
+        due_at=None if record.state in TERMINAL else record.due,
+    )
+
+
+def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float) -> Claim:
+    return Claim(
+        id=id_,
+        fence=record.fence,
+        state=record.state,
+        assistant_digest=record.assistant_digest,
+        assistant=record.assistant,
+        protocol=record.protocol,
+        question=record.question if lane is Lane.START else None,
+        claims=record.claims,
+        attempts=record.count("attempts"),
+        runs=record.count("runs"),
+        polls=record.count("polls"),
+        looks=record.count("looks"),
+        errors=record.count("errors"),
+        thread_id=record.text("thread"),
+        run_id=record.text("run"),
+        witness=record.text("witness"),
+        remote=record.text("remote"),
+        cancel_asked="cancel" in record.fields,
+        created_at=record.created,
+        intent_at=record.number("intent_at"),
+        started_at=record.number("started"),
+        deadline=record.number("deadline"),
+        was_due=was_due,
+        now=now,
+    )

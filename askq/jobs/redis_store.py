@@ -1,0 +1,645 @@
+"""The job store in Redis (or Valkey): the truth of the whole system."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import heapq
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
+from importlib import resources
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
+
+from askq.errors import StoreError, StoreUnreachable
+from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
+from askq.jobs import codec, keys
+from askq.jobs.model import (
+    LANE_OF,
+    MOVES,
+    TERMINAL,
+    Added,
+    BatchStatus,
+    Claim,
+    Job,
+    Lane,
+    Move,
+    NewBatch,
+    NewJob,
+    Node,
+    Outcome,
+    Pause,
+    State,
+    Usage,
+)
+from askq.jobs.store import Health
+
+_PAGE = 200
+_ROWS_PER_CALL = 50
+_DAY_S = 86_400
+
+
+class _Call:
+    """One script call of a pipeline: repeated alone when the server has lost the script."""
+
+    __slots__ = ("args", "keys", "script")
+
+    def __init__(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> None:
+        self.script = script
+        self.keys = keys
+        self.args = args
+
+
+class RedisStore:
+    """`Store` over one Redis server.
+
+    `keep_days` is how long finished jobs stay. Raises StoreUnreachable when the server does not answer within
+    about three seconds, StoreError when it refuses (out of memory, read-only).
+    """
+
+    def __init__(self, url: str, *, keep_days: float = 30, timeout_s: float = 3.0) -> None:
+        self._keep_s = int(keep_days * _DAY_S)
+        self._shown = _without_password(url)
+        try:
+            self._redis: redis.Redis = redis.Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                health_check_interval=10,
+                max_connections=64,
+                # One quick repeat heals a connection that died while it was idle. Repeating is safe: every write
+                # is idempotent or fenced.
+                retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1),
+            )
+        except ValueError as exc:
+            raise StoreError(
+                f"{self._shown!r} is not a Redis address: {exc}",
+                remedy="REDIS_URL looks like redis://host:6379/0",
+            ) from exc
+
+    # -- asking ------------------------------------------------------------------------------------------
+
+    def save_assistant(self, digest: str, definition: str) -> None:
+        self._run(lambda: self._redis.set(keys.assistant(digest), definition))
+
+    def assistant(self, digest: str) -> str | None:
+        found = self._run(lambda: self._redis.get(keys.assistant(digest)))
+        return None if found is None else _text(found)
+
+    def open_batch(self, new: NewBatch) -> tuple[str, bool]:
+        batch, created = new_batch_id(), True
+        if new.idempotency_key is not None:
+            idem = keys.idempotency(new.idempotency_key)
+            if not self._run(lambda: self._redis.set(idem, batch, nx=True)):
+                known = self._run(lambda: self._redis.get(idem))
+                if known is not None:
+                    batch, created = _text(known), False
+        seconds, micros = self._run(self._redis.time)
+        now = f"{seconds}.{micros:06d}"
+        values: dict[str, str] = {"assistant": new.assistant, "protocol": new.protocol, "created": now}
+        if new.name is not None:
+            values["name"] = new.name
+        if new.idempotency_key is not None:
+            values["idem"] = new.idempotency_key
+        if new.metadata:
+            values["meta"] = json.dumps(dict(new.metadata), ensure_ascii=False)
+
+        def write() -> None:
+            # Field by field "unless there": whoever comes second, or comes back after a crash, changes nothing.
+            pipe = self._redis.pipeline(transaction=True)
+            for field, value in values.items():
+                pipe.hsetnx(keys.batch(batch), field, value)
+            pipe.zadd(keys.BATCHES, {batch: float(now)}, nx=True)
+            pipe.execute()
+
+        self._run(write)
+        return batch, created
+
+    def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
+        calls, order = [], []
+        for shard, members in _by_shard(batch, jobs).items():
+            for start in range(0, len(members), _ROWS_PER_CALL):
+                part = members[start : start + _ROWS_PER_CALL]
+                names = [keys.due(shard, Lane.START), keys.rows(shard, batch), keys.count(shard, batch)]
+                args: list[str | int | bytes] = []
+                for id_, new in part:
+                    names += (keys.job(id_), keys.ask(id_))
+                    args += (
+                        id_,
+                        new.question.row_id,
+                        new.question.index,
+                        codec.digest(new),
+                        new.assistant,
+                        new.assistant_digest,
+                        new.protocol,
+                        codec.dump_question(new.question),
+                    )
+                calls.append(_Call("add", names, args))
+                order.append(part)
+        return _added(order, self._scripts(calls))
+
+    def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
+        def read() -> list[bytes | None]:
+            pipe = self._redis.pipeline(transaction=False)
+            for new in jobs:
+                pipe.hget(keys.job(job_id(batch, new.question.row_id)), "digest")
+            return list(pipe.execute())
+
+        known = self._run(read)
+        found = [
+            1 if old is None else 0 if _text(old) == codec.digest(new) else -1
+            for old, new in zip(known, jobs, strict=True)
+        ]
+        return _added([[("", new) for new in jobs]], [found])
+
+    def seal(self, batch: str, total: int) -> None:
+        self._run(lambda: self._redis.hset(keys.batch(batch), "total", str(total)))
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def batch(self, batch: str) -> BatchStatus | None:
+        found = self._statuses([batch])
+        return found[0] if found else None
+
+    def batches(self, *, limit: int = 20) -> list[BatchStatus]:
+        ids = self._run(lambda: self._redis.zrevrange(keys.BATCHES, 0, limit - 1))
+        return self._statuses([_text(id_) for id_ in ids])
+
+    def find_batches(self, prefix: str) -> list[str]:
+        ids = self._run(lambda: self._redis.zrevrange(keys.BATCHES, 0, -1))
+        return [text for id_ in ids if (text := _text(id_)).startswith(prefix)][:10]
+
+    def _statuses(self, ids: Sequence[str]) -> list[BatchStatus]:
+        def read() -> list[dict[bytes, bytes]]:
+            pipe = self._redis.pipeline(transaction=False)
+            for id_ in ids:
+                pipe.hgetall(keys.batch(id_))
+                for shard in range(SHARDS):
+                    pipe.hgetall(keys.count(shard, id_))
+            pipe.hgetall(keys.PAUSES)
+            return list(pipe.execute())
+
+        if not ids:
+            return []
+        *found, pauses = self._run(read)
+        paused = [_pause(account, data) for account, data in pauses.items()]
+        width = SHARDS + 1
+        return [
+            _batch_status(id_, found[at * width], found[at * width + 1 : (at + 1) * width], paused)
+            for at, id_ in enumerate(ids)
+            if found[at * width]
+        ]
+
+    def job(self, job: str) -> Job | None:
+        found = self._jobs([job])
+        return found[0] if found else None
+
+    def jobs(self, batch: str, *, states: Collection[State] | None = None) -> Iterator[Job]:
+        page: list[str] = []
+        for row in heapq.merge(*(self._rows(shard, batch) for shard in range(SHARDS))):
+            page.append(job_id(batch, row[1]))
+            if len(page) == _PAGE:
+                yield from self._jobs(page, states)
+                page = []
+        yield from self._jobs(page, states)
+
+    def _rows(self, shard: int, batch: str) -> Iterator[tuple[float, str]]:
+        start = 0
+        while True:
+            page = self._run(
+                partial(self._redis.zrange, keys.rows(shard, batch), start, start + _PAGE - 1, withscores=True)
+            )
+            for row, index in page:
+                yield index, _text(row)
+            if len(page) < _PAGE:
+                return
+            start += _PAGE
+
+    def _jobs(self, ids: Sequence[str], states: Collection[State] | None = None) -> list[Job]:
+        def read() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            for id_ in ids:
+                pipe.hgetall(keys.job(id_))
+                pipe.get(keys.ask(id_))
+                pipe.get(keys.answer(id_))
+                for lane in Lane:
+                    pipe.zscore(keys.due(shard_of(id_), lane), id_)
+            return list(pipe.execute())
+
+        if not ids:
+            return []
+        found = self._run(read)
+        jobs = []
+        for at, id_ in enumerate(ids):
+            record, question, answer, *scores = found[5 * at : 5 * at + 5]
+            if not record or question is None:
+                continue
+            values = _record(record)
+            if states is None or State(values["state"]) in states:
+                due = next((score for score in scores if score is not None), None)
+                jobs.append(_job(id_, values, question, answer, due))
+        return jobs
+
+    # -- working -----------------------------------------------------------------------------------------
+
+    def claim(self, lane: Lane, shards: Sequence[int], *, limit: int, lease_s: float) -> list[Claim]:
+        if not shards or limit <= 0:
+            return []
+        share = max(1, limit // len(shards))
+        text = "1" if lane is Lane.START else "0"
+        claims: list[Claim] = []
+        calls = [
+            _Call("claim", [keys.due(shard, lane)], [keys.shard_prefix(shard), share, lease_s, text])
+            for shard in shards[: max(1, limit)]
+        ]
+        for now, *members in self._scripts(calls):
+            claims += (_claim(float(now), *member) for member in members)
+        return claims
+
+    def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
+        groups: dict[int, list[tuple[str, int]]] = {}
+        for id_, fence in claims:
+            groups.setdefault(shard_of(id_), []).append((id_, fence))
+        calls = [
+            _Call(
+                "renew",
+                [
+                    keys.due(shard, Lane.START),
+                    keys.due(shard, Lane.POLL),
+                    *(keys.job(id_) for id_, _ in members),
+                ],
+                [lease_s, *(part for member in members for part in member)],
+            )
+            for shard, members in groups.items()
+        ]
+        return [_text(id_) for lost in self._scripts(calls) for id_ in lost]
+
+    def commit(self, moves: Sequence[Move]) -> list[Outcome]:
+        return [Outcome(_text(found)) for found in self._scripts([self._move(move) for move in moves])]
+
+    def _move(self, move: Move) -> _Call:
+        rule = MOVES[move.name]
+        shard, (batch, _) = shard_of(move.job), split_job_id(move.job)
+        names = [
+            keys.job(move.job),
+            keys.due(shard, Lane.START),
+            keys.due(shard, Lane.POLL),
+            keys.count(shard, batch),
+            keys.ask(move.job),
+            keys.answer(move.job),
+            keys.rows(shard, batch),
+        ]
+        lane = ""
+        if rule.target is not None and rule.target not in TERMINAL:
+            lane = "2" if LANE_OF[rule.target] is Lane.START else "3"
+        dropped = [name for name, value in move.fields.items() if value is None]
+        fields: dict[str, str | int | float] = {name: value for name, value in move.fields.items() if value is not None}
+        if move.answer is not None and (usage := move.answer.usage) is not None:
+            fields |= _usage_fields(usage)
+        if move.answer is not None and move.answer.model is not None:
+            fields["model"] = move.answer.model
+        args: list[str | int | float | bytes] = [
+            move.job,
+            move.fence,
+            move.name,
+            "," + ",".join(sorted(rule.sources)) + ",",
+            rule.target or "",
+            lane,
+            move.delay,
+            self._keep_s,
+            b"" if move.answer is None else codec.dump_answer(move.answer),
+            len(dropped),
+            *dropped,
+        ]
+        for name, value in fields.items():
+            args += (name, value)
+        return _Call("move", names, args)
+
+    def witness(self, job: str, attempt: int, run_id: str) -> None:
+        self._scripts([_Call("witness", [keys.job(job)], [attempt, run_id])])
+
+    def next_due(self, lane: Lane) -> float | None:
+        def read() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.time()
+            for shard in range(SHARDS):
+                pipe.zrange(keys.due(shard, lane), 0, 0, withscores=True)
+            return list(pipe.execute())
+
+        (seconds, micros), *heads = self._run(read)
+        now = seconds + micros / 1e6
+        return min((head[0][1] - now for head in heads if head), default=None)
+
+    # -- sharing the work --------------------------------------------------------------------------------
+
+    def enlist(self, lane: Lane, execution: str, *, ttl_s: float) -> int:
+        return len(self._register(keys.chains(lane), execution, ttl_s))
+
+    def running(self, lane: Lane) -> int:
+        return len(self._register(keys.chains(lane), "", 0))
+
+    def discharge(self, lane: Lane, execution: str, shards: Sequence[int]) -> None:
+        self._scripts([_Call("release", [keys.lease(shard, lane)], [execution]) for shard in shards])
+        self._run(lambda: self._redis.zrem(keys.chains(lane), execution))
+
+    def hold(self, lane: Lane, execution: str, shards: Sequence[int], *, ttl_s: float) -> list[int]:
+        calls = [_Call("hold", [keys.lease(shard, lane)], [execution, int(ttl_s * 1000)]) for shard in shards]
+        return [shard for shard, held in zip(shards, self._scripts(calls), strict=True) if held]
+
+    def _register(self, register: str, member: str, ttl_s: float) -> list[str]:
+        (alive,) = self._scripts([_Call("register", [register], [member, ttl_s])])
+        return [_text(name) for name in alive]
+
+    # -- accounts and nodes ------------------------------------------------------------------------------
+
+    def pause(self, account: str, code: str, message: str, *, probe_after_s: float) -> None:
+        seconds, micros = self._run(self._redis.time)
+        now = seconds + micros / 1e6
+        value = json.dumps({"code": code, "message": message, "since": now, "probe_at": now + probe_after_s})
+        self._run(lambda: self._redis.hset(keys.PAUSES, account, value))
+        self._run(lambda: self._redis.set(keys.probe(account), "1", px=max(1, int(probe_after_s * 1000))))
+
+    def resume(self, account: str) -> bool:
+        found = self._run(lambda: self._redis.hdel(keys.PAUSES, account))
+        self._run(lambda: self._redis.delete(keys.probe(account)))
+        return bool(found)
+
+    def pauses(self) -> list[Pause]:
+        return [_pause(account, data) for account, data in self._run(lambda: self._redis.hgetall(keys.PAUSES)).items()]
+
+    def probe(self, account: str, *, again_after_s: float) -> bool:
+        return bool(self._run(lambda: self._redis.set(keys.probe(account), "1", nx=True, px=int(again_after_s * 1000))))
+
+    def remote_assistant(self, account: str, digest: str) -> str | None:
+        found = self._run(lambda: self._redis.get(keys.remote(account, digest)))
+        return None if found is None else _text(found)
+
+    def save_remote_assistant(self, account: str, digest: str, remote: str) -> str:
+        key = keys.remote(account, digest)
+        if self._run(lambda: self._redis.set(key, remote, nx=True)):
+            return remote
+        return self.remote_assistant(account, digest) or remote
+
+    def beat(self, node: Node, *, ttl_s: float) -> None:
+        self._register(keys.NODES, json.dumps(dataclasses.asdict(node), sort_keys=True), ttl_s)
+
+    def nodes(self) -> list[Node]:
+        return [Node(**json.loads(text)) for text in self._register(keys.NODES, "", 0)]
+
+    def health(self) -> Health:
+        info: dict[str, Any] = self._run(self._redis.info)
+        return Health(
+            version=str(info.get("valkey_version") or info.get("redis_version", "?")),
+            append_only=bool(info.get("aof_enabled")),
+            eviction=str(info.get("maxmemory_policy", "?")),
+            used_memory=int(info.get("used_memory", 0)),
+            max_memory=int(info.get("maxmemory", 0)),
+        )
+
+    def tidy(self, *, keep_s: float) -> int:
+        marked = 0
+        for id_ in (_text(id_) for id_ in self._run(lambda: self._redis.zrange(keys.BATCHES, 0, -1))):
+            status = self.batch(id_)
+            if status is None:
+                self._run(partial(self._redis.zrem, keys.BATCHES, id_))
+            elif status.done and self._run(partial(self._redis.ttl, keys.batch(id_))) == -1:
+                names = [keys.batch(id_)]
+                if status.idempotency_key is not None:
+                    names.append(keys.idempotency(status.idempotency_key))
+                for name in names:
+                    self._run(partial(self._redis.expire, name, int(keep_s)))
+                marked += 1
+        return marked
+
+    def close(self) -> None:
+        self._redis.close()
+
+    # -- the wire ----------------------------------------------------------------------------------------
+
+    def _scripts(self, calls: Sequence[_Call]) -> list[Any]:
+        """Run script calls in one pipeline; a server that was restarted gets the scripts again."""
+        if not calls:
+            return []
+
+        def run() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            for call in calls:
+                pipe.evalsha(_scripts()[call.script][0], len(call.keys), *call.keys, *call.args)
+            found = list(pipe.execute(raise_on_error=False))
+            for at, result in enumerate(found):
+                if isinstance(result, NoScriptError):
+                    call = calls[at]
+                    found[at] = self._redis.eval(_scripts()[call.script][1], len(call.keys), *call.keys, *call.args)
+                elif isinstance(result, Exception):
+                    raise result
+            return found
+
+        results: list[Any] = self._run(run)
+        return results
+
+    def _run(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except (redis.ConnectionError, redis.TimeoutError) as exc:
+            raise StoreUnreachable(
+                f"Redis at {self._shown} does not answer: {exc}",
+                remedy="Check that it is running and that REDIS_URL is right.",
+            ) from exc
+        except ResponseError as exc:
+            raise StoreError(f"Redis at {self._shown} refused: {exc}", remedy=_remedy(exc)) from exc
+        except RedisError as exc:
+            raise StoreError(f"Redis at {self._shown} failed: {exc}") from exc
+
+
+@cache
+def _scripts() -> dict[str, tuple[str, str]]:
+    """Name → (SHA-1, text) of every transition, read from the package once."""
+    folder = resources.files("askq.jobs") / "lua"
+    found = {}
+    for entry in folder.iterdir():
+        text = entry.read_text("utf-8")
+        sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        found[entry.name.removesuffix(".lua")] = (sha, text)
+    return found
+
+
+def _remedy(exc: ResponseError) -> str | None:
+    text = str(exc)
+    if text.startswith("OOM"):
+        return "Redis is full: raise maxmemory or remove finished batches. Nothing was lost."
+    if "MISCONF" in text or "READONLY" in text:
+        return "Redis takes no writes: check its disk and its role. Nothing was lost."
+    if "NOAUTH" in text or "WRONGPASS" in text:
+        return "Put the right password into REDIS_URL."
+    return None
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _by_shard(batch: str, jobs: Sequence[NewJob]) -> dict[int, list[tuple[str, NewJob]]]:
+    groups: dict[int, list[tuple[str, NewJob]]] = {}
+    for new in jobs:
+        id_ = job_id(batch, new.question.row_id)
+        groups.setdefault(shard_of(id_), []).append((id_, new))
+    return groups
+
+
+def _added(order: Sequence[Sequence[tuple[str, NewJob]]], found: Sequence[Sequence[int]]) -> Added:
+    flat = [
+        (new.question.row_id, what)
+        for part, results in zip(order, found, strict=True)
+        for (_, new), what in zip(part, results, strict=True)
+    ]
+    return Added(
+        added=sum(what == 1 for _, what in flat),
+        already=sum(what == 0 for _, what in flat),
+        conflicts=tuple(row for row, what in flat if what == -1),
+    )
+
+
+def _record(flat: Mapping[bytes, bytes] | Sequence[bytes]) -> dict[str, str]:
+    if isinstance(flat, Mapping):
+        return {_text(name): _text(value) for name, value in flat.items()}
+    parts = [_text(part) for part in flat]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _float(text: str | None) -> float | None:
+    return None if text is None else float(text)
+
+
+def _usage_fields(usage: Usage) -> dict[str, str | int | float]:
+    fields: dict[str, str | int | float] = {
+        "in": usage.input_tokens,
+        "cached": usage.cached_tokens,
+        "out": usage.output_tokens,
+        "total": usage.total_tokens,
+    }
+    if usage.cost_usd is not None:
+        fields["cost"] = f"{usage.cost_usd:.9f}"
+    return fields
+
+
+def _usage(values: Mapping[str, str]) -> Usage:
+    return Usage(
+        input_tokens=int(values.get("in", 0)),
+        cached_tokens=int(values.get("cached", 0)),
+        output_tokens=int(values.get("out", 0)),
+        total_tokens=int(values.get("total", 0)),
+        cost_usd=_float(values.get("cost")),
+    )
+
+
+def _job(id_: str, values: Mapping[str, str], question: bytes, answer: bytes | None, due: float | None) -> Job:
+    index = int(values["index"])
+    usage = _usage(values) if "total" in values else None
+    return Job(
+        id=id_,
+        index=index,
+        state=State(values["state"]),
+        question=codec.load_question(question, row_id=split_job_id(id_)[1], index=index),
+        assistant=values["assistant"],
+        assistant_digest=values["adigest"],
+        protocol=values["protocol"],
+        fence=int(values.get("fence", 0)),
+        attempts=int(values.get("attempts", 0)),
+        runs=int(values.get("runs", 0)),
+        polls=int(values.get("polls", 0)),
+        remote=values.get("remote"),
+        thread_id=values.get("thread"),
+        run_id=values.get("run"),
+        error_code=values.get("error_code"),
+        error_message=values.get("error_message"),
+        note=values.get("note"),
+        answer=None if answer is None else codec.load_answer(answer, usage),
+        created_at=float(values["created"]),
+        started_at=_float(values.get("started")),
+        completed_at=_float(values.get("completed")),
+        due_at=due,
+    )
+
+
+def _claim(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: bytes) -> Claim:
+    values = _record(record)
+    job = _text(id_)
+    question = codec.load_question(text, row_id=split_job_id(job)[1], index=int(values["index"])) if text else None
+    return Claim(
+        id=job,
+        fence=int(values["fence"]),
+        state=State(values["state"]),
+        assistant_digest=values["adigest"],
+        assistant=values["assistant"],
+        protocol=values["protocol"],
+        question=question,
+        claims=int(values["claims"]),
+        attempts=int(values.get("attempts", 0)),
+        runs=int(values.get("runs", 0)),
+        polls=int(values.get("polls", 0)),
+        looks=int(values.get("looks", 0)),
+        errors=int(values.get("errors", 0)),
+        thread_id=values.get("thread"),
+        run_id=values.get("run"),
+        witness=values.get("witness"),
+        remote=values.get("remote"),
+        cancel_asked="cancel" in values,
+        created_at=float(values["created"]),
+        intent_at=_float(values.get("intent_at")),
+        started_at=_float(values.get("started")),
+        deadline=_float(values.get("deadline")),
+        was_due=float(due),
+        now=now,
+    )
+
+
+def _pause(account: bytes, data: bytes) -> Pause:
+    return Pause(account=_text(account), **json.loads(data))
+
+
+def _batch_status(
+    id_: str,
+    record: Mapping[bytes, bytes],
+    shards: Sequence[Mapping[bytes, bytes]],
+    pauses: Sequence[Pause],
+) -> BatchStatus:
+    values = _record(record)
+    counters = [_record(shard) for shard in shards]
+    counts = {state: sum(int(shard.get(state, 0)) for shard in counters) for state in State}
+    costs = [float(shard["cost"]) for shard in counters if "cost" in shard]
+    usage = Usage(
+        input_tokens=sum(int(shard.get("in", 0)) for shard in counters),
+        cached_tokens=sum(int(shard.get("cached", 0)) for shard in counters),
+        output_tokens=sum(int(shard.get("out", 0)) for shard in counters),
+        total_tokens=sum(int(shard.get("total", 0)) for shard in counters),
+        cost_usd=sum(costs) if costs else None,
+    )
+    sealed = "total" in values
+    status = BatchStatus(
+        id=id_,
+        name=values.get("name"),
+        assistant=values["assistant"],
+        protocol=values["protocol"],
+        idempotency_key=values.get("idem"),
+        metadata=json.loads(values.get("meta", "{}")),
+        created_at=float(values["created"]),
+        sealed=sealed,
+        total=int(values["total"]) if sealed else sum(counts.values()),
+        counts=counts,
+        usage=usage,
+        finished_at=max((float(shard["finished"]) for shard in counters if "finished" in shard), default=None),
+    )
+    if not status.done:
+        reasons = "; ".join(f"{pause.code}: {pause.message}" for pause in pauses)
+        status = dataclasses.replace(status, finished_at=None, paused=reasons or None)
+    return status

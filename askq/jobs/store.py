@@ -1,0 +1,154 @@
+"""The job store's interface: what asking, reading and working need of it.
+
+`RedisStore` keeps the truth; `MemoryStore` is the stand-in for unit tests. One contract suite holds both to this
+text. Every method is synchronous, may block for a round trip, and raises only `StoreError`s; the worker calls it
+from a thread in batches, so that no connection is ever shared between cancelled tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from askq.jobs.model import (
+    Added,
+    BatchStatus,
+    Claim,
+    Job,
+    Lane,
+    Move,
+    NewBatch,
+    NewJob,
+    Node,
+    Outcome,
+    Pause,
+    State,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How the server behind a store is set up, as far as it matters for not losing jobs."""
+
+    version: str
+    append_only: bool
+    eviction: str
+    """`maxmemory-policy`; only `noeviction` is safe."""
+    used_memory: int
+    """Bytes."""
+    max_memory: int
+    """Bytes; 0 = no limit."""
+
+
+class Store(Protocol):
+    """Records, schedule, leases and counters."""
+
+    # -- asking ------------------------------------------------------------------------------------------
+
+    def save_assistant(self, digest: str, definition: str) -> None:
+        """Keep the definition (JSON) of an assistant under its content hash."""
+
+    def assistant(self, digest: str) -> str | None:
+        """The definition kept under this hash."""
+
+    def open_batch(self, new: NewBatch) -> tuple[str, bool]:
+        """The id of a new batch and True; or, under a known idempotency key, the old id and False."""
+
+    def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
+        """Add rows: each becomes a queued job, due at once, unless its id is there already.
+
+        A row that is there with another question, model or assistant is a conflict: it is left as it was.
+        """
+
+    def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
+        """What `add` would do, without doing it."""
+
+    def seal(self, batch: str, total: int) -> None:
+        """Say that all rows of a batch were submitted, and how many there are."""
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def batch(self, batch: str) -> BatchStatus | None:
+        """One batch with its counters."""
+
+    def batches(self, *, limit: int = 20) -> list[BatchStatus]:
+        """The newest batches, newest first."""
+
+    def find_batches(self, prefix: str) -> list[str]:
+        """Ids of batches that begin with a prefix, newest first, at most 10."""
+
+    def job(self, job: str) -> Job | None:
+        """One whole job."""
+
+    def jobs(self, batch: str, *, states: Collection[State] | None = None) -> Iterator[Job]:
+        """The jobs of a batch in input order, read in pages: memory does not grow with the batch."""
+
+    # -- working -----------------------------------------------------------------------------------------
+
+    def claim(self, lane: Lane, shards: Sequence[int], *, limit: int, lease_s: float) -> list[Claim]:
+        """Lease up to `limit` due jobs of these shards, earliest first within a shard, each under a new fence."""
+
+    def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
+        """Extend the leases of `(job, fence)` pairs; returns the jobs that are no longer ours."""
+
+    def commit(self, moves: Sequence[Move]) -> list[Outcome]:
+        """Make transitions, each atomically; the outcomes in the same order."""
+
+    def witness(self, job: str, attempt: int, run_id: str) -> None:
+        """Leave the id of a run created by an execution that has lost its lease.
+
+        Changes no state: it is evidence for the execution that now looks for the run of this attempt.
+        """
+
+    def next_due(self, lane: Lane) -> float | None:
+        """Seconds until the earliest job of a lane is due, negative when overdue; None when the lane is empty."""
+
+    # -- sharing the work --------------------------------------------------------------------------------
+
+    def enlist(self, lane: Lane, execution: str, *, ttl_s: float) -> int:
+        """Register a chain execution as alive for `ttl_s`; how many of its kind are alive."""
+
+    def discharge(self, lane: Lane, execution: str, shards: Sequence[int]) -> None:
+        """Take an execution off the register and give back its shards."""
+
+    def hold(self, lane: Lane, execution: str, shards: Sequence[int], *, ttl_s: float) -> list[int]:
+        """Take or renew leases on shards; those now held."""
+
+    def running(self, lane: Lane) -> int:
+        """How many chain executions of a kind are alive."""
+
+    # -- accounts and nodes ------------------------------------------------------------------------------
+
+    def pause(self, account: str, code: str, message: str, *, probe_after_s: float) -> None:
+        """Stop creating runs on an account until it is probed or resumed."""
+
+    def resume(self, account: str) -> bool:
+        """End a pause; True when there was one."""
+
+    def pauses(self) -> list[Pause]:
+        """All pauses in force."""
+
+    def probe(self, account: str, *, again_after_s: float) -> bool:
+        """Whether the caller may try one call on a paused account now (one caller per interval may)."""
+
+    def remote_assistant(self, account: str, digest: str) -> str | None:
+        """The id of the remote assistant object made for a definition on an account."""
+
+    def save_remote_assistant(self, account: str, digest: str, remote: str) -> str:
+        """Keep that id unless one is kept already; the id that is now on record."""
+
+    def beat(self, node: Node, *, ttl_s: float) -> None:
+        """Say that a worker is alive for the next `ttl_s` seconds."""
+
+    def nodes(self) -> list[Node]:
+        """The workers that are alive."""
+
+    def health(self) -> Health:
+        """How the server is set up."""
+
+    def tidy(self, *, keep_s: float) -> int:
+        """Let records of batches end with their jobs' (retention); how many were marked."""
+
+    def close(self) -> None:
+        """Close the connections."""
