@@ -17,6 +17,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:assistant:<digest>` | string | an assistant's definition, JSON |
 | `askq:remote:<account>:<digest>` | string | id of the remote assistant object |
 | `askq:chains:<lane>` | sorted set | live chain executions → until when |
+| `askq:hint:<lane>` | string | a message that starts a chain is on its way |
 | `askq:nodes` | sorted set | live workers (JSON) → until when |
 | `askq:pauses` | hash | account → why it must not be called |
 | `askq:probe:<account>` | string | somebody is probing a paused account |
@@ -86,6 +87,10 @@ def remote(account: str, digest: str) -> str:
 
 def chains(lane: Lane) -> str:
     return f"{PREFIX}chains:{lane}"
+
+
+def hint(lane: Lane) -> str:
+    return f"{PREFIX}hint:{lane}"
 
 
 def probe(account: str) -> str:

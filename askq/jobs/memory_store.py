@@ -82,6 +82,7 @@ class MemoryStore:
         self._remote: dict[tuple[str, str], str] = {}
         self._leases: dict[tuple[Lane, int], tuple[str, float]] = {}
         self._chains: dict[Lane, dict[str, float]] = {lane: {} for lane in Lane}
+        self._hints: dict[Lane, float] = {}
         self._nodes: dict[Node, float] = {}
         self._pauses: dict[str, Pause] = {}
         self._probes: dict[str, float] = {}
@@ -278,8 +279,17 @@ class MemoryStore:
 
     def enlist(self, lane: Lane, execution: str, *, ttl_s: float) -> int:
         with self._lock:
+            self._hints.pop(lane, None)
             self._chains[lane][execution] = self._clock() + ttl_s
             return self.running(lane)
+
+    def hint(self, lane: Lane, *, ttl_s: float) -> bool:
+        with self._lock:
+            now = self._clock()
+            if self._hints.get(lane, now) > now:
+                return False
+            self._hints[lane] = now + ttl_s
+            return True
 
     def running(self, lane: Lane) -> int:
         with self._lock:
@@ -289,6 +299,10 @@ class MemoryStore:
     def discharge(self, lane: Lane, execution: str, shards: Sequence[int]) -> None:
         with self._lock:
             self._chains[lane].pop(execution, None)
+            self.release(lane, execution, shards)
+
+    def release(self, lane: Lane, execution: str, shards: Sequence[int]) -> None:
+        with self._lock:
             for shard in shards:
                 if self._leases.get((lane, shard), ("", 0.0))[0] == execution:
                     del self._leases[lane, shard]
@@ -335,6 +349,11 @@ class MemoryStore:
 
     def save_remote_assistant(self, account: str, digest: str, remote: str) -> str:
         return self._remote.setdefault((account, digest), remote)
+
+    def drop_remote_assistant(self, account: str, digest: str, remote: str) -> None:
+        with self._lock:
+            if self._remote.get((account, digest)) == remote:
+                del self._remote[account, digest]
 
     def beat(self, node: Node, *, ttl_s: float) -> None:
         with self._lock:
@@ -396,6 +415,16 @@ def _job(id_: str, record: _Record) -> Job:
     )
 
 
+def _usage(record: _Record) -> Usage:
+    return Usage(
+        input_tokens=record.count("in"),
+        cached_tokens=record.count("cached"),
+        output_tokens=record.count("out"),
+        total_tokens=record.count("total"),
+        cost_usd=record.number("cost"),
+    )
+
+
 def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float) -> Claim:
     return Claim(
         id=id_,
@@ -420,6 +449,9 @@ def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float) ->
         intent_at=record.number("intent_at"),
         started_at=record.number("started"),
         deadline=record.number("deadline"),
+        usage=_usage(record) if "total" in record.fields else None,
+        error_code=record.text("error_code"),
+        error_message=record.text("error_message"),
         was_due=was_due,
         now=now,
     )

@@ -263,6 +263,11 @@ class Claim:
     intent_at: float | None
     started_at: float | None
     deadline: float | None
+    usage: Usage | None
+    """What the run has used, once it is known (while its answer is still to be fetched)."""
+    error_code: str | None
+    """Why the run will end otherwise than completed, once it is known."""
+    error_message: str | None
     was_due: float
     now: float
     """The clock of Redis at the claim."""

@@ -250,16 +250,23 @@ class RedisStore:
     def claim(self, lane: Lane, shards: Sequence[int], *, limit: int, lease_s: float) -> list[Claim]:
         if not shards or limit <= 0:
             return []
-        share = max(1, limit // len(shards))
         text = "1" if lane is Lane.START else "0"
-        claims: list[Claim] = []
-        calls = [
-            _Call("claim", [keys.due(shard, lane)], [keys.shard_prefix(shard), share, lease_s, text])
-            for shard in shards[: max(1, limit)]
-        ]
-        for now, *members in self._scripts(calls):
-            claims += (_claim(float(now), *member) for member in members)
-        return claims
+
+        def call(shard: int, most: int) -> _Call:
+            return _Call("claim", [keys.due(shard, lane)], [keys.shard_prefix(shard), most, lease_s, text])
+
+        def claims(found: Sequence[Any]) -> list[Claim]:
+            return [_claim(float(now), *member) for now, *members in found for member in members]
+
+        if limit >= len(shards):
+            return claims(self._scripts([call(shard, limit // len(shards)) for shard in shards]))
+        # Less room than shards: one after the other, so that an empty shard does not use up the room.
+        taken: list[Claim] = []
+        for shard in shards:
+            taken += claims(self._scripts([call(shard, limit - len(taken))]))
+            if len(taken) == limit:
+                break
+        return taken
 
     def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
         groups: dict[int, list[tuple[str, int]]] = {}
@@ -338,14 +345,21 @@ class RedisStore:
     # -- sharing the work --------------------------------------------------------------------------------
 
     def enlist(self, lane: Lane, execution: str, *, ttl_s: float) -> int:
+        self._run(lambda: self._redis.delete(keys.hint(lane)))
         return len(self._register(keys.chains(lane), execution, ttl_s))
+
+    def hint(self, lane: Lane, *, ttl_s: float) -> bool:
+        return bool(self._run(lambda: self._redis.set(keys.hint(lane), "1", nx=True, px=int(ttl_s * 1000))))
 
     def running(self, lane: Lane) -> int:
         return len(self._register(keys.chains(lane), "", 0))
 
     def discharge(self, lane: Lane, execution: str, shards: Sequence[int]) -> None:
-        self._scripts([_Call("release", [keys.lease(shard, lane)], [execution]) for shard in shards])
+        self.release(lane, execution, shards)
         self._run(lambda: self._redis.zrem(keys.chains(lane), execution))
+
+    def release(self, lane: Lane, execution: str, shards: Sequence[int]) -> None:
+        self._scripts([_Call("release", [keys.lease(shard, lane)], [execution]) for shard in shards])
 
     def hold(self, lane: Lane, execution: str, shards: Sequence[int], *, ttl_s: float) -> list[int]:
         calls = [_Call("hold", [keys.lease(shard, lane)], [execution, int(ttl_s * 1000)]) for shard in shards]
@@ -384,6 +398,9 @@ class RedisStore:
         if self._run(lambda: self._redis.set(key, remote, nx=True)):
             return remote
         return self.remote_assistant(account, digest) or remote
+
+    def drop_remote_assistant(self, account: str, digest: str, remote: str) -> None:
+        self._scripts([_Call("release", [keys.remote(account, digest)], [remote])])
 
     def beat(self, node: Node, *, ttl_s: float) -> None:
         self._register(keys.NODES, json.dumps(dataclasses.asdict(node), sort_keys=True), ttl_s)
@@ -598,6 +615,9 @@ def _claim(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: by
         intent_at=_float(values.get("intent_at")),
         started_at=_float(values.get("started")),
         deadline=_float(values.get("deadline")),
+        usage=_usage(values) if "total" in values else None,
+        error_code=values.get("error_code"),
+        error_message=values.get("error_message"),
         was_due=float(due),
         now=now,
     )

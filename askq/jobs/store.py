@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from askq.errors import StoreUnsafe
 from askq.jobs.model import (
     Added,
     BatchStatus,
@@ -39,6 +40,24 @@ class Health:
     """Bytes."""
     max_memory: int
     """Bytes; 0 = no limit."""
+
+    @property
+    def danger(self) -> str | None:
+        """Why this server would lose jobs, or None when it would not."""
+        wrong = []
+        if not self.append_only:
+            wrong.append("its append-only file is off, so a restart would lose every job")
+        if self.eviction != "noeviction":
+            wrong.append(f"its maxmemory-policy is {self.eviction}, so it may drop jobs when memory is short")
+        return "; ".join(wrong) or None
+
+    def require_safe(self) -> None:
+        """Raise StoreUnsafe for a server that would lose jobs."""
+        if self.danger is not None:
+            raise StoreUnsafe(
+                f"this Redis is not safe for jobs: {self.danger}",
+                remedy="Set `appendonly yes` and `maxmemory-policy noeviction`, or ASKQ_ALLOW_UNSAFE_REDIS=1 to risk it.",
+            )
 
 
 class Store(Protocol):
@@ -112,8 +131,18 @@ class Store(Protocol):
     def discharge(self, lane: Lane, execution: str, shards: Sequence[int]) -> None:
         """Take an execution off the register and give back its shards."""
 
+    def release(self, lane: Lane, execution: str, shards: Sequence[int]) -> None:
+        """Give back leases on shards."""
+
     def hold(self, lane: Lane, execution: str, shards: Sequence[int], *, ttl_s: float) -> list[int]:
         """Take or renew leases on shards; those now held."""
+
+    def hint(self, lane: Lane, *, ttl_s: float) -> bool:
+        """Whether the caller may send the message that starts a chain.
+
+        One may be on its way at a time: until an execution enlists, or for `ttl_s`. So a stuck pool does not let
+        the queue grow.
+        """
 
     def running(self, lane: Lane) -> int:
         """How many chain executions of a kind are alive."""
@@ -137,6 +166,9 @@ class Store(Protocol):
 
     def save_remote_assistant(self, account: str, digest: str, remote: str) -> str:
         """Keep that id unless one is kept already; the id that is now on record."""
+
+    def drop_remote_assistant(self, account: str, digest: str, remote: str) -> None:
+        """Forget that id, if it is the one on record: the service does not know it any more."""
 
     def beat(self, node: Node, *, ttl_s: float) -> None:
         """Say that a worker is alive for the next `ttl_s` seconds."""

@@ -1,0 +1,388 @@
+"""Every decision of the engine: what follows from what was seen."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from askq.assistants.model import Assistant
+from askq.ends import ENDS
+from askq.jobs.model import MOVES, Answer, Claim, Question, State, Usage
+from worker import steps
+from worker.protocols.base import (
+    Ambiguous,
+    Blocked,
+    Busy,
+    CallError,
+    Found,
+    Gone,
+    Limited,
+    Refused,
+    RunState,
+    Search,
+    Status,
+    ToolCall,
+)
+from worker.schedule import CANCEL_GRACE_S, PROBE_S, SETTLE_S
+
+NOW = 1_000_000.0
+LEASE = 6.0
+TUTOR = Assistant(name="tutor", protocol="assistants", model="m", timeout_s=600)
+RETRYING = dataclasses.replace(TUTOR, on_uncertain="retry")
+ANSWER = Answer(text="x = 1", usage=Usage(input_tokens=3, output_tokens=4, total_tokens=7))
+
+
+def claim(state: State = State.QUEUED, **changes: Any) -> Claim:
+    values: dict[str, Any] = {
+        "id": "b_1.q1",
+        "fence": 3,
+        "state": state,
+        "assistant_digest": TUTOR.digest,
+        "assistant": "tutor",
+        "protocol": "assistants",
+        "question": Question(row_id="q1", index=0, text="3x + 11 = 14?"),
+        "claims": 1,
+        "attempts": 0,
+        "runs": 0,
+        "polls": 0,
+        "looks": 0,
+        "errors": 0,
+        "thread_id": None,
+        "run_id": None,
+        "witness": None,
+        "remote": None,
+        "cancel_asked": False,
+        "created_at": NOW - 10,
+        "intent_at": None,
+        "started_at": None,
+        "deadline": None,
+        "usage": None,
+        "error_code": None,
+        "error_message": None,
+        "was_due": NOW,
+        "now": NOW,
+    }
+    return Claim(**(values | changes))
+
+
+def running(**changes: Any) -> Claim:
+    known = {"thread_id": "t", "run_id": "r", "started_at": NOW - 4, "deadline": NOW + 600, "attempts": 1, "runs": 1}
+    return claim(State.RUNNING, **(known | changes))
+
+
+def starting(**changes: Any) -> Claim:
+    return claim(State.STARTING, **({"thread_id": "t", "attempts": 1, "intent_at": NOW - 1} | changes))
+
+
+def status(state: RunState, raw: str | None = None, **changes: Any) -> Status:
+    return Status(state=state, raw=raw or state.value, run_id="r", **changes)
+
+
+def legal(decision: steps.Decision, held: Claim) -> steps.Decision:
+    """Every decision must be a move the table allows from the claim's state."""
+    rule = MOVES[decision.move.name]
+    # After the intent a claim that was queued is starting, though the claim in hand still says queued.
+    assert held.state in rule.sources or (held.state is State.QUEUED and State.STARTING in rule.sources)
+    assert (decision.move.job, decision.move.fence) == (held.id, held.fence)
+    if rule.target is not None and rule.target.terminal and rule.name != "complete":
+        assert decision.move.fields["error_code"] in ENDS
+        assert ENDS[str(decision.move.fields["error_code"])].state is rule.target
+    return decision
+
+
+LIMITED = Limited("rate_limit_exceeded", "slow down", retry_after=7.5)
+BLOCKED = Blocked("rejected_key", "no such key")
+LOST = Ambiguous("timeout", "no reply within 30 s")
+
+
+# -- preparing -----------------------------------------------------------------------------------------------
+
+
+def test_a_prepared_thread_is_saved() -> None:
+    move = legal(steps.prepared(claim(), "thread_1"), claim()).move
+    assert (move.name, move.delay, move.fields["thread"]) == ("prepare", 0.0, "thread_1")
+
+
+def test_being_limited_while_preparing_waits_as_told_and_counts_nothing() -> None:
+    move = legal(steps.not_prepared(claim(errors=2), LIMITED, 0.0), claim()).move
+    assert (move.name, move.delay) == ("defer", 7.5)
+    assert "errors" not in move.fields
+
+
+def test_an_account_at_fault_is_paused() -> None:
+    decision = legal(steps.not_prepared(claim(), BLOCKED, 0.0), claim())
+    assert decision.pause is BLOCKED
+    assert (decision.move.name, decision.move.delay) == ("defer", PROBE_S)
+
+
+def test_a_refused_request_ends_the_job() -> None:
+    move = legal(steps.not_prepared(claim(), Refused("bad_request", "metadata too long"), 0.0), claim()).move
+    assert (move.name, move.fields["error_code"]) == ("fail", "bad_request")
+
+
+@pytest.mark.parametrize("error", [LOST, Gone("gone", "404"), Busy("busy", "active")])
+def test_a_free_call_is_repeated_with_growing_waits_and_given_up_at_last(error: CallError) -> None:
+    waits = [steps.not_prepared(claim(errors=n), error, 0.0).move.delay for n in range(4)]
+    assert waits == [1.0, 2.0, 4.0, 8.0]
+    last = legal(steps.not_prepared(claim(errors=steps.MOST_ERRORS), error, 0.0), claim()).move
+    assert (last.name, last.fields["error_code"]) == ("fail", "upstream")
+
+
+# -- the paid call -------------------------------------------------------------------------------------------
+
+
+def test_the_intent_counts_the_attempt_and_keeps_the_lease() -> None:
+    move = steps.intent(claim(attempts=1), LEASE)
+    assert (move.name, move.delay, move.fields["attempts"]) == ("intend", LEASE, 2)
+
+
+def test_a_created_run_is_polled_later() -> None:
+    held = claim(thread_id="t")
+    move = legal(steps.created(held, status(RunState.PENDING, "queued"), TUTOR, 0.0), held).move
+    assert (move.name, move.fields["run"], move.fields["runs"]) == ("start", "r", 1)
+    assert move.fields["deadline"] == NOW + 600
+    assert move.delay == pytest.approx(0.7)
+
+
+def test_the_servers_hint_decides_the_first_poll() -> None:
+    held = claim(thread_id="t")
+    move = steps.created(held, status(RunState.PENDING, "queued", poll_after=3.0), TUTOR, 0.9).move
+    assert move.delay == 3.0
+
+
+def test_a_server_that_answers_at_once_completes_the_job_at_once() -> None:
+    held = claim(thread_id="t")
+    move = legal(steps.created(held, status(RunState.DONE, answer=ANSWER), TUTOR, 0.0), held).move
+    assert (move.name, move.answer, move.fields["runs"]) == ("complete", ANSWER, 1)
+
+
+def test_a_run_done_at_once_whose_answer_is_elsewhere_is_polled_at_once() -> None:
+    held = claim(thread_id="t")
+    move = steps.created(held, status(RunState.DONE), TUTOR, 0.0).move
+    assert (move.name, move.delay) == ("start", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (LIMITED, "void"),
+        (BLOCKED, "void"),
+        (Gone("gone", "no such thread"), "void"),
+        (Refused("bad_request", ""), "fail"),
+    ],
+)
+def test_where_certainly_no_run_exists_the_attempt_is_taken_back(error: CallError, name: str) -> None:
+    held = claim(thread_id="t")
+    move = legal(steps.not_created(held, error, 0.0), held).move
+    assert (move.name, move.fields["attempts"]) == (name, 0)
+
+
+def test_a_vanished_thread_is_made_again_a_few_times() -> None:
+    held = claim(thread_id="t")
+    assert steps.not_created(held, Gone("gone", ""), 0.0).move.fields["thread"] is None
+    again = claim(thread_id="t", errors=steps.MOST_GONE)
+    assert steps.not_created(again, Gone("gone", ""), 0.0).move.fields["error_code"] == "thread_vanished"
+
+
+@pytest.mark.parametrize("error", [LOST, Busy("busy", "active run", run_id="r9"), CallError("new", "unheard of")])
+def test_where_a_run_may_exist_it_is_looked_for(error: CallError) -> None:
+    held = claim(thread_id="t")
+    move = legal(steps.not_created(held, error, 0.0), held).move
+    assert move.name == "defer"
+    assert "attempts" not in move.fields
+
+
+# -- looking for it ------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_found_is_adopted() -> None:
+    move = legal(
+        steps.searched(starting(), Found(search=Search.FOUND, run_ids=("r",)), TUTOR, LEASE, 0.0), starting()
+    ).move
+    assert (move.name, move.fields["run"], move.fields["runs"]) == ("adopt", "r", 1)
+    assert move.fields["deadline"] == NOW - 1 + 600
+
+
+def test_of_two_runs_the_older_is_kept_and_both_are_counted() -> None:
+    found = Found(search=Search.FOUND, run_ids=("old", "new"))
+    move = steps.searched(starting(), found, TUTOR, LEASE, 0.0).move
+    assert (move.fields["run"], move.fields["runs"]) == ("old", 2)
+
+
+def test_the_answer_is_taken_from_the_conversation() -> None:
+    found = Found(search=Search.ANSWERED, answer=ANSWER)
+    move = legal(steps.searched(starting(), found, TUTOR, LEASE, 0.0), starting()).move
+    assert (move.name, move.answer, move.fields["runs"]) == ("complete", ANSWER, 1)
+
+
+def test_an_intent_is_voided_only_when_the_request_cannot_be_on_its_way_any_more() -> None:
+    nothing = Found(search=Search.NOT_STARTED)
+    first = steps.searched(starting(looks=0, intent_at=NOW - 100), nothing, TUTOR, LEASE, 0.0).move
+    early = steps.searched(starting(looks=1, intent_at=NOW - 2), nothing, TUTOR, LEASE, 0.0).move
+    late = starting(looks=1, intent_at=NOW - LEASE - SETTLE_S)
+    assert (first.name, early.name) == ("defer", "defer")
+    assert early.delay == LEASE + SETTLE_S - 2
+    move = legal(steps.searched(late, nothing, TUTOR, LEASE, 0.0), late).move
+    assert (move.name, move.fields["attempts"]) == ("void", 0)
+
+
+def test_what_cannot_be_known_is_waited_for_until_the_deadline() -> None:
+    unknown = Found(search=Search.UNKNOWN)
+    assert steps.searched(starting(intent_at=NOW - 599), unknown, TUTOR, LEASE, 0.0).move.name == "defer"
+    late = starting(intent_at=NOW - 600)
+    move = legal(steps.searched(late, unknown, TUTOR, LEASE, 0.0), late).move
+    assert (move.name, move.fields["error_code"]) == ("doubt", "uncertain_create")
+
+
+def test_an_assistant_may_allow_one_more_counted_attempt() -> None:
+    unknown = Found(search=Search.UNKNOWN)
+    late = starting(intent_at=NOW - 600, attempts=1)
+    move = legal(steps.searched(late, unknown, RETRYING, LEASE, 0.0), late).move
+    assert (move.name, move.fields["thread"]) == ("void", None)
+    assert "attempts" not in move.fields, "the uncertain attempt stays counted"
+    twice = starting(intent_at=NOW - 600, attempts=steps.MOST_ATTEMPTS)
+    assert steps.searched(twice, unknown, RETRYING, LEASE, 0.0).move.name == "doubt"
+
+
+@pytest.mark.parametrize("error", [LOST, Gone("gone", "")])
+def test_a_failed_search_proves_nothing(error: CallError) -> None:
+    assert legal(steps.not_searched(starting(), error, TUTOR, 0.0), starting()).move.name == "defer"
+    late = starting(intent_at=NOW - 601)
+    assert legal(steps.not_searched(late, error, TUTOR, 0.0), late).move.name == "doubt"
+
+
+def test_a_search_that_is_limited_or_blocked_waits() -> None:
+    late = starting(intent_at=NOW - 601)
+    assert steps.not_searched(late, LIMITED, TUTOR, 0.0).move.delay == 7.5
+    assert steps.not_searched(late, BLOCKED, TUTOR, 0.0).pause is BLOCKED
+
+
+# -- polling -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raw", ["queued", "in_progress", "cancelling", "reticulating"])
+def test_a_pending_run_is_polled_again(raw: str) -> None:
+    move = legal(steps.polled(running(polls=2), status(RunState.PENDING, raw), TUTOR, 0.0), running()).move
+    assert (move.name, move.fields["polls"], move.fields["remote"]) == ("poll", 3, raw)
+    assert move.delay == pytest.approx(2.0)
+
+
+def test_a_run_past_its_deadline_is_cancelled_and_given_a_last_while() -> None:
+    late = running(deadline=NOW - 1)
+    assert steps.overdue(late)
+    move = steps.polled(late, status(RunState.PENDING, "in_progress"), TUTOR, 0.0).move
+    assert (move.name, move.fields["cancel"]) == ("poll", "deadline")
+    asked = running(deadline=NOW - CANCEL_GRACE_S - 1, cancel_asked=True)
+    assert not steps.overdue(asked)
+    move = legal(steps.polled(asked, status(RunState.PENDING, "cancelling"), TUTOR, 0.0), asked).move
+    assert (move.name, move.fields["error_code"]) == ("expire", "deadline")
+
+
+def test_a_run_that_completes_after_all_is_kept() -> None:
+    asked = running(deadline=NOW - 2, cancel_asked=True)
+    move = steps.polled(asked, status(RunState.DONE, "completed", answer=ANSWER), TUTOR, 0.0).move
+    assert (move.name, move.answer) == ("complete", ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("seen", "name", "code"),
+    [
+        (status(RunState.FAILED, error_code="server_error", error_message="oops"), "fail", "server_error"),
+        (status(RunState.FAILED), "fail", "run_failed"),
+        (status(RunState.CANCELLED), "cancel", "cancelled_remotely"),
+        (status(RunState.EXPIRED), "expire", "run_expired"),
+        (status(RunState.INCOMPLETE, error_code="max_output_tokens", answer=ANSWER), "cut", "max_output_tokens"),
+        (status(RunState.INCOMPLETE, answer=ANSWER), "cut", "incomplete"),
+    ],
+)
+def test_every_end_of_a_run_is_an_end_of_the_job(seen: Status, name: str, code: str) -> None:
+    move = legal(steps.polled(running(), seen, TUTOR, 0.0), running()).move
+    assert (move.name, move.fields["error_code"]) == (name, code)
+    assert move.answer is seen.answer
+
+
+def test_our_own_cancel_counts_as_the_deadline_it_was_for() -> None:
+    asked = running(deadline=NOW - 5, cancel_asked=True)
+    move = legal(steps.polled(asked, status(RunState.CANCELLED), TUTOR, 0.0), asked).move
+    assert (move.name, move.fields["error_code"]) == ("expire", "deadline")
+
+
+def test_usage_of_a_failed_run_is_kept() -> None:
+    usage = Usage(input_tokens=5, total_tokens=5)
+    move = steps.polled(running(), status(RunState.FAILED, error_code="server_error", usage=usage), TUTOR, 0.0).move
+    assert move.answer is not None
+    assert move.answer.usage == usage
+
+
+def test_an_answer_that_has_to_be_fetched_is_collected_next() -> None:
+    usage = Usage(input_tokens=5, output_tokens=6, total_tokens=11, cost_usd=0.5)
+    move = legal(steps.polled(running(), status(RunState.DONE, usage=usage), TUTOR, 0.0), running()).move
+    assert (move.name, move.delay, move.fields["total"], move.fields["error_code"]) == ("collect", 0.0, 11, None)
+    cut = steps.polled(running(), status(RunState.INCOMPLETE, error_code="content_filter"), TUTOR, 0.0).move
+    assert (cut.name, cut.fields["error_code"]) == ("collect", "content_filter")
+
+
+def test_a_run_that_wants_functions_says_which() -> None:
+    calls = (ToolCall(call_id="c", name="light", arguments="{}"),)
+    move = legal(steps.polled(running(), status(RunState.ACTION, tool_calls=calls), TUTOR, 0.0), running()).move
+    assert move.name == "act"
+    assert "light" in str(move.fields["note"])
+    held = claim(State.ACTION)
+    assert legal(steps.unanswerable(held), held).move.fields["error_code"] == "unknown_function"
+
+
+def test_a_failed_poll_is_not_a_failed_run() -> None:
+    for errors in (0, 5, 500):
+        assert legal(steps.not_polled(running(errors=errors), LOST, 0.0), running()).move.name == "defer"
+    lost_for_good = running(deadline=NOW - steps.DEADLINE_ERRORS_S - 1)
+    assert steps.not_polled(lost_for_good, LOST, 0.0).move.fields["error_code"] == "deadline"
+
+
+def test_a_run_counts_as_vanished_only_after_several_looks() -> None:
+    gone = Gone("gone", "No run found")
+    assert steps.not_polled(running(errors=0), gone, 0.0).move.name == "defer"
+    move = legal(steps.not_polled(running(errors=steps.MOST_GONE), gone, 0.0), running()).move
+    assert (move.name, move.fields["error_code"]) == ("fail", "run_vanished")
+
+
+def test_limits_and_pauses_touch_polls_without_counting() -> None:
+    assert steps.not_polled(running(errors=3), LIMITED, 0.0).move.delay == 7.5
+    assert "errors" not in steps.not_polled(running(errors=3), LIMITED, 0.0).move.fields
+    assert steps.not_polled(running(), BLOCKED, 0.0).pause is BLOCKED
+
+
+# -- collecting ----------------------------------------------------------------------------------------------
+
+
+def test_the_answer_completes_the_job_with_the_usage_seen_before() -> None:
+    held = claim(State.COLLECTING, usage=Usage(total_tokens=9))
+    move = legal(steps.answered(held, Answer(text="x = 1"), {}, usage=held.usage), held).move
+    assert move.name == "complete"
+    assert move.answer == Answer(text="x = 1", usage=Usage(total_tokens=9))
+
+
+def test_the_partial_text_of_a_run_that_was_cut_is_kept() -> None:
+    held = claim(State.COLLECTING, error_code="max_output_tokens", error_message="too long")
+    move = legal(steps.answered(held, Answer(text="x ="), {}, usage=None), held).move
+    assert (move.name, move.fields["error_code"]) == ("cut", "max_output_tokens")
+    assert move.answer == Answer(text="x =")
+
+
+def test_a_run_without_any_message_is_not_an_answer() -> None:
+    held = claim(State.COLLECTING)
+    move = legal(steps.answered(held, Answer(text=None), {}, usage=None), held).move
+    assert (move.name, move.fields["error_code"]) == ("fail", "no_answer")
+
+
+# -- poison --------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_kills_workers_is_put_aside() -> None:
+    assert not steps.poisoned(claim(claims=steps.MOST_CLAIMS))
+    held = claim(claims=steps.MOST_CLAIMS + 1)
+    assert steps.poisoned(held)
+    assert legal(steps.give_up_poison(held), held).move.fields["error_code"] == "poison"
+    unsure = starting(claims=steps.MOST_CLAIMS + 1)
+    assert legal(steps.give_up_poison(unsure), unsure).move.name == "doubt"

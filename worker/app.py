@@ -1,0 +1,109 @@
+"""The Celery application, assembled from settings."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from celery import Celery, signals
+
+from askq.errors import AskqError, ConfigError
+from askq.jobs.redis_store import RedisStore
+from config.celery import options
+from config.settings import Settings
+from worker import process, tasks
+from worker.account import alias
+from worker.engine import Engine
+from worker.monitor import Monitor
+from worker.protocols.assistants import AssistantsProtocol
+from worker.protocols.base import Protocol
+from worker.protocols.client import open_client
+from worker.protocols.responses import ResponsesProtocol
+from worker.timer import TimerStep
+
+log = logging.getLogger(__name__)
+
+class Application(Celery):
+    """A Celery application that knows askq's settings."""
+
+    def __init__(self, settings: Settings, redis_url: str) -> None:
+        super().__init__("askq", set_as_current=True, autofinalize=True)
+        self.askq_settings = settings
+        self._redis_url = redis_url
+        self.conf.update(options(settings.broker_url or redis_url))
+
+    def askq_store(self) -> RedisStore:
+        """A store of its own for the caller."""
+        return RedisStore(self._redis_url, keep_days=self.askq_settings.results_days)
+
+
+def create_app(settings: Settings) -> Application:
+    """The application a worker and Flower run. Opens nothing: connections are made when they are first used."""
+    if settings.redis_url is None:
+        raise ConfigError(
+            "a worker needs the address of Redis",
+            remedy="Set REDIS_URL, or start the worker with `askq worker`, which brings its own.",
+        )
+    app = Application(settings, settings.redis_url)
+    tasks.register(app, slice_s=settings.slice_s)
+    app.steps["consumer"].add(TimerStep)
+    process.build_with(partial(_engine, app))
+    # The handlers are kept by the signals weakly, unless told otherwise.
+    signals.worker_init.connect(partial(_check_store, app), weak=False)
+    signals.worker_process_init.connect(_after_fork, weak=False)
+    signals.worker_process_shutdown.connect(_before_exit, weak=False)
+    return app
+
+
+def _engine(app: Application) -> Engine:
+    settings = app.askq_settings
+    key = settings.api_key
+    if key is None:
+        raise ConfigError("a worker needs an API key", remedy="Set OPENAI_API_KEY or OPENAI_API_KEY_FILE.")
+
+    def protocols() -> Mapping[str, Protocol]:
+        client = open_client(
+            api_key=key.reveal(),
+            base_url=settings.base_url,
+            organization=settings.organization,
+            project=settings.project,
+            timeout_s=settings.call_timeout_s,
+            in_flight=settings.in_flight,
+        )
+        return {"assistants": AssistantsProtocol(client), "responses": ResponsesProtocol(client)}
+
+    return Engine(
+        app.askq_store(),
+        protocols,
+        Monitor(app, process.node_name(), show_text=settings.show_text),
+        account=alias(settings.base_url, key.reveal()),
+        lease_s=settings.lease_s,
+        in_flight=settings.in_flight,
+    )
+
+
+def _check_store(app: Application, *, sender: Any, **_: Any) -> None:
+    """Refuse to work on a Redis that would lose jobs. Runs before the pool is made."""
+    process.name_node(str(sender.hostname))
+    if app.askq_settings.api_key is None:
+        sys.exit("askq: a worker needs an API key\nSet OPENAI_API_KEY or OPENAI_API_KEY_FILE.")
+    store = app.askq_store()
+    try:
+        if not app.askq_settings.allow_unsafe_redis:
+            store.health().require_safe()
+    except AskqError as error:
+        print(f"askq: {error}", file=sys.stderr)  # noqa: T201  there is no logging yet
+        sys.exit(error.exit_code)
+    finally:
+        store.close()
+
+
+def _after_fork(**_: Any) -> None:
+    process.tie_to_parent()
+
+
+def _before_exit(**_: Any) -> None:
+    process.drain()

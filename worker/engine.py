@@ -1,0 +1,292 @@
+"""One worker process's engine: an event loop, a client, and every job in hand.
+
+Built after the fork and kept for the life of the process. Chains lend it time to claim jobs; the calls it has open
+go on by themselves, their leases renewed, so that a slow reply never holds up a chain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from askq.assistants.model import Assistant
+from askq.errors import StoreError
+from askq.jobs.model import Claim, Lane, Outcome, State
+from askq.jobs.store import Store
+from worker import steps
+from worker.account import Account
+from worker.commits import Commits
+from worker.leases import Leases
+from worker.monitor import Monitor
+from worker.protocols.base import Ask, Blocked, CallError, Limited, Protocol
+
+log = logging.getLogger(__name__)
+
+_FLUSH_EVERY_S = 0.5
+T = TypeVar("T")
+
+
+class Engine:
+    """Advances claimed jobs, each by one step.
+
+    `protocols` is called once, inside the loop, because the clients it makes belong to it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        protocols: Callable[[], Mapping[str, Protocol]],
+        monitor: Monitor | None,
+        *,
+        account: str,
+        lease_s: float,
+        in_flight: int,
+    ) -> None:
+        self.store = store
+        self.lease_s = lease_s
+        self.loop = asyncio.new_event_loop()
+        self._open_protocols = protocols
+        self._protocols: Mapping[str, Protocol] | None = None
+        self._monitor = monitor
+        self._most = in_flight
+        self._commits = Commits(store)
+        self._leases = Leases(store, lease_s=lease_s)
+        self._account = Account(store, account, in_flight=in_flight)
+        self._assistants: dict[str, Assistant] = {}
+        self._remote: dict[str, asyncio.Future[str | None]] = {}
+        self._open: dict[Lane, set[asyncio.Task[None]]] = {lane: set() for lane in Lane}
+        self._flusher: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._run_loop, name="askq-engine", daemon=True)
+        self._thread.start()
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the engine's loop from another thread, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def open_calls(self, lane: Lane) -> int:
+        """Jobs of a lane in hand."""
+        return len(self._open[lane])
+
+    async def room(self, lane: Lane) -> int:
+        """How many jobs of a lane may be claimed now."""
+        room = self._most - self.open_calls(lane)
+        return min(room, await self._account.room(self.open_calls(lane))) if lane is Lane.START else room
+
+    def take(self, lane: Lane, claim: Claim, *, asked_at: float) -> None:
+        """Begin the next step of a claimed job."""
+        self._leases.take(claim, asked_at=asked_at)
+        task = asyncio.create_task(self._advance(claim))
+        self._open[lane].add(task)
+        task.add_done_callback(self._open[lane].discard)
+        if self._monitor is not None:
+            self._monitor.claimed(claim)
+            if self._flusher is None or self._flusher.done():
+                self._flusher = asyncio.create_task(self._flush(self._monitor))
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait until no call is open; how many still were when the time was up."""
+        tasks = [task for tasks in self._open.values() for task in tasks]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        if self._monitor is not None:
+            await asyncio.to_thread(self._monitor.flush)
+        return sum(len(tasks) for tasks in self._open.values())
+
+    async def _flush(self, monitor: Monitor) -> None:
+        while monitor.waiting or any(self._open.values()):
+            await asyncio.sleep(_FLUSH_EVERY_S)
+            await asyncio.to_thread(monitor.flush)
+
+    # -- one step --------------------------------------------------------------------------------------
+
+    async def _advance(self, claim: Claim) -> None:
+        try:
+            await self._step(claim)
+        except StoreError as error:
+            # The claim runs out by itself, and the next one goes on from what is stored.
+            log.warning("%s: left for the next claim: %s", claim.id, error.message)
+        except Exception as error:  # the outermost frame of a job: it becomes a recorded end
+            log.exception("%s: a defect in state %s", claim.id, claim.state)
+            if claim.state is not State.STARTING and self._leases.fresh(claim):
+                await self._commit(claim, steps.end(claim, "internal", f"{type(error).__name__}: {error}"))
+        finally:
+            self._leases.drop(claim)
+
+    async def _step(self, claim: Claim) -> None:
+        if steps.poisoned(claim):
+            await self._commit(claim, steps.give_up_poison(claim))
+            return
+        assistant = await self._assistant(claim.assistant_digest)
+        if assistant is None:
+            await self._commit(claim, steps.end(claim, "assistant_missing", f"assistant {claim.assistant}"))
+            return
+        protocol = self._protocol(claim.protocol)
+        match claim.state:
+            case State.QUEUED:
+                if claim.thread_id is None:
+                    await self._prepare(claim, assistant, protocol)
+                else:
+                    await self._create(claim, claim.thread_id, assistant, protocol)
+            case State.STARTING:
+                await self._search(claim, assistant, protocol)
+            case State.RUNNING:
+                await self._poll(claim, assistant, protocol)
+            case State.ACTION:
+                await self._refuse_action(claim, protocol)
+            case State.COLLECTING:
+                await self._collect(claim, assistant, protocol)
+
+    async def _prepare(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        try:
+            remote = await self._remote_assistant(assistant, protocol)
+            thread = await protocol.prepare(self._ask(claim, assistant), remote)
+        except CallError as error:
+            await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
+        else:
+            await self._commit(claim, steps.prepared(claim, thread))
+
+    async def _create(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
+        try:
+            remote = await self._remote_assistant(assistant, protocol)
+        except CallError as error:
+            await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
+            return
+        if not self._leases.fresh(claim):
+            return
+        intent = steps.intent(claim, self.lease_s)
+        if await self._commits.commit(intent) is not Outcome.MOVED or not self._leases.fresh(claim):
+            return
+        attempt = claim.attempts + 1
+        try:
+            status = await protocol.start(self._ask(claim, assistant, attempt), thread, remote)
+        except CallError as error:
+            if error.code == "assistant_not_found" and assistant.assistant_id is None and remote is not None:
+                # Ours, and somebody deleted it: it is made again, and the job asks once more.
+                await self._forget_remote(assistant, protocol, remote)
+                error = Limited(error.code, error.message, retry_after=0.5)
+            await self._settle(claim, steps.not_created(claim, error, _jitter()), error)
+            return
+        outcome = await self._commit(claim, steps.created(claim, status, assistant, _jitter()))
+        if outcome is Outcome.NOT_YOURS:
+            # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
+            await asyncio.to_thread(self.store.witness, claim.id, attempt, status.run_id)
+        await self._account.worked()
+
+    async def _search(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        if claim.witness is not None:
+            await self._commit(claim, steps.adopted(claim, claim.witness, assistant))
+            return
+        thread = claim.thread_id or ""
+        try:
+            found = await protocol.find_started(claim.id, claim.attempts, thread)
+            for surplus in found.run_ids[1:]:
+                await protocol.cancel(thread, surplus)
+        except CallError as error:
+            await self._settle(claim, steps.not_searched(claim, error, assistant, _jitter()), error)
+        else:
+            await self._commit(claim, steps.searched(claim, found, assistant, self.lease_s, _jitter()))
+
+    async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        thread, run = claim.thread_id or "", claim.run_id or ""
+        try:
+            if steps.overdue(claim):
+                await protocol.cancel(thread, run)
+            status = await protocol.poll(thread, run)
+        except CallError as error:
+            await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
+        else:
+            await self._commit(claim, steps.polled(claim, status, assistant, _jitter()))
+
+    async def _refuse_action(self, claim: Claim, protocol: Protocol) -> None:
+        try:
+            await protocol.cancel(claim.thread_id or "", claim.run_id or "")
+        except CallError as error:
+            log.info("%s: the run that asked for a function could not be cancelled: %s", claim.id, error)
+        await self._commit(claim, steps.unanswerable(claim))
+
+    async def _collect(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        try:
+            answer = await protocol.answer(claim.thread_id or "", claim.run_id or "", assistant)
+        except CallError as error:
+            await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
+        else:
+            await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
+
+    # -- what the steps share --------------------------------------------------------------------------
+
+    async def _settle(self, claim: Claim, decision: steps.Decision, error: CallError) -> None:
+        if isinstance(error, Limited):
+            self._account.limited(decision.move.delay)
+        if isinstance(decision.pause, Blocked):
+            await self._account.blocked(decision.pause)
+        await self._commit(claim, decision)
+
+    async def _commit(self, claim: Claim, decision: steps.Decision) -> Outcome:
+        move = decision.move
+        outcome = await self._commits.commit(move)
+        if outcome is Outcome.MOVED and self._monitor is not None:
+            self._monitor.moved(claim, move)
+        elif outcome is Outcome.NOT_YOURS:
+            log.warning("%s: %s under fence %d came too late", claim.id, move.name, claim.fence)
+        return outcome
+
+    def _protocol(self, name: str) -> Protocol:
+        if self._protocols is None:
+            self._protocols = self._open_protocols()
+        return self._protocols[name]
+
+    async def _assistant(self, digest: str) -> Assistant | None:
+        if digest not in self._assistants:
+            definition = await asyncio.to_thread(self.store.assistant, digest)
+            if definition is None:
+                return None
+            self._assistants[digest] = Assistant.from_json(definition)
+        return self._assistants[digest]
+
+    async def _remote_assistant(self, assistant: Assistant, protocol: Protocol) -> str | None:
+        """The remote assistant object: made once per content hash, by whoever is first."""
+        key = f"{protocol.name}/{assistant.digest}"
+        known = self._remote.get(key)
+        if known is not None and not (known.done() and known.exception() is not None):
+            return await asyncio.shield(known)
+        future = self._remote[key] = asyncio.ensure_future(self._make_remote(assistant, protocol))
+        return await asyncio.shield(future)
+
+    async def _make_remote(self, assistant: Assistant, protocol: Protocol) -> str | None:
+        account = self._account.name
+        known = await asyncio.to_thread(self.store.remote_assistant, account, assistant.digest)
+        if known is not None:
+            return known
+        made = await protocol.ensure_assistant(assistant)
+        if made is None:
+            return None
+        return await asyncio.to_thread(self.store.save_remote_assistant, account, assistant.digest, made)
+
+    async def _forget_remote(self, assistant: Assistant, protocol: Protocol, remote: str) -> None:
+        self._remote.pop(f"{protocol.name}/{assistant.digest}", None)
+        await asyncio.to_thread(self.store.drop_remote_assistant, self._account.name, assistant.digest, remote)
+
+    def _ask(self, claim: Claim, assistant: Assistant, attempt: int = 1) -> Ask:
+        question = claim.question
+        assert question is not None, "the start lane claims jobs with their questions"
+        return Ask(
+            job_id=claim.id,
+            text=question.text,
+            assistant=assistant,
+            attempt=attempt,
+            model=question.model,
+            instructions=question.instructions,
+            metadata=dict(assistant.metadata),
+        )
+
+
+def _jitter() -> float:
+    return random.uniform(-1.0, 1.0)  # noqa: S311  nothing is secret about a jitter

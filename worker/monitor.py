@@ -1,0 +1,123 @@
+"""One row per job in Flower: Celery's own events, sent under the job's id instead of a message's.
+
+Flower shows tasks, and the unit a person watches is the job. Events are buffered and sent together; they are for
+eyes only, so losing some with a broken connection is counted and not repaired.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from askq.ids import split_job_id
+from askq.jobs.model import Claim, Move, State
+from askq.names import JOB
+
+log = logging.getLogger(__name__)
+
+_QUESTION_SHOWN = 80
+_RESULT_SHOWN = 200
+_PROGRESS_EVERY_S = 2.0
+
+
+class Monitor:
+    """Collects events of one process. `flush` blocks for a round trip to the broker; call it from a thread."""
+
+    def __init__(self, app: Celery, node: str, *, show_text: bool) -> None:
+        self._app = app
+        self._node = node
+        self._show_text = show_text
+        self._waiting: list[tuple[str, dict[str, Any]]] = []
+        self._told: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._dispatcher: Any = None
+
+    def claimed(self, claim: Claim) -> None:
+        """A job was taken up for the first time."""
+        if claim.state is State.QUEUED and claim.thread_id is None and claim.fence == 1:
+            batch, row = split_job_id(claim.id)
+            about = {"batch": batch, "item": row, "assistant": claim.assistant}
+            if self._show_text and claim.question is not None:
+                about["q"] = _cut(claim.question.text, _QUESTION_SHOWN)
+            # Flower's search reads the arguments as a Python literal.
+            self._send("task-received", claim.id, name=JOB, args="()", kwargs=repr(about), retries=0, eta=None)
+
+    def moved(self, claim: Claim, move: Move) -> None:
+        """A transition was committed."""
+        match move.name:
+            case "start" | "adopt":
+                self._send("task-started", claim.id)
+            case "poll":
+                self._progress(claim, move.fields)
+            case "complete":
+                self._end("task-succeeded", claim, result=repr(self._result(move)))
+            case "cut" | "fail" | "cancel" | "expire" | "doubt":
+                code, message = move.fields.get("error_code"), move.fields.get("error_message")
+                self._end("task-failed", claim, exception=f"{code}: {_cut(str(message), _RESULT_SHOWN)}", traceback="")
+
+    def _progress(self, claim: Claim, fields: Mapping[str, str | int | float | None]) -> None:
+        now = time.monotonic()
+        if now - self._told.get(claim.id, 0.0) < _PROGRESS_EVERY_S:
+            return
+        self._told[claim.id] = now
+        age = claim.now - (claim.started_at or claim.now)
+        text = f"{fields.get('remote')} · {age:.0f} s · poll {fields.get('polls')}"
+        self._send("task-progress", claim.id, result=text)
+
+    def _end(self, kind: str, claim: Claim, **fields: Any) -> None:
+        self._told.pop(claim.id, None)
+        self._send(kind, claim.id, runtime=max(0.0, claim.now - (claim.started_at or claim.now)), **fields)
+
+    def _result(self, move: Move) -> str:
+        answer = move.answer
+        if answer is None:
+            return "completed"
+        parts = []
+        if self._show_text and answer.text:
+            parts.append(_cut(answer.text, _RESULT_SHOWN))
+        if answer.usage is not None:
+            parts.append(f"{answer.usage.total_tokens} tokens")
+            if answer.usage.cost_usd is not None:
+                parts.append(f"${answer.usage.cost_usd:.4f}")
+        return " · ".join(parts) or "completed"
+
+    def _send(self, kind: str, job: str, **fields: Any) -> None:
+        with self._lock:
+            self._waiting.append((kind, {"uuid": job, **fields}))
+
+    @property
+    def waiting(self) -> int:
+        """Events not sent yet."""
+        return len(self._waiting)
+
+    def flush(self) -> None:
+        """Send what is waiting. A broker that does not answer costs these events and nothing else."""
+        with self._lock:
+            events, self._waiting = self._waiting, []
+        if not events:
+            return
+        try:
+            if self._dispatcher is None:
+                self._dispatcher = self._app.events.Dispatcher(
+                    self._app.connection_for_write(),
+                    hostname=self._node,
+                    buffer_group=frozenset({"task"}),
+                    buffer_limit=10_000,
+                )
+            for kind, fields in events:
+                self._dispatcher.send(kind, **fields)
+            self._dispatcher.flush(errors=False, groups=True)
+        except (OperationalError, OSError) as error:
+            log.warning("%d events for Flower were lost: %s", len(events), error)
+            self._dispatcher = None
+
+
+def _cut(text: str, length: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= length else flat[: length - 1] + "…"

@@ -1,0 +1,67 @@
+"""The engine of the present worker process: made at its first use after the fork, drained at its end."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+from worker.engine import Engine
+
+log = logging.getLogger(__name__)
+
+_DRAIN_S = 8.0
+_PR_SET_PDEATHSIG = 1
+
+_lock = threading.Lock()
+_build: Callable[[], Engine] | None = None
+_engine: tuple[int, Engine] | None = None
+_node = "askq"
+
+
+def build_with(build: Callable[[], Engine]) -> None:
+    """Say how this program's processes make their engine."""
+    global _build
+    _build = build
+
+
+def current_engine() -> Engine:
+    """This process's engine."""
+    global _engine
+    with _lock:
+        if _engine is None or _engine[0] != os.getpid():
+            assert _build is not None, "create_app says how to build the engine"
+            _engine = (os.getpid(), _build())
+        return _engine[1]
+
+
+def name_node(name: str) -> None:
+    """Note the worker's name, before its pool processes are forked."""
+    global _node
+    _node = name
+
+
+def node_name() -> str:
+    """The name of the worker this process belongs to: Flower files the jobs' rows under it."""
+    return _node
+
+
+def tie_to_parent() -> None:
+    """Let the kernel end this pool process when its worker dies: an orphan would hold claims and answer nobody."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def drain() -> None:
+    """Finish the calls that are open, for a few seconds; the rest is found again by the next claim."""
+    if _engine is not None and _engine[0] == os.getpid():
+        left = _engine[1].call(_engine[1].drain(_DRAIN_S))
+        if left:
+            log.warning("%d calls were still open at the end of this process", left)

@@ -1,0 +1,36 @@
+"""When to look at a job again: pure functions of what is known, jitter passed in."""
+
+from __future__ import annotations
+
+from askq.assistants.model import Assistant
+
+FIRST_POLL_S = 0.7
+"""Runs rarely end sooner, and an early poll costs a request of the account's limit."""
+GROWTH = 0.5
+"""Share of a run's age until its next poll: polls at 0.7, 1.05, 1.6, 2.4 … seconds."""
+LONGEST_POLL_S = 12.0
+LONGEST_WINDOW_POLL_S = 300.0
+"""Never rarer: where nothing is retained, an answer lives about ten minutes (protocols B.6)."""
+JITTER = 0.2
+
+PROBE_S = 30.0
+"""How often a paused account is tried with one call."""
+SETTLE_S = 5.0
+"""How long a request may still be on its way to a server after its sender has died."""
+CANCEL_GRACE_S = 60.0
+"""How long after its deadline a cancelled run may take to say so."""
+
+
+def until_poll(assistant: Assistant, age: float, hint: float | None, jitter: float) -> float:
+    """Seconds until a run of this age (seconds) is polled again; the server's hint wins. `jitter` is in [-1, 1]."""
+    if hint is not None:
+        return min(max(hint, 0.05), LONGEST_WINDOW_POLL_S)
+    longest, shortest = LONGEST_POLL_S, FIRST_POLL_S
+    if assistant.completion_window in ("2h", "8h"):
+        longest, shortest = LONGEST_WINDOW_POLL_S, 60.0
+    return min(max(shortest, GROWTH * age), longest) * (1 + JITTER * jitter)
+
+
+def backoff(errors: int, jitter: float) -> float:
+    """Seconds to wait after the n-th failure in a row (n ≥ 1): 1, 2, 4 … 60, jittered."""
+    return min(2.0 ** (max(1, errors) - 1), 60.0) * (1 + JITTER * jitter)

@@ -1,0 +1,362 @@
+"""What follows from what was seen: the decisions of the engine, made by functions that touch nothing.
+
+Each takes the claim and what a call brought (a value or a `CallError`) and returns the `Decision`: the move to
+commit and, where the account itself is at fault, why to pause it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from askq.assistants.model import Assistant
+from askq.ends import ENDS
+from askq.jobs.model import FINISHING, Answer, Claim, Move, State, Usage
+from worker.protocols.base import (
+    Blocked,
+    Busy,
+    CallError,
+    Found,
+    Gone,
+    Limited,
+    Refused,
+    RunState,
+    Search,
+    Status,
+)
+from worker.schedule import CANCEL_GRACE_S, PROBE_S, SETTLE_S, backoff, until_poll
+
+MOST_ERRORS = 8
+"""Failed free calls in a row before a job that has no run yet is given up."""
+MOST_GONE = 4
+"""404s in a row before a run counts as vanished: reads may lag behind writes."""
+MOST_CLAIMS = 8
+"""Claims without progress before a job counts as poison: each is a worker that died on it."""
+MOST_ATTEMPTS = 2
+"""Intents a job may have where the assistant allows an uncertain one to be repeated."""
+DEADLINE_ERRORS_S = 600.0
+"""How long after its deadline a run may be unreachable before it is given up."""
+
+Fields = Mapping[str, str | int | float | None]
+_CLEAN: Fields = {"errors": None, "note": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A move to commit, and why the account must be paused, if it must."""
+
+    move: Move
+    pause: Blocked | None = None
+
+
+def _move(claim: Claim, name: str, *, delay: float = 0.0, fields: Fields | None = None) -> Decision:
+    return Decision(Move(job=claim.id, fence=claim.fence, name=name, delay=delay, fields=fields or {}))
+
+
+def end(
+    claim: Claim,
+    code: str,
+    message: str,
+    *,
+    fields: Fields | None = None,
+    answer: Answer | None = None,
+    usage: Usage | None = None,
+) -> Decision:
+    """The job ends with a code of the table, keeping what text there is."""
+    if answer is None and usage is not None:
+        answer = Answer(text=None, usage=usage)
+    return Decision(
+        Move(
+            job=claim.id,
+            fence=claim.fence,
+            name=FINISHING[ENDS[code].state],
+            fields={**_CLEAN, **(fields or {}), "error_code": code, "error_message": message[:2000]},
+            answer=answer,
+        )
+    )
+
+
+def poisoned(claim: Claim) -> bool:
+    """Whether workers have died on this job so often that it must not be touched again."""
+    return claim.claims > MOST_CLAIMS
+
+
+def give_up_poison(claim: Claim) -> Decision:
+    """The end of a job that kills workers."""
+    code = "uncertain_create" if claim.state is State.STARTING else "poison"
+    return end(claim, code, f"claimed {claim.claims - 1} times without any progress in state {claim.state}")
+
+
+def _limited(claim: Claim, error: Limited, name: str, jitter: float, fields: Fields | None = None) -> Decision:
+    """Nobody's fault: wait as told, and count nothing against the job."""
+    delay = error.retry_after if error.retry_after is not None else backoff(1, jitter)
+    return _move(
+        claim, name, delay=delay, fields={**(fields or {}), "note": f"waiting for the service: {error.message}"[:300]}
+    )
+
+
+def _blocked(claim: Claim, error: Blocked, name: str, fields: Fields | None = None) -> Decision:
+    made = _move(claim, name, delay=PROBE_S, fields={**(fields or {}), "note": f"paused: {error.message}"[:300]})
+    return Decision(made.move, pause=error)
+
+
+# -- before the run exists -----------------------------------------------------------------------------------
+
+
+def prepared(claim: Claim, thread_id: str) -> Decision:
+    """The thread exists: save its id."""
+    return _move(claim, "prepare", fields={"thread": thread_id, **_CLEAN})
+
+
+def not_prepared(claim: Claim, error: CallError, jitter: float) -> Decision:
+    """Preparing is free: whatever happened, no run exists and nothing was paid."""
+    match error:
+        case Refused():
+            return end(claim, error.code, error.message)
+        case Limited():
+            return _limited(claim, error, "defer", jitter)
+        case Blocked():
+            return _blocked(claim, error, "defer")
+    errors = claim.errors + 1
+    if errors > MOST_ERRORS:
+        return end(claim, "upstream", f"{errors} calls in a row failed; the last: {error}")
+    return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
+
+
+def intent(claim: Claim, lease_s: float) -> Move:
+    """The durable record that precedes the paid call. The lease is kept."""
+    return Move(
+        job=claim.id,
+        fence=claim.fence,
+        name="intend",
+        delay=lease_s,
+        fields={"attempts": claim.attempts + 1, "looks": None, "witness": None, "note": None},
+    )
+
+
+def created(claim: Claim, status: Status, assistant: Assistant, jitter: float) -> Decision:
+    """The paid call was answered: a run exists. `claim` is as it was before the intent."""
+    fields: dict[str, str | int | float | None] = {
+        "run": status.run_id,
+        "runs": claim.runs + 1,
+        "remote": status.raw,
+        "deadline": claim.now + assistant.timeout_s,
+        "looks": None,
+        "witness": None,
+        **_CLEAN,
+    }
+    match status.state:
+        case RunState.DONE if status.answer is not None:
+            # A server without background mode answers at once, and may know nothing of the run afterwards.
+            return finished(claim, status, fields)
+        case RunState.INCOMPLETE | RunState.FAILED if status.answer is not None or status.error_code:
+            return finished(claim, status, fields)
+    delay = until_poll(assistant, 0.0, status.poll_after, jitter) if status.state is RunState.PENDING else 0.0
+    return _move(claim, "start", delay=delay, fields=fields)
+
+
+def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
+    """The paid call brought no run id. `claim` is as it was before the intent."""
+    never: Fields = {"attempts": claim.attempts, "looks": None}
+    match error:
+        case Refused():
+            return end(claim, error.code, error.message, fields=never)
+        case Limited():
+            return _limited(claim, error, "void", jitter, never)
+        case Blocked():
+            return _blocked(claim, error, "void", never)
+        case Gone():
+            errors = claim.errors + 1
+            if errors > MOST_GONE:
+                return end(claim, "thread_vanished", error.message, fields=never)
+            return _move(
+                claim, "void", delay=backoff(errors, jitter), fields={**never, "thread": None, "errors": errors}
+            )
+        case Busy():
+            return _move(claim, "defer", delay=0.2, fields={"note": "the thread is busy: looking for our run in it"})
+    # Ambiguous, and anything a new adapter may invent: a run may exist, so it is looked for before anything else.
+    return _move(
+        claim,
+        "defer",
+        delay=min(SETTLE_S, 1.0),
+        fields={"note": f"the reply to the create was lost ({error.code}): looking for the run"[:300]},
+    )
+
+
+# -- looking for the run of an intent ------------------------------------------------------------------------
+
+
+def adopted(claim: Claim, run_id: str, assistant: Assistant, *, runs: int = 1) -> Decision:
+    """The run of the intent was found (or its creator left its id): go on with it."""
+    return _move(
+        claim,
+        "adopt",
+        fields={
+            "run": run_id,
+            "runs": claim.runs + runs,
+            "deadline": (claim.intent_at or claim.now) + assistant.timeout_s,
+            "looks": None,
+            "witness": None,
+            **_CLEAN,
+        },
+    )
+
+
+def searched(claim: Claim, found: Found, assistant: Assistant, lease_s: float, jitter: float) -> Decision:
+    """What looking for the run of an intent brought."""
+    since = claim.now - (claim.intent_at or claim.now)
+    match found.search:
+        case Search.FOUND:
+            return adopted(claim, found.run_ids[0], assistant, runs=len(found.run_ids))
+        case Search.ANSWERED:
+            return Decision(
+                Move(
+                    job=claim.id,
+                    fence=claim.fence,
+                    name="complete",
+                    fields={
+                        **_CLEAN,
+                        "runs": claim.runs + 1,
+                        "looks": None,
+                        "note": "answer found in the conversation; the run's id and usage are unknown",
+                    },
+                    answer=found.answer,
+                )
+            )
+        case Search.NOT_STARTED if claim.looks >= 1 and since >= lease_s + SETTLE_S:
+            return _move(claim, "void", fields={"attempts": max(0, claim.attempts - 1), "looks": None, "note": None})
+        case Search.NOT_STARTED:
+            wait = max(1.0, lease_s + SETTLE_S - since)
+            return _move(claim, "defer", delay=wait, fields={"looks": claim.looks + 1, "errors": None})
+    if since < assistant.timeout_s:
+        return _still_unknown(claim, since, jitter)
+    if assistant.on_uncertain == "retry" and claim.attempts < MOST_ATTEMPTS:
+        # The attempt stays counted, and the next one gets a conversation of its own.
+        return _move(claim, "void", fields={"thread": None, "looks": None, "note": "asked again: a run was uncertain"})
+    return end(
+        claim,
+        "uncertain_create",
+        f"the reply to the create was lost, and within {assistant.timeout_s:.0f} s no answer appeared",
+    )
+
+
+def _still_unknown(claim: Claim, since: float, jitter: float) -> Decision:
+    delay = min(max(1.0, 0.3 * since), 15.0) * (1 + 0.2 * jitter)
+    note = "a run may exist: waiting for its answer to appear in the conversation"
+    return _move(claim, "defer", delay=delay, fields={"looks": claim.looks + 1, "note": note})
+
+
+def not_searched(claim: Claim, error: CallError, assistant: Assistant, jitter: float) -> Decision:
+    """Looking failed: nothing is known, and nothing is paid again for that."""
+    match error:
+        case Limited():
+            return _limited(claim, error, "defer", jitter)
+        case Blocked():
+            return _blocked(claim, error, "defer")
+    since = claim.now - (claim.intent_at or claim.now)
+    if since > assistant.timeout_s:
+        return end(claim, "uncertain_create", f"the run of the intent could not be looked for: {error}")
+    errors = claim.errors + 1
+    return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
+
+
+# -- while the run exists ------------------------------------------------------------------------------------
+
+
+def overdue(claim: Claim) -> bool:
+    """Whether the run has outlived its deadline and is not asked to cancel yet."""
+    return claim.deadline is not None and claim.now > claim.deadline and not claim.cancel_asked
+
+
+def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) -> Decision:
+    """One poll was answered."""
+    fields: dict[str, str | int | float | None] = {"polls": claim.polls + 1, "remote": status.raw, **_CLEAN}
+    if overdue(claim):
+        fields["cancel"] = "deadline"
+    match status.state:
+        case RunState.PENDING:
+            if claim.cancel_asked and claim.deadline is not None and claim.now > claim.deadline + CANCEL_GRACE_S:
+                return end(claim, "deadline", f"still {status.raw} after its deadline and a cancel", fields=fields)
+            age = claim.now - (claim.started_at or claim.now)
+            delay = 1.0 if "cancel" in fields else until_poll(assistant, age, status.poll_after, jitter)
+            return _move(claim, "poll", delay=delay, fields=fields)
+        case RunState.ACTION:
+            return _move(claim, "act", fields=fields | {"note": _asked_for(status)})
+        case RunState.DONE | RunState.INCOMPLETE if status.answer is None:
+            usage = status.usage or Usage()
+            fields |= {
+                "in": usage.input_tokens,
+                "cached": usage.cached_tokens,
+                "out": usage.output_tokens,
+                "total": usage.total_tokens,
+                "cost": usage.cost_usd,
+                "error_code": status.error_code,
+                "error_message": status.error_message,
+            }
+            return _move(claim, "collect", fields=fields)
+    return finished(claim, status, fields)
+
+
+def _asked_for(status: Status) -> str:
+    names = ", ".join(sorted({call.name for call in status.tool_calls}))
+    return f"the run asks for functions: {names}" if names else "the run asks for an action"
+
+
+def finished(claim: Claim, status: Status, fields: Fields) -> Decision:
+    """The run ended, and the reply said everything."""
+    if status.state is RunState.DONE and status.answer is not None:
+        return answered(claim, status.answer, fields, usage=status.usage)
+    code = status.error_code or {
+        RunState.INCOMPLETE: "incomplete",
+        RunState.CANCELLED: "cancelled_remotely",
+        RunState.EXPIRED: "run_expired",
+    }.get(status.state, "run_failed")
+    if status.state is RunState.CANCELLED and claim.cancel_asked:
+        code = "deadline"
+    message = status.error_message or f"the run ended {status.raw}"
+    return end(claim, code, message, fields=fields, answer=_with_usage(status.answer, status.usage), usage=status.usage)
+
+
+def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | None) -> Decision:
+    """The answer is here: the job completes, or ends as its run's end says."""
+    answer = _with_usage(answer, usage) or answer
+    if claim.error_code is not None:
+        return end(claim, claim.error_code, claim.error_message or "the run ended early", fields=fields, answer=answer)
+    if answer.text is None and not answer.code and not answer.files:
+        return end(claim, "no_answer", "the run completed without an assistant message", fields=fields, answer=answer)
+    return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields={**_CLEAN, **fields}, answer=answer))
+
+
+def _with_usage(answer: Answer | None, usage: Usage | None) -> Answer | None:
+    if answer is None or answer.usage is not None or usage is None:
+        return answer
+    return Answer(
+        text=answer.text,
+        citations=answer.citations,
+        code=answer.code,
+        files=answer.files,
+        model=answer.model,
+        usage=usage,
+    )
+
+
+def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
+    """A poll (or fetching the answer) failed: a failed poll is not a failed run."""
+    match error:
+        case Limited():
+            return _limited(claim, error, "defer", jitter)
+        case Blocked():
+            return _blocked(claim, error, "defer")
+    errors = claim.errors + 1
+    if isinstance(error, Gone) and errors > MOST_GONE:
+        return end(claim, "run_vanished", error.message, usage=claim.usage)
+    if claim.deadline is not None and claim.now > claim.deadline + DEADLINE_ERRORS_S:
+        return end(
+            claim, "deadline", f"unreachable long after its deadline; the last error: {error}", usage=claim.usage
+        )
+    return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
+
+
+def unanswerable(claim: Claim) -> Decision:
+    """The run asks for functions, and none is registered."""
+    return end(claim, "unknown_function", "the run asked for a function call; askq has no functions registered yet")

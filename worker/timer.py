@@ -1,0 +1,98 @@
+"""What every worker does twice a second besides its tasks: say that it is alive, and revive chains that died."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, bootsteps
+from kombu.exceptions import OperationalError
+
+from askq.errors import StoreError
+from askq.jobs.model import Lane, Node
+from askq.jobs.store import Store
+from worker import chain
+from worker.tasks import schedule
+
+log = logging.getLogger(__name__)
+
+_ALIVE_S = 5.0
+_HINT_S = 2.0
+_TIDY_EVERY_S = 60.0
+_COMPLAIN_EVERY_S = 30.0
+
+
+class Timer:
+    """One per worker, in its main process."""
+
+    def __init__(
+        self, app: Celery, store: Store, node: Node, *, tick_s: float, keep_s: float, heartbeat: Path | None
+    ) -> None:
+        self._app = app
+        self._store = store
+        self._node = node
+        self._tick_s = tick_s
+        self._keep_s = keep_s
+        self._heartbeat = heartbeat
+        self._tidied = time.monotonic()
+        self._complained = -_COMPLAIN_EVERY_S
+
+    def tick(self) -> None:
+        """One round. What fails now is tried again at the next."""
+        try:
+            self._store.beat(self._node, ttl_s=_ALIVE_S)
+            for lane in Lane:
+                self._revive(lane)
+            if time.monotonic() - self._tidied > _TIDY_EVERY_S:
+                self._tidied = time.monotonic()
+                self._store.tidy(keep_s=self._keep_s)
+            if self._heartbeat is not None:
+                self._heartbeat.touch()
+        except (StoreError, OperationalError) as error:
+            if time.monotonic() - self._complained > _COMPLAIN_EVERY_S:
+                self._complained = time.monotonic()
+                log.warning("the worker's timer could not do its round: %s", error)
+
+    def _revive(self, lane: Lane) -> None:
+        due = self._store.next_due(lane)
+        if due is None or due > self._tick_s:
+            return
+        if self._store.running(lane) < chain.wanted_executions(self._store) and self._store.hint(lane, ttl_s=_HINT_S):
+            schedule(self._app, lane)
+
+
+def this_node(name: str, processes: int) -> Node:
+    """The entry of this worker in the register of workers."""
+    return Node(name=name, processes=processes, pid=os.getpid(), host=socket.gethostname(), started_at=time.time())
+
+
+class TimerStep(bootsteps.StartStopStep):
+    """Runs the timer in the worker's event loop for as long as it is connected to the broker."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._entry: Any = None
+
+    def start(self, parent: Any) -> None:
+        settings, store = parent.app.askq_settings, parent.app.askq_store()
+        timer = Timer(
+            parent.app,
+            store,
+            this_node(parent.hostname, parent.controller.concurrency),
+            tick_s=settings.tick_s,
+            keep_s=settings.results_days * 86_400,
+            heartbeat=settings.heartbeat_file,
+        )
+        timer.tick()
+        self._entry = parent.timer.call_repeatedly(settings.tick_s, timer.tick)
+
+    def stop(self, parent: Any) -> None:
+        if self._entry is not None:
+            self._entry.cancel()
+            self._entry = None
