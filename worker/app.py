@@ -26,6 +26,7 @@ from worker.timer import TimerStep
 
 log = logging.getLogger(__name__)
 
+
 class Application(Celery):
     """A Celery application that knows askq's settings."""
 

@@ -100,6 +100,21 @@ class Engine:
             await asyncio.to_thread(self._monitor.flush)
         return sum(len(tasks) for tasks in self._open.values())
 
+    def close(self) -> None:
+        """End the loop; what is still open is abandoned and found again by the next claim."""
+
+        async def stop() -> None:
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.loop.shutdown_default_executor()
+
+        self.call(stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
     async def _flush(self, monitor: Monitor) -> None:
         while monitor.waiting or any(self._open.values()):
             await asyncio.sleep(_FLUSH_EVERY_S)

@@ -1,0 +1,406 @@
+"""The engine and its chains, with a store in memory and a service that can be told to misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from askq.assistants.model import Assistant
+from askq.errors import StoreUnreachable
+from askq.ids import SHARDS
+from askq.jobs.memory_store import MemoryStore
+from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State
+from worker import chain
+from worker.engine import Engine
+from worker.protocols.base import (
+    Ambiguous,
+    Ask,
+    Blocked,
+    CallError,
+    Found,
+    Gone,
+    Limited,
+    Refused,
+    RunState,
+    Search,
+    Status,
+)
+
+TUTOR = Assistant(name="tutor", protocol="assistants", model="m")
+LEASE_S = 0.4
+
+
+class Service:
+    """A remote service with a ledger. `before` and `after` a create may raise, or wait."""
+
+    name = "assistants"
+    lists_runs = True
+
+    def __init__(self) -> None:
+        self.ledger: list[tuple[str, int]] = []
+        self.assistants = 0
+        self.threads = 0
+        self.polls: dict[str, int] = {}
+        self.cancelled: list[str] = []
+        self.before: Callable[[Ask], None] = lambda ask: None
+        self.after: Callable[[Ask], None] = lambda ask: None
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def ensure_assistant(self, assistant: Assistant) -> str | None:
+        await asyncio.sleep(0.01)
+        self.assistants += 1
+        return f"asst_{self.assistants}"
+
+    async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
+        self.threads += 1
+        return f"thread/{ask.job_id}"
+
+    async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
+        self.before(ask)
+        self.ledger.append((ask.job_id, ask.attempt))
+        await self.hold.wait()
+        self.after(ask)
+        return Status(state=RunState.PENDING, raw="queued", run_id=f"run/{ask.job_id}", poll_after=0.05)
+
+    async def find_started(self, job_id: str, attempt: int, thread_id: str) -> Found:
+        runs = tuple(f"run/{job}" for job, _ in self.ledger if job == job_id)
+        return Found(search=Search.FOUND if runs else Search.NOT_STARTED, run_ids=runs)
+
+    async def poll(self, thread_id: str, run_id: str) -> Status:
+        self.polls[run_id] = self.polls.get(run_id, 0) + 1
+        if self.polls[run_id] < 2:
+            return Status(state=RunState.PENDING, raw="in_progress", run_id=run_id, poll_after=0.05)
+        return Status(state=RunState.DONE, raw="completed", run_id=run_id)
+
+    async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
+        return Answer(text=f"answer to {run_id.removeprefix('run/')}")
+
+    async def cancel(self, thread_id: str, run_id: str) -> None:
+        self.cancelled.append(run_id)
+
+    async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None: ...
+
+    async def check(self) -> None: ...
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+class Engines:
+    """Makes engines as worker processes do, and ends them."""
+
+    def __init__(self, store: MemoryStore, service: Service) -> None:
+        self._made: list[Engine] = []
+        self._store = store
+        self._service = service
+
+    def __call__(self, store: MemoryStore | None = None) -> Engine:
+        engine = Engine(
+            store or self._store,
+            lambda: {"assistants": self._service},
+            None,
+            account="acc",
+            lease_s=LEASE_S,
+            in_flight=50,
+        )
+        self._made.append(engine)
+        return engine
+
+    def close(self) -> None:
+        for engine in self._made:
+            engine.close()
+
+
+@pytest.fixture
+def engines(store: MemoryStore, service: Service) -> Iterator[Engines]:
+    made = Engines(store, service)
+    yield made
+    made.close()
+
+
+def submit(store: MemoryStore, rows: int) -> str:
+    store.save_assistant(TUTOR.digest, TUTOR.to_json())
+    batch, _ = store.open_batch(NewBatch(name=None, assistant="tutor", protocol="assistants"))
+    store.add(
+        batch,
+        [
+            NewJob(
+                question=Question(row_id=f"q{row}", index=row, text=f"question {row}"),
+                assistant="tutor",
+                assistant_digest=TUTOR.digest,
+                protocol="assistants",
+            )
+            for row in range(rows)
+        ],
+    )
+    store.seal(batch, rows)
+    return batch
+
+
+def drive(engine: Engine, done: Callable[[], bool], *, seconds: float = 15.0) -> None:
+    """Run both chains, slice by slice, until a condition holds."""
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, "the condition did not come true in time"
+        for lane in Lane:
+            engine.call(chain.work(engine, lane, slice_s=0.1))
+        time.sleep(0.01)
+
+
+def finished(store: MemoryStore, batch: str) -> Callable[[], bool]:
+    def done() -> bool:
+        status = store.batch(batch)
+        return status is not None and status.done
+
+    return done
+
+
+def only(store: MemoryStore, batch: str) -> Job:
+    (job,) = store.jobs(batch)
+    return job
+
+
+def test_every_question_gets_its_own_answer_from_one_run(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    batch = submit(store, 40)
+    drive(engines(), finished(store, batch))
+    for job in store.jobs(batch):
+        assert job.state is State.COMPLETED
+        assert job.answer is not None
+        assert job.answer.text == f"answer to {job.id}"
+        assert (job.attempts, job.runs) == (1, 1)
+    assert sorted(job for job, _ in service.ledger) == sorted(job.id for job in store.jobs(batch))
+    assert service.assistants == 1, "the remote assistant is made once"
+
+
+def test_a_lost_reply_is_answered_by_looking_not_by_asking_again(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    batch = submit(store, 5)
+
+    def lose(ask: Ask) -> None:
+        raise Ambiguous("timeout", "no reply")
+
+    service.after = lose
+    drive(engines(), finished(store, batch))
+    assert len(service.ledger) == 5
+    assert all(job.state is State.COMPLETED and job.runs == 1 for job in store.jobs(batch))
+
+
+def test_being_limited_costs_no_attempt(store: MemoryStore, service: Service, engines: Engines) -> None:
+    batch = submit(store, 3)
+    refusals = itertools.count()
+
+    def limit(ask: Ask) -> None:
+        if next(refusals) < 4:
+            raise Limited("rate_limit_exceeded", "slow down", retry_after=0.05)
+
+    service.before = limit
+    drive(engines(), finished(store, batch))
+    assert all(job.attempts == 1 for job in store.jobs(batch))
+    assert len(service.ledger) == 3
+
+
+def test_a_refused_question_fails_alone(store: MemoryStore, service: Service, engines: Engines) -> None:
+    batch = submit(store, 4)
+
+    def refuse(ask: Ask) -> None:
+        if ask.text == "question 2":
+            raise Refused("context_length_exceeded", "too long")
+
+    service.before = refuse
+    drive(engines(), finished(store, batch))
+    states = {job.question.row_id: job.state for job in store.jobs(batch)}
+    assert states == {"q0": "completed", "q1": "completed", "q2": "failed", "q3": "completed"}
+    assert len(service.ledger) == 3
+
+
+def test_a_rejected_key_pauses_everybody_and_one_call_ends_the_pause(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("worker.account", "worker.steps"):
+        monkeypatch.setattr(f"{module}.PROBE_S", 0.2)
+    monkeypatch.setattr("worker.account._LOOK_EVERY_S", 0.05)
+    batch = submit(store, 6)
+    calls = 0
+
+    def block(ask: Ask) -> None:
+        nonlocal calls
+        calls += 1
+        raise Blocked("rejected_key", "Incorrect API key provided")
+
+    service.before = block
+    engine = engines()
+    drive(engine, lambda: bool(store.pauses()))
+    status = store.batch(batch)
+    assert status is not None
+    assert status.paused is not None
+    assert "rejected_key" in status.paused
+    other = engines()
+    drive(other, lambda: calls >= 8)
+    assert all(job.attempts == 0 for job in store.jobs(batch)), "no attempt is consumed"
+    service.before = lambda ask: None
+    drive(other, finished(store, batch))
+    assert store.pauses() == []
+    assert len(service.ledger) == 6
+
+
+class Deaf(MemoryStore):
+    """A view of a store by a process that can neither renew nor commit in time: a zombie."""
+
+    def __init__(self, truth: MemoryStore) -> None:
+        self.__dict__ = truth.__dict__
+        self.gate = threading.Event()
+
+    def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
+        raise StoreUnreachable("stopped")
+
+    def commit(self, moves: Sequence[Move]) -> list[Outcome]:
+        if any(move.name == "start" for move in moves):
+            self.gate.wait(10)
+        return super().commit(moves)
+
+
+def test_a_zombie_cannot_commit_and_its_run_is_not_paid_again(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    """Given a run created by a process that then falls asleep, when another takes over, then there is one run."""
+    batch = submit(store, 1)
+    deaf = Deaf(store)
+    zombie = engines(deaf)
+    drive(zombie, lambda: len(service.ledger) == 1)
+    drive(engines(), finished(store, batch))
+    before = only(store, batch)
+    deaf.gate.set()
+    zombie.call(zombie.drain(5))
+    assert only(store, batch) == before
+    assert (before.state, before.runs, len(service.ledger)) == (State.COMPLETED, 1, 1)
+
+
+def test_the_witness_of_a_zombie_is_believed(store: MemoryStore, service: Service, engines: Engines) -> None:
+    """Given a service that cannot list runs, when the zombie leaves its run's id, then that run is adopted."""
+    batch = submit(store, 1)
+
+    async def cannot_tell(job_id: str, attempt: int, thread_id: str) -> Found:
+        return Found(search=Search.UNKNOWN)
+
+    service.find_started = cannot_tell  # type: ignore[method-assign]
+    deaf = Deaf(store)
+    zombie = engines(deaf)
+    drive(zombie, lambda: len(service.ledger) == 1)
+    other = engines()
+    drive(other, lambda: "may exist" in (only(store, batch).note or ""))
+    deaf.gate.set()
+    drive(other, finished(store, batch))
+    job = only(store, batch)
+    assert (job.state, job.runs, len(service.ledger)) == (State.COMPLETED, 1, 1)
+
+
+def test_what_fails_to_be_stored_is_kept_until_it_is(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = submit(store, 3)
+    commit = store.commit
+    failures = itertools.count()
+
+    def flaky(moves: Sequence[Move]) -> list[Outcome]:
+        if any(move.name == "start" for move in moves) and next(failures) < 2:
+            raise StoreUnreachable("Redis at redis://x does not answer")
+        return commit(moves)
+
+    monkeypatch.setattr(store, "commit", flaky)
+    drive(engines(), finished(store, batch))
+    assert len(service.ledger) == 3
+    assert all(job.attempts == 1 and job.state is State.COMPLETED for job in store.jobs(batch))
+
+
+def test_a_run_that_vanishes_fails_after_several_looks(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.steps.backoff", lambda errors, jitter: 0.02)
+    batch = submit(store, 1)
+    looks = 0
+
+    async def gone(thread_id: str, run_id: str) -> Status:
+        nonlocal looks
+        looks += 1
+        raise Gone("gone", f"No run found with id {run_id}")
+
+    service.poll = gone  # type: ignore[method-assign]
+    drive(engines(), finished(store, batch))
+    assert only(store, batch).error_code == "run_vanished"
+    assert looks == 5
+
+
+def test_a_defect_becomes_a_recorded_end(store: MemoryStore, service: Service, engines: Engines) -> None:
+    batch = submit(store, 2)
+
+    async def broken(thread_id: str, run_id: str) -> Status:
+        raise ZeroDivisionError("oops")
+
+    service.poll = broken  # type: ignore[method-assign]
+    drive(engines(), finished(store, batch))
+    assert {job.error_code for job in store.jobs(batch)} == {"internal"}
+
+
+def test_a_job_whose_assistant_is_gone_says_so(store: MemoryStore, service: Service, engines: Engines) -> None:
+    batch = submit(store, 1)
+    store._assistants.clear()
+    drive(engines(), finished(store, batch))
+    assert only(store, batch).error_code == "assistant_missing"
+
+
+def test_an_assistant_deleted_at_the_service_is_made_again(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    store.save_remote_assistant("acc", TUTOR.digest, "asst_old")
+    batch = submit(store, 2)
+    start = service.start
+
+    async def picky(ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
+        if assistant_id == "asst_old":
+            raise Refused("assistant_not_found", "No assistant found with id 'asst_old'")
+        return await start(ask, thread_id, assistant_id)
+
+    service.start = picky  # type: ignore[method-assign]
+    drive(engines(), finished(store, batch))
+    assert store.remote_assistant("acc", TUTOR.digest) == "asst_1"
+    assert all(job.state is State.COMPLETED and job.attempts == 1 for job in store.jobs(batch))
+
+
+def test_executions_share_the_shards_and_surplus_ones_leave(store: MemoryStore, engines: Engines) -> None:
+    submit(store, 1)
+    shares = [chain._Share(store, Lane.POLL, name) for name in ("one", "two", "three")]
+    assert shares[0]._update()
+    assert len(shares[0].held) == SHARDS
+    assert not shares[1]._update(), "one pool process wants one execution of each kind"
+    store.discharge(Lane.POLL, "two", [])
+    from worker.timer import this_node
+
+    store.beat(this_node("w@h", 6), ttl_s=60)
+    for _ in range(3):
+        for share in shares:
+            assert share._update()
+    held = [shard for share in shares for shard in share.held]
+    assert sorted(held) == list(range(SHARDS)), "every shard is served once"
+    assert max(len(share.held) for share in shares) <= 6
+
+
+def test_call_errors_of_the_protocols_say_what_happened() -> None:
+    error = CallError("timeout", "no reply within 30 s", retry_after=2.0, run_id="run_1")
+    assert str(error) == "timeout: no reply within 30 s"
+    assert (error.code, error.retry_after, error.run_id) == ("timeout", 2.0, "run_1")
