@@ -1,0 +1,27 @@
+# One word per intent. Everything runs in the project's own environment, which `uv` makes.
+.PHONY: setup test lint types docs check bench image
+
+setup:            ## install everything a developer needs
+	uv sync --locked
+
+test:             ## run the tests
+	uv run --locked pytest
+
+lint:             ## style, formats, import contracts
+	uv run --locked ruff check .
+	uv run --locked ruff format --check .
+	uv run --locked lint-imports
+
+types:            ## mypy, strict
+	uv run --locked mypy
+
+docs:             ## write the generated pages anew
+	uv run --locked python -m docs.build
+
+check: lint types test
+
+bench:            ## the short profile of every benchmark
+	uv run --locked python -m benchmarks --tiny
+
+image:            ## build the container image
+	docker compose build
