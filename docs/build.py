@@ -1,0 +1,110 @@
+"""Writes the pages that a machine can write: `python -m docs.build`, or `--check` to only say what is stale."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from askq.ends import ENDS
+from askq.jobs.model import LANE_OF, MOVES, PENDING, MoveRule, State
+
+FOLDER = Path(__file__).parent
+_NOTE = "<!-- Written by `make docs` from {source}; do not edit. -->\n\n"
+
+
+def states() -> str:
+    """The states of a job, the moves between them, and the diagram."""
+    lines = [
+        "# States of a job",
+        "",
+        _NOTE.format(source="askq/jobs/model.py") + "```mermaid",
+        "stateDiagram-v2",
+        "    [*] --> queued: add",
+        "    state pending {",
+    ]
+    moves = [rule for rule in MOVES.values() if rule.target is not None]
+    shared = [rule for rule in moves if rule.sources == PENDING]
+    within = [rule for rule in moves if rule.target in PENDING]
+    lines += _arrows(within, "        ")
+    lines.append("    }")
+    lines += _arrows([rule for rule in moves if rule not in shared and rule not in within], "    ")
+    lines += [f"    pending --> {rule.target}: {rule.name}" for rule in shared]
+    lines += [f"    {state} --> [*]" for state in State if state.terminal]
+    lines += ["```", "", "| move | from | to | lane afterwards |", "|---|---|---|---|"]
+    for rule in MOVES.values():
+        sources = "any pending state" if rule.sources == PENDING else ", ".join(s for s in State if s in rule.sources)
+        target = "(stays)" if rule.target is None else rule.target
+        lane = "(the same)" if rule.target is None else LANE_OF.get(rule.target, "none: the job has ended")
+        lines.append(f"| `{rule.name}` | {sources} | {target} | {lane} |")
+    return "\n".join(lines) + "\n"
+
+
+def _arrows(rules: Iterable[MoveRule], indent: str) -> list[str]:
+    return [
+        f"{indent}{source} --> {rule.target}: {rule.name}"
+        for rule in rules
+        for source in State
+        if source in rule.sources
+    ]
+
+
+def ends() -> str:
+    """How a job can end."""
+    lines = [
+        "# How a job can end",
+        "",
+        _NOTE.format(source="askq/ends.py")
+        + "Besides `completed`, a job ends with one of these codes in the `error` of its result. *Retryable* says\n"
+        "whether asking the same question again may succeed without changing it.",
+        "",
+        "| code | status | retryable | what to do |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{end.code}` | {end.state} | {'yes' if end.retryable else 'no'} | {end.remedy} |" for end in ENDS.values()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def commands() -> str:
+    """The help of every command."""
+    from producer.cli import cli
+
+    lines = ["# Commands", "", _NOTE.format(source="askq's own --help")]
+
+    def add(command: click.Command, path: list[str], parent: click.Context | None) -> None:
+        with click.Context(command, info_name=path[-1], parent=parent, max_content_width=100) as context:
+            lines.extend([f"## `{' '.join(path)}`", "", "```text", command.get_help(context).rstrip(), "```", ""])
+            if isinstance(command, click.Group):
+                for name in command.list_commands(context):
+                    child = command.get_command(context, name)
+                    if child is not None and not child.hidden:
+                        add(child, [*path, name], context)
+
+    add(cli, ["askq"], None)
+    return "\n".join(lines)
+
+
+PAGES = {"lookup/states.md": states, "lookup/ends.md": ends, "lookup/commands.md": commands}
+
+
+def main() -> int:
+    """Write the pages, or say which are stale."""
+    stale = []
+    for name, build in PAGES.items():
+        path, text = FOLDER / name, build()
+        if not path.exists() or path.read_text("utf-8") != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, "utf-8")
+    for name in stale:
+        print(f"{'stale' if '--check' in sys.argv else 'wrote'}: docs/{name}")  # noqa: T201
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
