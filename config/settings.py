@@ -1,0 +1,248 @@
+"""What a process is told, read once at the edge into one frozen value.
+
+Environment over `.env` over default. Nothing else in askq reads the environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values, find_dotenv
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; `problems` names every one of them."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Secret:
+    """A text that shows itself only when asked."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+    def __str__(self) -> str:
+        return "…"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def _setting(variable: str, read: Callable[[str], Any], default: Any, *, secret: bool = False) -> Any:
+    return field(default=default, metadata={"variable": variable, "read": read, "secret": secret})
+
+
+def _number(low: float, high: float, *, whole: bool = True) -> Callable[[str], Any]:
+    def read(text: str) -> float:
+        value = int(text) if whole else float(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    read.__doc__ = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
+    return read
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    read.__doc__ = f"one of {', '.join(words)}"
+    return read
+
+
+def _truth(text: str) -> bool:
+    """true or false"""
+    return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}[
+        text.lower()
+    ]
+
+
+def _text(text: str) -> str:
+    """a text"""
+    return text
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError
+        return text
+
+    read.__doc__ = "an address that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
+    return read
+
+
+def _path(text: str) -> Path:
+    """a path"""
+    return Path(text).expanduser()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a process is told. Each name carries its unit."""
+
+    redis_url: str | None = _setting("REDIS_URL", _url("redis", "rediss", "redis+socket", "unix"), None)
+    """Where jobs live; an embedded Redis without it, because the first run must need nothing."""
+    broker_url: str | None = _setting("CELERY_BROKER_URL", _text, None)
+    """Celery's broker; the same Redis without it, because hints are few."""
+    api_key: Secret | None = _setting("OPENAI_API_KEY", Secret, None, secret=True)
+    """The account's key (or OPENAI_API_KEY_FILE); the local API answers without it."""
+    base_url: str | None = _setting("OPENAI_BASE_URL", _url("http", "https"), None)
+    """Another server that speaks the protocol; api.openai.com without it."""
+    organization: str | None = _setting("OPENAI_ORG_ID", _text, None)
+    """Sent with every call, where an account belongs to several organizations."""
+    project: str | None = _setting("OPENAI_PROJECT_ID", _text, None)
+    """Sent with every call, because limits and bills are per project."""
+    home: Path = _setting("ASKQ_HOME", _path, Path(".askq"))
+    """Where embedded parts keep their data: beside the lists, so that folders do not mix."""
+    assistants_dir: Path = _setting("ASKQ_ASSISTANTS_DIR", _path, Path("assistants"))
+    """Where assistant files are looked for."""
+    assistant: str = _setting("ASKQ_ASSISTANT", _text, "tutor")
+    """The assistant that answers where none is named."""
+    protocol: Literal["responses", "assistants"] = _setting(
+        "ASKQ_PROTOCOL", _one_of("responses", "assistants"), "responses"
+    )
+    """For assistant files that do not say; OpenAI switched the other one off on 2026-08-26."""
+    model: str = _setting("ASKQ_MODEL", _text, "gpt-5.4-mini")
+    """For assistant files that do not say."""
+    workers: int = _setting("ASKQ_WORKERS", _number(1, 64), 1)
+    """Celery workers `run` and `up` start; one fills two cores."""
+    concurrency: int = _setting("ASKQ_CONCURRENCY", _number(1, 256), 2)
+    """Pool processes per worker: at least two, so that creating and polling go side by side."""
+    in_flight: int = _setting("ASKQ_IN_FLIGHT", _number(1, 5000), 200)
+    """Calls one process has open at once; more only lengthen each other."""
+    lease_s: float = _setting("ASKQ_LEASE_S", _number(1, 300, whole=False), 6.0)
+    """How long a claim lasts without renewal: what a killed worker's jobs wait."""
+    slice_s: float = _setting("ASKQ_SLICE_S", _number(0.1, 30, whole=False), 2.0)
+    """How long a chain works before it re-schedules itself; shorter makes more messages."""
+    tick_s: float = _setting("ASKQ_TICK_S", _number(0.1, 10, whole=False), 0.5)
+    """How often a worker's timer looks for due work: what a new list waits at most."""
+    call_timeout_s: float = _setting("ASKQ_CALL_TIMEOUT_S", _number(1, 600, whole=False), 30.0)
+    """How long one call may take; creates answer within seconds, and a lost reply is looked for."""
+    results_days: int = _setting("ASKQ_RESULTS_DAYS", _number(1, 3650), 30)
+    """How long finished jobs stay in Redis: as long as OpenAI keeps responses."""
+    max_rows: int = _setting("ASKQ_MAX_ROWS", _number(1, 100_000_000), 1_000_000)
+    """The longest list taken: a guard against the wrong file."""
+    max_question_bytes: int = _setting("ASKQ_MAX_QUESTION_BYTES", _number(1, 16 * 1024 * 1024), 256 * 1024)
+    """The longest question taken: about what models read."""
+    local_engine: Literal["tutor", "chat", "script"] = _setting(
+        "ASKQ_LOCAL_ENGINE", _one_of("tutor", "chat", "script"), "tutor"
+    )
+    """What answers behind the local API."""
+    chat_url: str | None = _setting("ASKQ_CHAT_URL", _url("http", "https"), None)
+    """The chat-completions server behind the `chat` engine."""
+    chat_model: str | None = _setting("ASKQ_CHAT_MODEL", _text, None)
+    """Its model; the assistant's without it."""
+    script: Path | None = _setting("ASKQ_SCRIPT", _path, None)
+    """The script of the `script` engine."""
+    flower_port: int = _setting("ASKQ_FLOWER_PORT", _number(1, 65535), 5555)
+    """Where Flower listens, on 127.0.0.1."""
+    flower_password: Secret | None = _setting("ASKQ_FLOWER_PASSWORD", Secret, None, secret=True)
+    """For user `askq`; made anew at each start without it."""
+    show_text: bool = _setting("ASKQ_SHOW_TEXT", _truth, True)
+    """Whether Flower shows questions and answers."""
+    heartbeat_file: Path | None = _setting("ASKQ_HEARTBEAT_FILE", _path, None)
+    """A file the worker touches while it is well, for a container's health check."""
+    allow_unsafe_redis: bool = _setting("ASKQ_ALLOW_UNSAFE_REDIS", _truth, False)
+    """Work on a Redis that may lose jobs."""
+    log_level: str = _setting("ASKQ_LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+    """How much workers tell."""
+    embedded_redis: Path | None = _setting("ASKQ_EMBEDDED_REDIS", _path, None)
+    """The server binary to embed, instead of searching for one."""
+
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Where each value came from: field name → environment, a path, or default."""
+
+    def child_environment(self) -> dict[str, str]:
+        """The variables by which a process started by us gets exactly these settings, secrets included."""
+        given = {}
+        for spec in _SPECS.values():
+            value = getattr(self, spec.name)
+            if isinstance(value, Secret):
+                given[spec.metadata["variable"]] = value.reveal()
+            elif value is not None:
+                given[spec.metadata["variable"]] = str(value)
+        return given
+
+
+_SPECS = {spec.metadata["variable"]: spec for spec in dataclasses.fields(Settings) if "variable" in spec.metadata}
+VARIABLES = (*_SPECS, "OPENAI_API_KEY_FILE")
+"""Every variable askq reads."""
+
+
+def load(environ: Mapping[str, str] | None = None, *, folder: Path | None = None) -> Settings:
+    """The settings of this process. Raises SettingsError naming everything that is wrong.
+
+    `.env` is looked for in `folder` (the current one) and upward; `os.environ` is not changed.
+    """
+    environment = os.environ if environ is None else environ
+    found = _dotenv(folder)
+    told: dict[str, tuple[str, str]] = {}
+    if found is not None:
+        values = dotenv_values(found, encoding="utf-8")
+        told |= {name: (value, str(found)) for name, value in values.items() if value}
+    told |= {name: (value, "environment") for name, value in environment.items() if value}
+
+    problems = [problem for name in told if (problem := _unknown(name)) is not None]
+    if "OPENAI_API_KEY" not in told and "OPENAI_API_KEY_FILE" in told:
+        path, source = told["OPENAI_API_KEY_FILE"]
+        try:
+            told["OPENAI_API_KEY"] = (Path(path).expanduser().read_text("utf-8").strip(), f"{path} ({source})")
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"OPENAI_API_KEY_FILE={path} cannot be read: {error}")
+
+    chosen: dict[str, Any] = {}
+    sources = {spec.name: "default" for spec in _SPECS.values()}
+    for variable, spec in _SPECS.items():
+        if variable not in told:
+            continue
+        text, source = told[variable]
+        try:
+            chosen[spec.name] = spec.metadata["read"](text)
+            sources[spec.name] = source
+        except (ValueError, KeyError):
+            allowed = spec.metadata["read"].__doc__
+            shown = "…" if spec.metadata["secret"] else text
+            problems.append(f"{variable}={shown} (from {source}) is not {allowed}")
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**chosen, sources=sources)
+
+
+def _dotenv(folder: Path | None) -> Path | None:
+    if folder is None:
+        found = find_dotenv(usecwd=True)
+        return Path(found) if found else None
+    return next((place / ".env" for place in (folder, *folder.parents) if (place / ".env").is_file()), None)
+
+
+def _unknown(name: str) -> str | None:
+    if not name.startswith("ASKQ_") or name in VARIABLES:
+        return None
+    near = difflib.get_close_matches(name, VARIABLES, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{name} is not a setting of askq{hint}"
