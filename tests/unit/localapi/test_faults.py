@@ -13,8 +13,10 @@ import pytest
 from askq.localapi.engines.script_file import parse_script
 from askq.localapi.errors import ApiError
 from askq.localapi.faults import KINDS, Faults
+from askq.localapi.options import Options
+from askq.localapi.server import running
 
-from .stage import Stage, stage
+from .stage import HEADERS, Stage, stage
 
 CREATE: dict[str, Any] = {"method": "POST", "path": "/responses$"}
 BODY = {"model": "m", "input": "Why?", "background": True}
@@ -195,15 +197,22 @@ async def test_a_script_file_brings_faults() -> None:
         assert (await it.ask("GET", "/models"))[0] == 503
 
 
-async def test_a_hanging_request_does_not_keep_the_server_from_stopping() -> None:
-    async with stage() as it:
-        await it.fault(kind="timeout")
-        hanging = asyncio.create_task(it.ask("GET", "/models"))
-        async with asyncio.timeout(5):
-            while not (await it.good("GET", "/_askq/stats"))["faults"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-    with pytest.raises(aiohttp.ClientConnectionError):
-        await hanging
+@pytest.mark.parametrize("waits_for", ["a fault", "a response"])
+async def test_a_request_that_hangs_does_not_keep_the_server_from_stopping(waits_for: str) -> None:
+    script = parse_script({"rule": [{"status": "stuck"}]})
+    async with aiohttp.ClientSession(headers=HEADERS) as http:
+        async with running(Options(engine="script"), script=script) as server:
+            it = Stage(server, http)
+            if waits_for == "a fault":
+                await it.fault(kind="timeout")
+            hanging = asyncio.create_task(it.ask("POST", "/responses", {"model": "m", "input": "x"}))
+            async with asyncio.timeout(5):
+                while not server.api.stats.requests:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            began = time.monotonic()
+        assert time.monotonic() - began < 2
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await hanging
 
 
 def test_probability_is_a_seeded_share() -> None:
