@@ -157,6 +157,8 @@ class Settings:
     """The chat-completions server behind the `chat` engine."""
     chat_model: str | None = _setting("ASKQ_CHAT_MODEL", _text, None)
     """Its model; the assistant's without it."""
+    chat_api_key: Secret | None = _setting("ASKQ_CHAT_API_KEY", Secret, None, secret=True)
+    """The chat server's key, where it wants one."""
     script: Path | None = _setting("ASKQ_SCRIPT", _path, None)
     """The script of the `script` engine."""
     flower_port: int = _setting("ASKQ_FLOWER_PORT", _number(1, 65535), 5555)

@@ -77,7 +77,8 @@ class Stage:
 
     async def respond(self, question: Any = "Why?", **fields: Any) -> Response:
         asked: dict[str, Any] = {"model": "gpt-test", "input": question, "background": True}
-        made = await self.client.responses.create(**(asked | fields))
+        asked.update(fields)
+        made = await self.client.responses.create(**asked)
         assert isinstance(made, Response)
         return made
 
@@ -91,7 +92,9 @@ class Stage:
 @contextlib.asynccontextmanager
 async def stage(*rules: dict[str, Any], default: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Stage]:
     clock = Clock()
-    script = parse_script({"default": {"duration": SECONDS, **(default or {})}, "rule": list(rules)})
+    prescribed: dict[str, Any] = {"duration": SECONDS}
+    prescribed.update(default or {})
+    script = parse_script({"default": prescribed, "rule": list(rules)})
     async with (
         running(Options(engine="script", clock=clock, **options), script=script) as server,
         AsyncOpenAI(api_key="any-key", base_url=server.base_url, max_retries=0) as client,

@@ -46,18 +46,27 @@ Solve = Callable[[str, Sequence[str]], Awaitable[Solution]]
 
 
 @pytest.fixture
-def solve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Solve], None]:
+def closed() -> list[bool]:
+    """Grows when the tutor is closed."""
+    return []
+
+
+@pytest.fixture
+def solve(monkeypatch: pytest.MonkeyPatch, closed: list[bool]) -> Callable[[Solve], None]:
     """Put a function in the tutor's place."""
 
     def put(function: Solve) -> None:
         module = ModuleType("askq.localapi.tutor")
         module.solve = function  # type: ignore[attr-defined]
+        module.close = lambda: closed.append(True)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "askq.localapi.tutor", module)
 
     return put
 
 
-async def test_the_tutor_reports_its_code_and_what_it_printed(solve: Callable[[Solve], None]) -> None:
+async def test_the_tutor_reports_its_code_and_what_it_printed(
+    solve: Callable[[Solve], None], closed: list[bool]
+) -> None:
     async def one(question: str, history: Sequence[str]) -> Solution:
         return Solution(f"{question} {list(history)}: x = 1", "print(1)", "1\n")
 
@@ -69,6 +78,24 @@ async def test_the_tutor_reports_its_code_and_what_it_printed(solve: Callable[[S
         second = await it.respond("And now?", previous_response_id=first["id"])
         answer = (await ended(it, second["id"]))["output"][1]["content"][0]["text"]
         assert answer == "And now? ['3x = 3', '3x = 3 []: x = 1']: x = 1"
+        assert closed == []
+    assert closed == [True]
+
+
+async def test_a_tutor_that_was_never_asked_is_not_even_imported(
+    solve: Callable[[Solve], None], closed: list[bool]
+) -> None:
+    async with stage(Options(engine="tutor")) as it:
+        assert (await it.good("GET", "/models"))["data"][0]["id"] == "askq-tutor"
+    assert closed == []
+
+
+async def test_the_real_tutor_computes() -> None:
+    async with stage(Options(engine="tutor")) as it:
+        got = await ended(it, (await it.respond("Solve the equation 3x + 11 = 14"))["id"])
+    code, message = got["output"]
+    assert "x = 1" in code["outputs"][0]["logs"]
+    assert "x = 1" in message["content"][0]["text"]
 
 
 async def test_the_tutor_without_code_just_answers(solve: Callable[[Solve], None]) -> None:

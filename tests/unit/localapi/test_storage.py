@@ -101,7 +101,8 @@ async def test_a_failed_write_is_told_and_tried_again(monkeypatch: pytest.Monkey
     await storage.close()
 
 
-async def test_two_servers_cannot_share_a_folder(tmp_path: Path) -> None:
+async def test_two_servers_cannot_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("askq.localapi.storage.LOCK_WAIT_S", 0.1)
     storage = Storage.open(str(tmp_path))
     with pytest.raises(LocalApiError, match="in use by another local API"):
         Storage.open(str(tmp_path))

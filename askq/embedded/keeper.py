@@ -1,0 +1,207 @@
+"""`python -m askq.embedded.keeper NAME FOLDER …`: the process that owns one embedded part of a project folder.
+
+Every askq process that uses the part holds a shared lock on `users.lock`. The keeper tries for the exclusive one
+twice a second and gets it when nobody is left, also when the last user was SIGKILLed: the kernel counts. While it
+lives it starts the part again when that dies, on the same port with the same password.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from askq.embedded.files import tail, write_private
+from askq.embedded.localapi import Engine, LocalApiService
+from askq.embedded.redis import RedisService, find_server
+from askq.embedded.tether import tethered
+from askq.errors import EmbeddedError
+
+USERS, STARTING, ENDPOINT, LOG = "users.lock", "start.lock", "endpoint.json", "log"
+_LOOK_EVERY_S = 0.5
+_READY_S = 30.0
+_STOP_S = 10.0
+_LONGEST_PAUSE_S = 5.0
+
+
+class Service(Protocol):
+    """A part that can be kept."""
+
+    name: str
+
+    @property
+    def command(self) -> list[str]: ...
+
+    @property
+    def endpoint(self) -> dict[str, str]: ...
+
+    def ready(self) -> bool: ...
+
+
+@contextlib.contextmanager
+def starting(folder: Path) -> Iterator[None]:
+    """Only one process of a folder at a time may look whether the part runs, and start it."""
+    with (folder / STARTING).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def join(folder: Path, arguments: list[str]) -> tuple[BinaryIO, dict[str, str]]:
+    """Become a user of a part, starting its keeper where none runs: the lock to keep open, and the endpoint.
+
+    Raises EmbeddedError when the part does not start.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with starting(folder):
+        # A keeper that is about to end holds this lock until it has gone.
+        users = (folder / USERS).open("ab")
+        fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            return users, _running(folder) or _start(folder, arguments)
+        except BaseException:
+            users.close()
+            raise
+
+
+def _running(folder: Path) -> dict[str, str] | None:
+    """The endpoint of a keeper that lives; a keeper that was killed is not one, whatever its file says."""
+    try:
+        endpoint: dict[str, str] = json.loads((folder / ENDPOINT).read_text("utf-8"))
+        os.kill(int(endpoint["keeper"]), 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    with (folder / "keeper.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return endpoint
+    return None
+
+
+def _start(folder: Path, arguments: list[str]) -> dict[str, str]:
+    (folder / ENDPOINT).unlink(missing_ok=True)
+    with (folder / LOG).open("ab") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "askq.embedded.keeper", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # Ctrl-C in the foreground program must not reach the part before the workers have stopped.
+            start_new_session=True,
+        )
+    until = time.monotonic() + _READY_S
+    while not (folder / ENDPOINT).exists():
+        if keeper.poll() is not None:
+            raise EmbeddedError(f"the embedded {arguments[0]} did not start:\n{tail(folder / LOG)}")
+        if time.monotonic() > until:
+            keeper.terminate()
+            raise EmbeddedError(f"the embedded {arguments[0]} was not ready in time:\n{tail(folder / LOG)}")
+        time.sleep(0.02)
+    # The keeper outlives this process where others use it: nobody waits for it.
+    keeper.returncode = 0
+    endpoint: dict[str, str] = json.loads((folder / ENDPOINT).read_text("utf-8"))
+    return endpoint
+
+
+class Keeper:
+    """Starts the part, announces it, restarts it, ends it."""
+
+    def __init__(self, folder: Path, service: Service) -> None:
+        self._folder = folder
+        self._service = service
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def run(self) -> int:
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with (self._folder / "keeper.lock").open("ab") as mine, (self._folder / USERS).open("ab") as users:
+            fcntl.flock(mine, fcntl.LOCK_EX)
+            self._spawn()
+            if not self._wait_ready():
+                self._end_child()
+                return 1
+            write_private(self._folder / ENDPOINT, json.dumps(self._service.endpoint | {"keeper": str(os.getpid())}))
+            pause = 0.1
+            began = time.monotonic()
+            while not self._stopped and not _alone(users):
+                if self._child is not None and self._child.poll() is not None:
+                    print(f"{self._service.name} ended with {self._child.returncode}: starting it again", flush=True)  # noqa: T201  its log
+                    time.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE_S) if time.monotonic() - began < 30 else 0.1
+                    began = time.monotonic()
+                    self._spawn()
+                time.sleep(_LOOK_EVERY_S if pause == 0.1 else 0.1)
+            (self._folder / ENDPOINT).unlink(missing_ok=True)
+            self._end_child()
+        return 0
+
+    def _stop(self, *_: object) -> None:
+        self._stopped = True
+
+    def _spawn(self) -> None:
+        self._child = subprocess.Popen(tethered(self._service.command), stdin=subprocess.DEVNULL)
+
+    def _wait_ready(self) -> bool:
+        until = time.monotonic() + _READY_S
+        while not self._service.ready():
+            if self._child is None or self._child.poll() is not None or time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _end_child(self) -> None:
+        if self._child is None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+def _alone(users: BinaryIO) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m askq.embedded.keeper")
+    parser.add_argument("name", choices=("redis", "localapi"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--binary", type=Path)
+    parser.add_argument("--origin", default="")
+    parser.add_argument("--engine", default="tutor")
+    parser.add_argument("--chat-url")
+    parser.add_argument("--chat-model")
+    parser.add_argument("--script")
+    told = parser.parse_args(argv)
+    service: Service
+    try:
+        if told.name == "redis":
+            service = RedisService.prepare(told.folder, replace(find_server(told.binary), origin=told.origin))
+        else:
+            engine = Engine(engine=told.engine, chat_url=told.chat_url, chat_model=told.chat_model, script=told.script)
+            service = LocalApiService.prepare(told.folder, engine)
+    except EmbeddedError as error:
+        print(error, flush=True)  # noqa: T201  its log
+        return 1
+    return Keeper(told.folder, service).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

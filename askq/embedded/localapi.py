@@ -1,0 +1,78 @@
+"""The local API as an embedded part."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from askq.embedded.files import free_port, write_private
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What answers behind the local API."""
+
+    engine: str = "tutor"
+    chat_url: str | None = None
+    chat_model: str | None = None
+    script: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalApiService:
+    """One project folder's local API."""
+
+    folder: Path
+    engine: Engine
+    port: int
+
+    name = "localapi"
+
+    @classmethod
+    def prepare(cls, folder: Path, engine: Engine) -> LocalApiService:
+        """The port stays what it was, where it is free."""
+        (folder / "data").mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = folder / "port"
+        port = free_port(kept.read_text("utf-8").strip() if kept.exists() else None)
+        write_private(kept, str(port))
+        return cls(folder, engine, port)
+
+    @property
+    def command(self) -> list[str]:
+        argv = [sys.executable, "-m", "askq.localapi", "--host", "127.0.0.1", "--port", str(self.port)]
+        argv += ["--data", str(self.folder / "data"), "--engine", self.engine.engine]
+        for option, value in (
+            ("--chat-url", self.engine.chat_url),
+            ("--chat-model", self.engine.chat_model),
+            ("--script", self.engine.script),
+        ):
+            if value is not None:
+                argv += [option, value]
+        return argv
+
+    @property
+    def endpoint(self) -> dict[str, str]:
+        return {
+            "url": f"http://127.0.0.1:{self.port}/v1",
+            "about": f"local API, {self.engine.engine} engine",
+            "engine": json.dumps(asdict(self.engine)),
+        }
+
+    def ready(self) -> bool:
+        """Whether the server answers."""
+        return healthy(self.port)
+
+
+def healthy(port: int) -> bool:
+    """Whether a local API answers on this port."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/_askq/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,103 @@
+"""What a program of askq does to use embedded parts: join them, say which they are, and leave."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from askq.embedded import keeper
+from askq.embedded.localapi import Engine
+from askq.embedded.redis import find_server
+from askq.errors import EmbeddedError
+
+LOCAL_KEY = "local"
+"""The key the local API is called with; it takes any."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalApi:
+    """Where the embedded local API answers."""
+
+    base_url: str
+    api_key: str
+
+
+class Embedded:
+    """The embedded parts of one project folder. Parts end some moments after their last user has gone."""
+
+    def __init__(self, home: Path, *, redis_binary: Path | None = None) -> None:
+        self._home = home
+        self._redis_binary = redis_binary
+        self._locks: list[BinaryIO] = []
+        self._parts: list[str] = []
+
+    def redis_url(self) -> str:
+        """Start or join the folder's Redis; its address. Raises EmbeddedError."""
+        server = find_server(self._redis_binary)
+        endpoint = self._join("redis", ["--binary", str(server.path), "--origin", server.origin])
+        self._parts.append(f"Redis: {endpoint['about']}, embedded; data in {self._home / 'redis'}")
+        return endpoint["url"]
+
+    def local_api(
+        self,
+        *,
+        engine: str,
+        chat_url: str | None = None,
+        chat_model: str | None = None,
+        script: Path | None = None,
+    ) -> LocalApi:
+        """Start or join the folder's local API. Raises EmbeddedError, also when it runs with another engine."""
+        wanted = Engine(
+            engine=engine,
+            chat_url=chat_url,
+            chat_model=chat_model,
+            script=None if script is None else str(script.resolve()),
+        )
+        arguments = ["--engine", wanted.engine]
+        for option, value in (
+            ("--chat-url", wanted.chat_url),
+            ("--chat-model", wanted.chat_model),
+            ("--script", wanted.script),
+        ):
+            if value is not None:
+                arguments += [option, value]
+        endpoint = self._join("localapi", arguments)
+        if json.loads(endpoint["engine"]) != asdict(wanted):
+            raise EmbeddedError(
+                f"the local API of {self._home} already runs with another engine ({endpoint['about']})",
+                remedy="End the askq that uses it, or set ASKQ_HOME to another folder.",
+            )
+        self._parts.append(f"API: {endpoint['about']}, embedded; data in {self._home / 'localapi'}")
+        return LocalApi(endpoint["url"], LOCAL_KEY)
+
+    def parts(self) -> list[str]:
+        """A line for each part in use, for people."""
+        return list(self._parts)
+
+    def close(self) -> None:
+        """Leave all parts."""
+        while self._locks:
+            self._locks.pop().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _join(self, name: str, arguments: list[str]) -> dict[str, str]:
+        folder = self._home / name
+        try:
+            lock, endpoint = keeper.join(folder, [name, str(folder), *arguments])
+        except OSError as error:
+            raise EmbeddedError(
+                f"the embedded {name} cannot keep its data in {folder}: {error.strerror or error}",
+                remedy="Run askq in a folder that can be written, or set ASKQ_HOME.",
+            ) from error
+        self._locks.append(lock)
+        return endpoint

@@ -1,0 +1,72 @@
+"""What a request handler gets and gives. Handlers are plain functions on memory, so each is one atomic step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from askq.localapi.engines.base import Engine
+from askq.localapi.faults import Faults
+from askq.localapi.options import Options
+from askq.localapi.stats import Stats
+from askq.localapi.storage import Storage
+from askq.localapi.store import Store
+from askq.localapi.wire import JsonObject
+from askq.localapi.work import Work
+from askq.localapi.works import Works
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """The parts of one running server."""
+
+    options: Options
+    storage: Storage
+    store: Store
+    works: Works
+    engine: Engine
+    faults: Faults
+    stats: Stats
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server is about to stop: nothing may wait any longer."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self.options.clock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request, parsed."""
+
+    params: Mapping[str, str]
+    """Placeholders of the route."""
+    query: Mapping[str, str]
+    include: frozenset[str] = frozenset()
+    body: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What to answer. With `wait_for`, the reply is that response's object once it has ended."""
+
+    body: JsonObject = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    wait_for: Work | None = None
+    work: Work | None = None
+    """The run or response this call created."""
+    include: frozenset[str] = frozenset()
+    """For the object of `wait_for`."""
+
+
+Handler = Callable[[Api, Call], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method and a path below `/v1`, and who answers it."""
+
+    method: str
+    path: str
+    handler: Handler

@@ -1,0 +1,106 @@
+"""The parts put together: an aiohttp application for given options."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from askq.localapi.api import Api
+from askq.localapi.engines.base import Engine
+from askq.localapi.engines.chat import ChatEngine
+from askq.localapi.engines.script import ScriptEngine
+from askq.localapi.engines.script_file import Script, parse_script, read_script
+from askq.localapi.engines.tutor import TutorEngine
+from askq.localapi.errors import LocalApiError
+from askq.localapi.faults import Faults
+from askq.localapi.gate import endpoint, make_gate
+from askq.localapi.idempotency import Idempotency
+from askq.localapi.options import Options
+from askq.localapi.routes import admin, assistants, conversations, items, messages, models, responses, runs, threads
+from askq.localapi.scribes.assistants import AssistantsScribe
+from askq.localapi.scribes.responses import ResponsesScribe
+from askq.localapi.stats import Stats
+from askq.localapi.storage import Storage
+from askq.localapi.store import KINDS, Kind, Store
+from askq.localapi.works import WORK_KINDS, Works
+
+BODY_BYTES = 64 * 1024 * 1024
+"""The largest request body; a string input may have 10 million characters."""
+
+API: web.AppKey[Api] = web.AppKey("api", Api)
+_RESOURCES = (models, assistants, threads, messages, runs, conversations, items, responses)
+
+
+def create_app(options: Options, *, script: Script | None = None) -> web.Application:
+    """An application with its data folder open; it is closed when the application is cleaned up.
+
+    `script` takes the place of `options.script`. Raises LocalApiError for options that cannot work, and for a data
+    folder or script file that cannot be used.
+    """
+    options.check()
+    if script is None:
+        script = parse_script({}) if options.script is None else read_script(options.script)
+    engine = _engine(options, script)
+    storage = Storage.open(options.data)
+    store = Store(storage)
+    works = Works(storage, store, engine, options.clock)
+    works.register("assistants", AssistantsScribe(store))
+    works.register("responses", ResponsesScribe(store, works))
+    faults = Faults()
+    faults.add_all(script.faults)
+    api = Api(options=options, storage=storage, store=store, works=works, engine=engine, faults=faults, stats=Stats())
+    app = web.Application(middlewares=[make_gate(api)], client_max_size=BODY_BYTES)
+    app[API] = api
+    idempotency = Idempotency()
+    for resource in _RESOURCES:
+        for route in resource.ROUTES:
+            app.router.add_route(route.method, f"/v1{route.path}", endpoint(api, route, idempotency))
+    admin.add_routes(app, api)
+    app.cleanup_ctx.append(_running)
+    app.on_shutdown.append(_stop_waiting)
+    return app
+
+
+def _engine(options: Options, script: Script) -> Engine:
+    match options.engine:
+        case "tutor":
+            return TutorEngine(options.tutor_concurrency)
+        case "script":
+            return ScriptEngine(script)
+        case "chat":
+            if options.chat_url is None:
+                raise LocalApiError("The chat engine needs --chat-url.")
+            return ChatEngine(
+                options.chat_url,
+                model=options.chat_model,
+                key=options.chat_key,
+                timeout_s=options.chat_timeout_s,
+                concurrency=options.chat_concurrency,
+            )
+
+
+async def _running(app: web.Application) -> AsyncIterator[None]:
+    api = app[API]
+    try:
+        _load(api)
+        api.works.resume()
+        yield
+    finally:
+        await api.works.close()
+        await api.engine.close()
+        await api.storage.close()
+
+
+async def _stop_waiting(app: web.Application) -> None:
+    app[API].closing.set()
+
+
+def _load(api: Api) -> None:
+    """Take everything out of the data folder into memory."""
+    kinds: dict[str, Kind] = {kind: kind for kind in KINDS}
+    for stored in api.storage.objects():
+        if stored.kind in WORK_KINDS:
+            api.works.load(stored)
+        else:
+            api.store.load(stored, kinds[stored.kind])

@@ -1,0 +1,186 @@
+"""What the server asks an engine, and what it gets back. Engines know no protocol, no HTTP and no storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from askq.localapi.wire import JsonObject
+
+ProtocolName = Literal["assistants", "responses"]
+End = Literal["completed", "incomplete", "failed", "cancelled", "expired"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One entry of the history: a message, a function call of the model, or the output the client gave for it."""
+
+    role: Literal["system", "developer", "user", "assistant", "call", "output"]
+    text: str
+    """The message; for a call its arguments as JSON text; for an output the output."""
+    call_id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One piece of work: everything the model is given."""
+
+    work_id: str
+    protocol: ProtocolName
+    model: str
+    instructions: str
+    turns: tuple[Turn, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """As the client sent them; function tools are nested in the Assistants protocol and flat in Responses."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """temperature, top_p, max_output_tokens, reasoning_effort, format (`{type, name, schema, strict}`), if given."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    number: int = 0
+    """The how-manieth run of the ledger this is, counting from 1."""
+
+    @property
+    def question(self) -> str:
+        """The last message of the user; empty if there is none."""
+        return next((turn.text for turn in reversed(self.turns) if turn.role == "user"), "")
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """The user's and the assistant's messages before the question, oldest first."""
+        texts = [(turn.role, turn.text) for turn in self.turns if turn.role in ("user", "assistant") and turn.text]
+        last = max((index for index, (role, _) in enumerate(texts) if role == "user"), default=0)
+        return tuple(text for _, text in texts[:last])
+
+    @property
+    def round(self) -> int:
+        """How many times tool outputs have been given since the question."""
+        rounds, previous = 0, ""
+        for turn in self.turns:
+            if turn.role == "user":
+                rounds = 0
+            elif turn.role == "output" and previous != "output":
+                rounds += 1
+            previous = turn.role
+        return rounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A message of the model. `annotations` are given out as they are, so they must suit the protocol asked."""
+
+    value: str
+    annotations: tuple[JsonObject, ...] = ()
+    phase: str | None = None
+    """`commentary` or `final_answer` on Responses, if the engine says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """A code-interpreter call: what was run and what it printed."""
+
+    source: str
+    logs: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A function the model asks for; `arguments` is JSON text (or the garbage a test wants)."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+Output = Text | Code | Call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens, as estimated or as the upstream server said."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of the work. `completed` with calls among the outputs asks the client for their outputs."""
+
+    status: End = "completed"
+    outputs: tuple[Output, ...] = ()
+    usage: Usage | None = None
+    """None: the server estimates."""
+    error_code: str = "server_error"
+    error_message: str = ""
+    reason: str = "max_output_tokens"
+    """Why it is incomplete, in the words of either protocol; the server translates."""
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The function calls among the outputs."""
+        return tuple(output for output in self.outputs if isinstance(output, Call))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A course laid out in advance: the server reads the state off the clock instead of working."""
+
+    outcome: Outcome
+    seconds: float | None
+    """How long it takes; None: for ever (until the run expires)."""
+    statuses: tuple[str, ...] = ("queued", "in_progress")
+    """Raw statuses on the way. The first takes a tenth of the time, the others share the rest; see `by_poll`."""
+    by_poll: bool = False
+    """Each retrieve shows the next status, and the one after the last shows the end: `seconds` is not used."""
+    poll_after_ms: tuple[int, ...] = ()
+    """`openai-poll-after-ms` of the first, second … retrieve; the last one repeats."""
+    at_once: bool = False
+    """The reply to the create carries the end already, as from a server that ignores `background`."""
+    cancel_seconds: float = 0.2
+    """How long the run stays `cancelling`; if its own end comes first, the cancel has lost the race."""
+
+
+class Engine(Protocol):
+    """Answers questions. An engine either plans a request at once or works on it."""
+
+    @property
+    def name(self) -> str:
+        """`tutor`, `chat` or `script`."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models to list; any other name is accepted too."""
+
+    def plan(self, request: Request) -> Plan | None:
+        """The whole course now, or None: then `answer` is called."""
+
+    async def answer(self, request: Request) -> Outcome:
+        """Work it out. Anything raised becomes a failed run with `server_error`."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many `answer` calls may go on at once; the others wait as `queued`."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+def estimate_tokens(text: str) -> int:
+    """A deterministic guess: a token for every four bytes, at least one for a text that is not empty."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
+
+
+def estimate_usage(request: Request, outcome: Outcome) -> Usage:
+    """The usage of a piece of work by `estimate_tokens`."""
+    given = estimate_tokens(request.instructions) + sum(estimate_tokens(turn.text) for turn in request.turns)
+    made = 0
+    for output in outcome.outputs:
+        match output:
+            case Text(value=value):
+                made += estimate_tokens(value)
+            case Code(source=source):
+                made += estimate_tokens(source)
+            case Call(name=name, arguments=arguments):
+                made += estimate_tokens(name) + estimate_tokens(arguments)
+    return Usage(input_tokens=given, output_tokens=made)

@@ -1,0 +1,187 @@
+"""Between HTTP and the handlers: faults, key, beta header, parsing, idempotency, durability, error envelopes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Mapping
+
+from aiohttp import web
+from aiohttp.typedefs import Handler as WebHandler
+from aiohttp.typedefs import Middleware
+
+from askq.localapi.api import Api, Call, Route
+from askq.localapi.errors import (
+    ApiError,
+    LocalApiError,
+    invalid,
+    missing_beta_header,
+    missing_key,
+    not_found,
+    server_error,
+    wrong_key,
+)
+from askq.localapi.idempotency import Idempotency, request_digest
+from askq.localapi.mischief import carry_out, client_left, dropped
+from askq.localapi.scribes.responses import response_wire
+from askq.localapi.wire import JsonObject
+from askq.localapi.work import Work
+
+_log = logging.getLogger(__name__)
+
+ADMIN = "/_askq/"
+HEALTH = "/_askq/health"
+_WAIT_S = 0.5
+"""How often a synchronous response looks whether its client is still there."""
+
+
+def check_key(api: Api, request: web.Request) -> None:
+    """Refuse a request without the bearer key; raises ApiError."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise missing_key()
+    if api.options.key is not None and not secrets.compare_digest(key.strip().encode(), api.options.key.encode()):
+        raise wrong_key(key.strip())
+
+
+def make_gate(api: Api) -> Middleware:
+    """The one middleware: everything that is the same for all endpoints."""
+
+    @web.middleware
+    async def gate(request: web.Request, handler: WebHandler) -> web.StreamResponse:
+        if request.path.startswith(ADMIN):
+            return await _answered(api, request, handler)
+        fault = None
+        if api.faults.rules:
+            fault = api.faults.pick(request.method, request.path, await request.read())
+        resource = request.match_info.route.resource
+        api.stats.requests[f"{request.method} {resource.canonical}" if resource else "unknown"] += 1
+        if fault is None:
+            reply: web.StreamResponse = await _answered(api, request, handler)
+        else:
+            api.stats.faults[fault.kind] += 1
+            if fault.kind == "delay":
+                await asyncio.sleep(fault.seconds)
+            right = await _answered(api, request, handler) if fault.performs else None
+            reply = await carry_out(fault, request, right, api.closing)
+        api.stats.statuses["dropped" if client_left(request) else str(reply.status)] += 1
+        return reply
+
+    return gate
+
+
+async def _answered(api: Api, request: web.Request, handler: WebHandler) -> web.Response:
+    """The handler's reply, or the envelope of what it raised."""
+    try:
+        reply = await handler(request)
+        if not isinstance(reply, web.Response):
+            raise TypeError(f"a handler answered with {type(reply).__name__}")
+        return reply
+    except ApiError as exc:
+        return _error(exc)
+    except web.HTTPException as exc:
+        return _error(_translated(request, exc))
+    except LocalApiError as exc:
+        _log.error("%s %s: %s", request.method, request.path, exc)
+        return _error(ApiError(500, str(exc), kind="server_error"))
+    except ConnectionError:
+        return dropped(request)
+    except Exception:
+        _log.exception("%s %s failed", request.method, request.path)
+        return _error(server_error())
+
+
+def _translated(request: web.Request, exc: web.HTTPException) -> ApiError:
+    if exc.status == web.HTTPNotFound.status_code:
+        return not_found(f"Invalid URL ({request.method} {request.path})")
+    if exc.status == web.HTTPMethodNotAllowed.status_code:
+        return ApiError(405, f"Not allowed to {request.method} on {request.path}.", code="method_not_supported")
+    if exc.status == web.HTTPRequestEntityTooLarge.status_code:
+        return ApiError(413, "The request body is too large for the local API.", code="request_too_large")
+    return ApiError(exc.status, exc.reason)
+
+
+def _error(error: ApiError) -> web.Response:
+    return _response(error.envelope(), status=error.status, headers=error.headers)
+
+
+def _response(body: JsonObject, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    reply = web.Response(
+        body=json.dumps(body, separators=(",", ":")).encode(), status=status, content_type="application/json"
+    )
+    reply.headers["x-request-id"] = f"req_{secrets.token_hex(16)}"
+    reply.headers.update(headers or {})
+    return reply
+
+
+def endpoint(api: Api, route: Route, idempotency: Idempotency) -> WebHandler:
+    """The HTTP handler for a route."""
+    needs_beta = route.path.startswith(("/assistants", "/threads"))
+
+    async def serve(request: web.Request) -> web.Response:
+        check_key(api, request)
+        if needs_beta and "assistants=v2" not in request.headers.get("OpenAI-Beta", ""):
+            raise missing_beta_header()
+        raw = await request.read()
+        query = request.query
+        call = Call(
+            params=request.match_info,
+            query=query,
+            include=frozenset((*query.getall("include[]", ()), *query.getall("include", ()))),
+            body=_parsed(raw),
+        )
+        key = request.headers.get("Idempotency-Key") if api.options.idempotency else None
+        if key is None or request.method != "POST":
+            reply = route.handler(api, call)
+        else:
+            reply = await idempotency.once(api, route, call, key, request_digest(request.path, raw))
+        # Worded before the wait: what others do meanwhile is not this request's reply.
+        response = _response(reply.body, headers=reply.headers)
+        if request.method == "GET":
+            # What a look has settled follows from what is durable already.
+            api.storage.commit_soon()
+        else:
+            await api.storage.commit()
+        if reply.wait_for is not None:
+            return _response(await _ended(api, request, reply.wait_for, reply.include))
+        return response
+
+    return serve
+
+
+def _parsed(raw: bytes) -> JsonObject:
+    if not raw:
+        return {}
+    try:
+        body = json.loads(raw)
+        if b"\\ud" in raw.lower():
+            # Half of a surrogate pair is valid JSON, but no text that could be stored.
+            json.dumps(body, ensure_ascii=False).encode()
+    except ValueError as exc:
+        raise invalid(
+            "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
+            "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
+        ) from exc
+    if not isinstance(body, dict):
+        raise invalid("The JSON body of your request must be an object.")
+    return body
+
+
+async def _ended(api: Api, request: web.Request, work: Work, include: frozenset[str]) -> JsonObject:
+    """The object of a synchronous response when it has ended; dropping the connection cancels it."""
+    while not await api.works.finished(work, at_most=_WAIT_S):
+        if api.closing.is_set():  # the next start goes on with it, though nobody will wait
+            raise ConnectionResetError
+        if client_left(request):
+            api.works.cancel(work)
+            await api.storage.commit()
+            raise ConnectionResetError
+    if not api.works.exists(work):
+        raise not_found(f"Response with id '{work.id}' not found.")
+    body = response_wire(work, api.now(), include)
+    if not work.body["store"]:
+        api.works.forget(work)
+    await api.storage.commit()
+    return body

@@ -1,0 +1,205 @@
+"""Runs: create (also with a new thread), retrieve, update, list, cancel, tool outputs, steps."""
+
+from __future__ import annotations
+
+from askq.localapi import fields
+from askq.localapi.api import Api, Call, Reply, Route
+from askq.localapi.errors import active_run, invalid, not_found
+from askq.localapi.routes.assistants import find_assistant
+from askq.localapi.routes.messages import add_message, checked_message
+from askq.localapi.routes.models import check_model
+from askq.localapi.routes.threads import create_thread, find_thread
+from askq.localapi.scribes.assistants import pending_calls, run_wire
+from askq.localapi.wire import JsonObject, new_id, page
+from askq.localapi.work import Work
+
+TOOLS = 20
+TOOL_OUTPUTS = 128
+TOOL_OUTPUT_CHARS = 512 * 1024
+ADDITIONAL_MESSAGES = 100
+
+_SHARED = frozenset(
+    {
+        "assistant_id",
+        "model",
+        "instructions",
+        "tools",
+        "metadata",
+        "temperature",
+        "top_p",
+        "response_format",
+        "tool_choice",
+        "parallel_tool_calls",
+        "max_prompt_tokens",
+        "max_completion_tokens",
+        "truncation_strategy",
+        "stream",
+    }
+)
+RUN_PARAMETERS = _SHARED | {"additional_instructions", "additional_messages", "reasoning_effort"}
+THREAD_AND_RUN_PARAMETERS = _SHARED | {"thread", "tool_resources"}
+
+
+def _settings(api: Api, body: JsonObject) -> JsonObject:
+    """The run's own fields: those of the request, else those of its assistant; raises ApiError."""
+    fields.refuse_stream(body)
+    assistant = find_assistant(api, fields.required_text(body, "assistant_id"))
+    model = fields.text(body, "model") or assistant["model"]
+    check_model(api, model)
+    instructions = fields.text(body, "instructions")
+    if instructions is None:
+        instructions = assistant["instructions"] or ""
+    more = fields.text(body, "additional_instructions")
+    if more:
+        instructions = f"{instructions}\n\n{more}" if instructions else more
+    temperature = fields.number(body, "temperature", low=0, high=2)
+    top_p = fields.number(body, "top_p", low=0, high=1)
+    return {
+        "assistant_id": assistant["id"],
+        "model": model,
+        "instructions": instructions,
+        "tools": fields.objects(body, "tools", most=TOOLS) if body.get("tools") is not None else assistant["tools"],
+        "metadata": fields.metadata(body),
+        "temperature": assistant["temperature"] if temperature is None else temperature,
+        "top_p": assistant["top_p"] if top_p is None else top_p,
+        "max_prompt_tokens": fields.whole(body, "max_prompt_tokens", least=256),
+        "max_completion_tokens": fields.whole(body, "max_completion_tokens", least=256),
+        "truncation_strategy": fields.obj(body, "truncation_strategy") or {"type": "auto", "last_messages": None},
+        "response_format": body.get("response_format") or assistant["response_format"],
+        "tool_choice": body.get("tool_choice") or "auto",
+        "parallel_tool_calls": fields.flag(body, "parallel_tool_calls", default=True),
+        "reasoning_effort": fields.text(body, "reasoning_effort") or assistant["reasoning_effort"],
+    }
+
+
+def _begin(api: Api, thread_id: str, settings: JsonObject) -> Reply:
+    now = api.now()
+    work = Work(
+        id=new_id("run"),
+        protocol="assistants",
+        scope=thread_id,
+        number=api.storage.next_ledger_number(),
+        created=now,
+        deadline=now + api.options.run_lifetime_s,
+        body=settings,
+        started=now,
+    )
+    api.works.begin(work)
+    api.stats.created["assistants"] += 1
+    return Reply(body=run_wire(work, now), work=work)
+
+
+def _create(api: Api, call: Call) -> Reply:
+    thread_id = find_thread(api, call.params["thread_id"])["id"]
+    fields.only(call.body, RUN_PARAMETERS)
+    settings = _settings(api, call.body)
+    messages = [
+        checked_message(message)
+        for message in fields.objects(call.body, "additional_messages", most=ADDITIONAL_MESSAGES)
+    ]
+    active = api.works.active_in(thread_id)
+    if active is not None:
+        raise active_run(thread_id, active.id)
+    for message in messages:
+        add_message(api, thread_id, message)
+    return _begin(api, thread_id, settings)
+
+
+def _create_with_thread(api: Api, call: Call) -> Reply:
+    fields.only(call.body, THREAD_AND_RUN_PARAMETERS)
+    settings = _settings(api, call.body)
+    thread = dict(fields.obj(call.body, "thread") or {})
+    resources = fields.obj(call.body, "tool_resources")
+    if resources is not None:
+        thread["tool_resources"] = resources
+    return _begin(api, create_thread(api, thread)["id"], settings)
+
+
+def _run(api: Api, call: Call) -> Work:
+    thread_id, run_id = find_thread(api, call.params["thread_id"])["id"], call.params["run_id"]
+    work = api.works.get("assistants", run_id)
+    if work is None or work.scope != thread_id:
+        raise not_found(f"No run found with id '{run_id}'.")
+    return work
+
+
+def _retrieve(api: Api, call: Call) -> Reply:
+    work = _run(api, call)
+    api.works.poll(work)
+    hint = work.poll_after_ms
+    headers = {} if hint is None else {"openai-poll-after-ms": str(hint)}
+    return Reply(body=run_wire(work, api.now()), headers=headers)
+
+
+def _update(api: Api, call: Call) -> Reply:
+    work = _run(api, call)
+    fields.only(call.body, frozenset({"metadata"}))
+    work.body["metadata"] = fields.merged_metadata(work.body["metadata"], call.body)
+    api.works.save(work)
+    return Reply(body=run_wire(work, api.now()))
+
+
+def _list(api: Api, call: Call) -> Reply:
+    thread_id = find_thread(api, call.params["thread_id"])["id"]
+    asked = fields.page_query(call.query)
+    now = api.now()
+    runs = [run_wire(work, now) for work in api.works.in_scope(thread_id)]
+    data, has_more = fields.cut_page(runs, asked)
+    return Reply(body=page(data, has_more=has_more))
+
+
+def _cancel(api: Api, call: Call) -> Reply:
+    work = _run(api, call)
+    if work.ended is not None:
+        raise invalid(f"Cannot cancel run with status '{work.status(api.now())}'.")
+    api.works.cancel(work)
+    return Reply(body=run_wire(work, api.now()))
+
+
+def _submit_tool_outputs(api: Api, call: Call) -> Reply:
+    work = _run(api, call)
+    fields.only(call.body, frozenset({"tool_outputs", "stream"}))
+    fields.refuse_stream(call.body)
+    outputs: dict[str, str] = {}
+    for output in fields.objects(call.body, "tool_outputs", most=TOOL_OUTPUTS):
+        call_id = fields.required_text(output, "tool_call_id")
+        outputs[call_id] = fields.text(output, "output", most=TOOL_OUTPUT_CHARS) or ""
+    if not work.waiting:
+        raise invalid(f'Runs in status "{work.status(api.now())}" do not accept tool outputs.')
+    pending = pending_calls(work)
+    expected = [pending_call["id"] for pending_call in pending]
+    if sorted(expected) != sorted(outputs):
+        raise invalid(f"Expected tool outputs for call_ids {expected}, got {list(outputs)}", param="tool_outputs")
+    for pending_call in pending:
+        pending_call["function"]["output"] = outputs[pending_call["id"]]
+    step = work.made[-1]
+    step["status"], step["completed_at"] = "completed", int(api.now())
+    api.works.go_on(work)
+    return Reply(body=run_wire(work, api.now()))
+
+
+def _list_steps(api: Api, call: Call) -> Reply:
+    work = _run(api, call)
+    data, has_more = fields.cut_page(work.made, fields.page_query(call.query))
+    return Reply(body=page(data, has_more=has_more))
+
+
+def _retrieve_step(api: Api, call: Call) -> Reply:
+    work, step_id = _run(api, call), call.params["step_id"]
+    for step in work.made:
+        if step["id"] == step_id:
+            return Reply(body=step)
+    raise not_found(f"No run step found with id '{step_id}'.")
+
+
+ROUTES = (
+    Route("POST", "/threads/runs", _create_with_thread),
+    Route("POST", "/threads/{thread_id}/runs", _create),
+    Route("GET", "/threads/{thread_id}/runs", _list),
+    Route("GET", "/threads/{thread_id}/runs/{run_id}", _retrieve),
+    Route("POST", "/threads/{thread_id}/runs/{run_id}", _update),
+    Route("POST", "/threads/{thread_id}/runs/{run_id}/cancel", _cancel),
+    Route("POST", "/threads/{thread_id}/runs/{run_id}/submit_tool_outputs", _submit_tool_outputs),
+    Route("GET", "/threads/{thread_id}/runs/{run_id}/steps", _list_steps),
+    Route("GET", "/threads/{thread_id}/runs/{run_id}/steps/{step_id}", _retrieve_step),
+)
