@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import zlib
 from typing import Any
 
-from askq.jobs.model import Answer, NewJob, Question, Usage
+from askq.jobs.model import Answer, Move, NewJob, Question, Usage
 
 COMPRESS_ABOVE = 1024
 _COMPRESSED = b"z"
+_LISTS = ("citations", "code", "files")
 
 
 def dump(value: Any) -> bytes:
     """JSON as bytes, compressed when that pays."""
-    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    # Half of a surrogate pair is legal in JSON and may stand in a question or an answer: it comes back as it was.
+    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
     return plain if len(plain) <= COMPRESS_ABOVE else _COMPRESSED + zlib.compress(plain, 6)
 
 
@@ -43,21 +44,39 @@ def load_question(data: bytes, *, row_id: str, index: int) -> Question:
 
 def dump_answer(answer: Answer) -> bytes:
     """An answer without its usage, which the record holds."""
-    value = dataclasses.asdict(answer)
-    del value["usage"]
-    return dump({name: part for name, part in value.items() if part})
+    value: dict[str, Any] = {"text": answer.text, "model": answer.model}
+    for name in _LISTS:
+        value[name] = [dict(part) for part in getattr(answer, name)]
+    return dump({name: part for name, part in value.items() if part is not None and part != []})
 
 
 def load_answer(data: bytes, usage: Usage | None) -> Answer:
     """The answer `dump_answer` wrote."""
     value = load(data)
-    for name in ("citations", "code", "files"):
+    for name in _LISTS:
         value[name] = tuple(value.get(name, ()))
     return Answer(text=value.pop("text", None), usage=usage, **value)
+
+
+def record_fields(move: Move) -> dict[str, str | int | float | None]:
+    """What a move writes into the record: its own fields, then what its answer says of model and usage."""
+    fields = dict(move.fields)
+    if move.answer is not None and move.answer.model is not None:
+        fields["model"] = move.answer.model
+    if move.answer is not None and (usage := move.answer.usage) is not None:
+        fields |= {
+            "in": usage.input_tokens,
+            "cached": usage.cached_tokens,
+            "out": usage.output_tokens,
+            "total": usage.total_tokens,
+        }
+        if usage.cost_usd is not None:
+            fields["cost"] = usage.cost_usd
+    return fields
 
 
 def digest(job: NewJob) -> str:
     """What tells whether a row submitted again is the same question to the same assistant."""
     question = job.question
     parts = (question.text, question.model, question.instructions, job.assistant_digest, job.protocol)
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()[:24]

@@ -45,16 +45,26 @@ def due(shard: int, lane: Lane) -> str:
     return f"{shard_prefix(shard)}due:{lane}"
 
 
+def job_stem(shard: int) -> str:
+    """What the keys of a shard's records begin with; the job id follows."""
+    return f"{shard_prefix(shard)}job:"
+
+
+def ask_stem(shard: int) -> str:
+    """What the keys of a shard's questions begin with; the job id follows."""
+    return f"{shard_prefix(shard)}ask:"
+
+
 def lease(shard: int, lane: Lane) -> str:
     return f"{shard_prefix(shard)}lease:{lane}"
 
 
 def job(job_id: str) -> str:
-    return f"{shard_prefix(shard_of(job_id))}job:{job_id}"
+    return job_stem(shard_of(job_id)) + job_id
 
 
 def ask(job_id: str) -> str:
-    return f"{shard_prefix(shard_of(job_id))}ask:{job_id}"
+    return ask_stem(shard_of(job_id)) + job_id
 
 
 def answer(job_id: str) -> str:

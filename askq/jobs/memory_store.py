@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from askq.errors import StoreError
 from askq.ids import job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec
 from askq.jobs.model import (
@@ -44,7 +45,8 @@ class _Record:
     due: float
     state: State = State.QUEUED
     fence: int = 0
-    claims: int = 0
+    claims: int | None = None
+    """None while nobody has claimed it since the last move that gave it back."""
     done: str = ""
     completed: float | None = None
     answer: Answer | None = None
@@ -67,6 +69,8 @@ class _Batch:
     new: NewBatch
     created: float
     total: int | None = None
+    until: float | None = None
+    """When it is to be forgotten."""
 
 
 class MemoryStore:
@@ -98,12 +102,17 @@ class MemoryStore:
     def open_batch(self, new: NewBatch) -> tuple[str, bool]:
         with self._lock:
             if new.idempotency_key is not None and new.idempotency_key in self._idempotency:
-                return self._idempotency[new.idempotency_key], False
+                known = self._idempotency[new.idempotency_key]
+                self._batches[known].until = None
+                return known, False
             batch = new_batch_id()
             self._batches[batch] = _Batch(new=new, created=self._clock())
             if new.idempotency_key is not None:
                 self._idempotency[new.idempotency_key] = batch
             return batch, True
+
+    def batch_under(self, idempotency_key: str) -> str | None:
+        return self._idempotency.get(idempotency_key)
 
     def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
         with self._lock:
@@ -125,21 +134,24 @@ class MemoryStore:
             return found
 
     def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
-        known = [self._records.get(job_id(batch, new.question.row_id)) for new in jobs]
-        return Added(
-            added=sum(old is None for old in known),
-            already=sum(
-                old is not None and old.digest == codec.digest(new) for old, new in zip(known, jobs, strict=True)
-            ),
-            conflicts=tuple(
-                new.question.row_id
-                for old, new in zip(known, jobs, strict=True)
-                if old is not None and old.digest != codec.digest(new)
-            ),
-        )
+        with self._lock:
+            known = {id_: record.digest for id_, record in self._members(batch)}
+            added, conflicts = 0, []
+            for new in jobs:
+                mine, id_ = codec.digest(new), job_id(batch, new.question.row_id)
+                added += id_ not in known
+                if known.setdefault(id_, mine) != mine:
+                    conflicts.append(new.question.row_id)
+            return Added(added=added, already=len(jobs) - added - len(conflicts), conflicts=tuple(conflicts))
 
     def seal(self, batch: str, total: int) -> None:
-        self._batches[batch].total = total
+        with self._lock:
+            if batch not in self._batches:
+                raise StoreError(
+                    f"batch {batch} could not be sealed: its record is gone", remedy="Submit the list again."
+                )
+            self._batches[batch].total = total
+            self._batches[batch].until = None
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -150,7 +162,7 @@ class MemoryStore:
                 return None
             members = self._members(batch)
             counts = {state: sum(record.state is state for _, record in members) for state in State}
-            used = [record.answer.usage for _, record in members if record.answer and record.answer.usage]
+            used = [_usage(record) for _, record in members if record.state in TERMINAL]
             costs = [usage.cost_usd for usage in used if usage.cost_usd is not None]
             status = BatchStatus(
                 id=batch,
@@ -159,9 +171,10 @@ class MemoryStore:
                 protocol=kept.new.protocol,
                 idempotency_key=kept.new.idempotency_key,
                 metadata=kept.new.metadata,
+                table=kept.new.table,
                 created_at=kept.created,
                 sealed=kept.total is not None,
-                total=len(members) if kept.total is None else kept.total,
+                total=max(len(members), kept.total or 0),
                 counts=counts,
                 usage=Usage(
                     input_tokens=sum(usage.input_tokens for usage in used),
@@ -178,18 +191,24 @@ class MemoryStore:
             return dataclasses.replace(status, finished_at=None, paused=reasons or None)
 
     def batches(self, *, limit: int = 20) -> list[BatchStatus]:
-        newest = sorted(self._batches, key=lambda id_: self._batches[id_].created, reverse=True)[:limit]
-        return [status for id_ in newest if (status := self.batch(id_)) is not None]
+        with self._lock:
+            return [status for id_ in self._newest()[:limit] if (status := self.batch(id_)) is not None]
 
     def find_batches(self, prefix: str) -> list[str]:
-        return [id_ for id_ in sorted(self._batches, reverse=True) if id_.startswith(prefix)][:10]
+        with self._lock:
+            return [id_ for id_ in self._newest() if id_.startswith(prefix)][:10]
+
+    def _newest(self) -> list[str]:
+        return sorted(self._batches, key=lambda id_: (self._batches[id_].created, id_), reverse=True)
 
     def job(self, job: str) -> Job | None:
         record = self._records.get(job)
         return None if record is None else _job(job, record)
 
     def jobs(self, batch: str, *, states: Collection[State] | None = None) -> Iterator[Job]:
-        for id_, record in sorted(self._members(batch), key=lambda member: member[1].question.index):
+        with self._lock:
+            members = sorted(self._members(batch), key=lambda member: member[1].question.index)
+        for id_, record in members:
             if states is None or record.state in states:
                 yield _job(id_, record)
 
@@ -212,7 +231,7 @@ class MemoryStore:
             claims = []
             for was_due, id_, record in due[: max(0, limit)]:
                 record.fence += 1
-                record.claims += 1
+                record.claims = (record.claims or 0) + 1
                 record.due = now + lease_s
                 claims.append(_claim(id_, record, lane, was_due, now))
             return claims
@@ -222,9 +241,9 @@ class MemoryStore:
             lost = []
             for id_, fence in claims:
                 record = self._records.get(id_)
-                if record is None or record.fence != fence:
+                if record is None or record.fence != fence or record.claims is None:
                     lost.append(id_)
-                elif record.state not in TERMINAL:
+                else:
                     record.due = self._clock() + lease_s
             return lost
 
@@ -240,22 +259,20 @@ class MemoryStore:
         token = f"{move.fence}/{move.name}"
         if record.done == token:
             return Outcome.ALREADY
-        if record.fence != move.fence or record.state not in rule.sources:
+        if record.fence == 0 or record.fence != move.fence or record.state not in rule.sources:
             return Outcome.NOT_YOURS
         now = self._clock()
-        for name, value in move.fields.items():
+        for name, value in codec.record_fields(move).items():
             if value is None:
                 record.fields.pop(name, None)
             else:
                 record.fields[name] = value
         record.done = token
-        record.claims = 0
+        record.claims = 0 if rule.keeps_claim else None
         record.state = rule.target or record.state
         if record.state in TERMINAL:
             record.completed = now
             record.answer = move.answer
-            if move.answer is not None and move.answer.model is not None:
-                record.fields["model"] = move.answer.model
         else:
             record.due = now + move.delay
         if move.name == "intend":
@@ -368,27 +385,31 @@ class MemoryStore:
         return Health(version="memory", append_only=True, eviction="noeviction", used_memory=0, max_memory=0)
 
     def tidy(self, *, keep_s: float) -> int:
-        """Forget batches whose last job ended more than `keep_s` ago."""
         with self._lock:
-            old = [
-                status.id
-                for status in map(self.batch, list(self._batches))
-                if status is not None and status.finished_at is not None
-                if status.finished_at + keep_s < self._clock()
-            ]
-            for batch in old:
+            now = self._clock()
+            for batch in [id_ for id_, kept in self._batches.items() if kept.until is not None and kept.until <= now]:
                 for id_, _ in self._members(batch):
                     del self._records[id_]
                 key = self._batches.pop(batch).new.idempotency_key
                 if key is not None:
                     del self._idempotency[key]
-            return len(old)
+            marked = 0
+            for batch, kept in self._batches.items():
+                status = self.batch(batch)
+                if kept.until is None and status is not None and status.done:
+                    kept.until = now + keep_s
+                    marked += 1
+            return marked
 
     def close(self) -> None:
         """Nothing to close."""
 
 
 def _job(id_: str, record: _Record) -> Job:
+    answer = record.answer
+    if answer is not None:
+        # What the record says counts: the usage may have been known before the answer was.
+        answer = dataclasses.replace(answer, usage=_usage(record) if "total" in record.fields else None)
     return Job(
         id=id_,
         index=record.question.index,
@@ -407,7 +428,7 @@ def _job(id_: str, record: _Record) -> Job:
         error_code=record.text("error_code"),
         error_message=record.text("error_message"),
         note=record.text("note"),
-        answer=record.answer,
+        answer=answer,
         created_at=record.created,
         started_at=record.number("started"),
         completed_at=record.completed,
@@ -434,7 +455,7 @@ def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float) ->
         assistant=record.assistant,
         protocol=record.protocol,
         question=record.question if lane is Lane.START else None,
-        claims=record.claims,
+        claims=record.claims or 0,
         attempts=record.count("attempts"),
         runs=record.count("runs"),
         polls=record.count("polls"),

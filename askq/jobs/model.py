@@ -72,10 +72,15 @@ class MoveRule:
     name: str
     sources: frozenset[State]
     target: State | None
+    keeps_claim: bool = False
+    """Whether the execution goes on with the job under the same claim: its lease may still be renewed. Every other
+    move gives the job back, due when the move says."""
 
 
-def _rule(name: str, sources: frozenset[State] | set[State], target: State | None) -> MoveRule:
-    return MoveRule(name, frozenset(sources), target)
+def _rule(
+    name: str, sources: frozenset[State] | set[State], target: State | None, *, keeps_claim: bool = False
+) -> MoveRule:
+    return MoveRule(name, frozenset(sources), target, keeps_claim)
 
 
 MOVES: Mapping[str, MoveRule] = MappingProxyType(
@@ -85,7 +90,7 @@ MOVES: Mapping[str, MoveRule] = MappingProxyType(
             # Free preparation is done and its id saved.
             _rule("prepare", {State.QUEUED}, None),
             # The durable record that precedes every paid call.
-            _rule("intend", {State.QUEUED}, State.STARTING),
+            _rule("intend", {State.QUEUED}, State.STARTING, keeps_claim=True),
             # The paid call was answered with the id of a run.
             _rule("start", {State.STARTING}, State.RUNNING),
             # The reply was lost, but the run was found.
@@ -163,6 +168,8 @@ class NewBatch:
     protocol: str
     idempotency_key: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    table: str | None = None
+    """The list's columns and what they mean, as its reader wrote them down (JSON): CSV comes out as it went in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +304,7 @@ class BatchStatus:
     protocol: str
     idempotency_key: str | None
     metadata: Mapping[str, str]
+    table: str | None
     created_at: float
     sealed: bool
     """False while its rows are still being submitted (or the submitter died)."""

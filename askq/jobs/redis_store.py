@@ -13,7 +13,15 @@ from typing import Any
 
 import redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 from askq.errors import StoreError, StoreUnreachable
@@ -41,7 +49,10 @@ from askq.jobs.store import Health
 
 _PAGE = 200
 _ROWS_PER_CALL = 50
+_STATUSES_PER_CALL = 50
 _DAY_S = 86_400
+_SURROGATES = "surrogatepass"
+"""Text comes from files and services, and half of a surrogate pair must not stop a batch of commits."""
 
 
 class _Call:
@@ -58,8 +69,9 @@ class _Call:
 class RedisStore:
     """`Store` over one Redis server.
 
-    `keep_days` is how long finished jobs stay. Raises StoreUnreachable when the server does not answer within
-    about three seconds, StoreError when it refuses (out of memory, read-only).
+    `keep_days` is how long finished jobs stay. Raises StoreUnreachable when the server does not answer twice, each
+    time within `timeout_s`, and StoreError when it refuses (wrong password, out of memory, read-only) or when the
+    address is no address.
     """
 
     def __init__(self, url: str, *, keep_days: float = 30, timeout_s: float = 3.0) -> None:
@@ -70,17 +82,23 @@ class RedisStore:
                 url,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
+                encoding_errors=_SURROGATES,
                 health_check_interval=10,
                 max_connections=64,
                 # One quick repeat heals a connection that died while it was idle. Repeating is safe: every write
                 # is idempotent or fenced.
                 retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1),
             )
-        except ValueError as exc:
+            # A connection is made of the address only when it is first needed; one made here tells what is wrong.
+            pool = self._redis.connection_pool
+            pool.connection_class(**pool.connection_kwargs)
+        except (ValueError, TypeError):
+            # Whoever parsed it may quote a part of the password, so neither text nor cause is passed on.
             raise StoreError(
-                f"{self._shown!r} is not a Redis address: {exc}",
-                remedy="REDIS_URL looks like redis://host:6379/0",
-            ) from exc
+                f"{self._shown!r} is not a Redis address",
+                remedy="REDIS_URL looks like redis://:password@host:6379/0, or rediss:// with TLS, or unix:///path. "
+                "Write special characters of a password as %XX (/ is %2F).",
+            ) from None
 
     # -- asking ------------------------------------------------------------------------------------------
 
@@ -92,13 +110,8 @@ class RedisStore:
         return None if found is None else _text(found)
 
     def open_batch(self, new: NewBatch) -> tuple[str, bool]:
-        batch, created = new_batch_id(), True
-        if new.idempotency_key is not None:
-            idem = keys.idempotency(new.idempotency_key)
-            if not self._run(lambda: self._redis.set(idem, batch, nx=True)):
-                known = self._run(lambda: self._redis.get(idem))
-                if known is not None:
-                    batch, created = _text(known), False
+        mine = new_batch_id()
+        batch = mine if new.idempotency_key is None else self._first(keys.idempotency(new.idempotency_key), mine)
         seconds, micros = self._run(self._redis.time)
         now = f"{seconds}.{micros:06d}"
         values: dict[str, str] = {"assistant": new.assistant, "protocol": new.protocol, "created": now}
@@ -106,6 +119,8 @@ class RedisStore:
             values["name"] = new.name
         if new.idempotency_key is not None:
             values["idem"] = new.idempotency_key
+        if new.table is not None:
+            values["table"] = new.table
         if new.metadata:
             values["meta"] = json.dumps(dict(new.metadata), ensure_ascii=False)
 
@@ -115,20 +130,40 @@ class RedisStore:
             for field, value in values.items():
                 pipe.hsetnx(keys.batch(batch), field, value)
             pipe.zadd(keys.BATCHES, {batch: float(now)}, nx=True)
+            # Rows may be coming: a batch that was to expire stays.
+            pipe.persist(keys.batch(batch))
+            if new.idempotency_key is not None:
+                pipe.persist(keys.idempotency(new.idempotency_key))
             pipe.execute()
 
         self._run(write)
-        return batch, created
+        return batch, batch == mine
+
+    def _first(self, key: str, value: str) -> str:
+        """Put a value under a key unless there is one; the value that is there now."""
+        while not self._run(lambda: self._redis.set(key, value, nx=True)):
+            known = self._run(lambda: self._redis.get(key))
+            if known is not None:
+                return _text(known)
+            # It went away between the two calls: the key is free after all.
+        return value
+
+    def batch_under(self, idempotency_key: str) -> str | None:
+        found = self._run(lambda: self._redis.get(keys.idempotency(idempotency_key)))
+        return None if found is None else _text(found)
 
     def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
-        calls, order = [], []
+        calls: list[_Call] = []
+        order: list[int] = []
         for shard, members in _by_shard(batch, jobs).items():
             for start in range(0, len(members), _ROWS_PER_CALL):
                 part = members[start : start + _ROWS_PER_CALL]
                 names = [keys.due(shard, Lane.START), keys.rows(shard, batch), keys.count(shard, batch)]
                 args: list[str | int | bytes] = []
-                for id_, new in part:
+                for at, id_ in part:
+                    new = jobs[at]
                     names += (keys.job(id_), keys.ask(id_))
+                    order.append(at)
                     args += (
                         id_,
                         new.question.row_id,
@@ -140,8 +175,8 @@ class RedisStore:
                         codec.dump_question(new.question),
                     )
                 calls.append(_Call("add", names, args))
-                order.append(part)
-        return _added(order, self._scripts(calls))
+        verdicts = [verdict for found in self._scripts(calls) for verdict in found]
+        return _added(jobs, dict(zip(order, verdicts, strict=True)))
 
     def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
         def read() -> list[bytes | None]:
@@ -150,15 +185,34 @@ class RedisStore:
                 pipe.hget(keys.job(job_id(batch, new.question.row_id)), "digest")
             return list(pipe.execute())
 
-        known = self._run(read)
-        found = [
-            1 if old is None else 0 if _text(old) == codec.digest(new) else -1
-            for old, new in zip(known, jobs, strict=True)
-        ]
-        return _added([[("", new) for new in jobs]], [found])
+        known = {
+            new.question.row_id: _text(old) for new, old in zip(jobs, self._run(read), strict=True) if old is not None
+        }
+        verdicts = {}
+        for at, new in enumerate(jobs):
+            mine = codec.digest(new)
+            old = known.get(new.question.row_id)
+            verdicts[at] = 1 if old is None else 0 if old == mine else -1
+            known.setdefault(new.question.row_id, mine)
+        return _added(jobs, verdicts)
 
     def seal(self, batch: str, total: int) -> None:
-        self._run(lambda: self._redis.hset(keys.batch(batch), "total", str(total)))
+        key = keys.batch(batch)
+        created, idem = self._run(lambda: self._redis.hmget(key, "created", "idem"))
+        if created is None:
+            raise StoreError(
+                f"batch {batch} could not be sealed: its record is not in Redis", remedy="Submit the list again."
+            )
+
+        def write() -> None:
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hset(key, "total", str(total))
+            pipe.persist(key)
+            if idem is not None:
+                pipe.persist(keys.idempotency(_text(idem)))
+            pipe.execute()
+
+        self._run(write)
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -250,10 +304,10 @@ class RedisStore:
     def claim(self, lane: Lane, shards: Sequence[int], *, limit: int, lease_s: float) -> list[Claim]:
         if not shards or limit <= 0:
             return []
-        text = "1" if lane is Lane.START else "0"
 
         def call(shard: int, most: int) -> _Call:
-            return _Call("claim", [keys.due(shard, lane)], [keys.shard_prefix(shard), most, lease_s, text])
+            text = keys.ask_stem(shard) if lane is Lane.START else ""
+            return _Call("claim", [keys.due(shard, lane)], [keys.job_stem(shard), most, lease_s, text])
 
         def claims(found: Sequence[Any]) -> list[Claim]:
             return [_claim(float(now), *member) for now, *members in found for member in members]
@@ -299,17 +353,12 @@ class RedisStore:
             keys.count(shard, batch),
             keys.ask(move.job),
             keys.answer(move.job),
-            keys.rows(shard, batch),
         ]
         lane = ""
         if rule.target is not None and rule.target not in TERMINAL:
             lane = "2" if LANE_OF[rule.target] is Lane.START else "3"
-        dropped = [name for name, value in move.fields.items() if value is None]
-        fields: dict[str, str | int | float] = {name: value for name, value in move.fields.items() if value is not None}
-        if move.answer is not None and (usage := move.answer.usage) is not None:
-            fields |= _usage_fields(usage)
-        if move.answer is not None and move.answer.model is not None:
-            fields["model"] = move.answer.model
+        fields = codec.record_fields(move)
+        dropped = [name for name, value in fields.items() if value is None]
         args: list[str | int | float | bytes] = [
             move.job,
             move.fence,
@@ -320,11 +369,13 @@ class RedisStore:
             move.delay,
             self._keep_s,
             b"" if move.answer is None else codec.dump_answer(move.answer),
+            "1" if rule.keeps_claim else "",
             len(dropped),
             *dropped,
         ]
         for name, value in fields.items():
-            args += (name, value)
+            if value is not None:
+                args += (name, value)
         return _Call("move", names, args)
 
     def witness(self, job: str, attempt: int, run_id: str) -> None:
@@ -394,10 +445,7 @@ class RedisStore:
         return None if found is None else _text(found)
 
     def save_remote_assistant(self, account: str, digest: str, remote: str) -> str:
-        key = keys.remote(account, digest)
-        if self._run(lambda: self._redis.set(key, remote, nx=True)):
-            return remote
-        return self.remote_assistant(account, digest) or remote
+        return self._first(keys.remote(account, digest), remote)
 
     def drop_remote_assistant(self, account: str, digest: str, remote: str) -> None:
         self._scripts([_Call("release", [keys.remote(account, digest)], [remote])])
@@ -419,19 +467,37 @@ class RedisStore:
         )
 
     def tidy(self, *, keep_s: float) -> int:
+        ids = [_text(id_) for id_ in self._run(lambda: self._redis.zrange(keys.BATCHES, 0, -1))]
+
+        def lifetimes() -> list[int]:
+            pipe = self._redis.pipeline(transaction=False)
+            for id_ in ids:
+                pipe.ttl(keys.batch(id_))
+            return list(pipe.execute())
+
+        ttls = dict(zip(ids, self._run(lifetimes), strict=True))
+        if gone := [id_ for id_, ttl in ttls.items() if ttl == -2]:
+            self._run(lambda: self._redis.zrem(keys.BATCHES, *gone))
+        # Only batches that are not marked yet are looked at: finished ones stay for weeks, and this runs every minute.
+        open_ = [id_ for id_, ttl in ttls.items() if ttl == -1]
         marked = 0
-        for id_ in (_text(id_) for id_ in self._run(lambda: self._redis.zrange(keys.BATCHES, 0, -1))):
-            status = self.batch(id_)
-            if status is None:
-                self._run(partial(self._redis.zrem, keys.BATCHES, id_))
-            elif status.done and self._run(partial(self._redis.ttl, keys.batch(id_))) == -1:
-                names = [keys.batch(id_)]
-                if status.idempotency_key is not None:
-                    names.append(keys.idempotency(status.idempotency_key))
-                for name in names:
-                    self._run(partial(self._redis.expire, name, int(keep_s)))
-                marked += 1
+        for start in range(0, len(open_), _STATUSES_PER_CALL):
+            over = [status for status in self._statuses(open_[start : start + _STATUSES_PER_CALL]) if status.done]
+            self._run(partial(self._expire, over, int(keep_s)))
+            marked += len(over)
         return marked
+
+    def _expire(self, batches: Sequence[BatchStatus], keep_s: int) -> None:
+        pipe = self._redis.pipeline(transaction=False)
+        for status in batches:
+            names = [keys.batch(status.id)]
+            if status.idempotency_key is not None:
+                names.append(keys.idempotency(status.idempotency_key))
+            for shard in range(SHARDS):
+                names += (keys.rows(shard, status.id), keys.count(shard, status.id))
+            for name in names:
+                pipe.expire(name, keep_s)
+        pipe.execute()
 
     def close(self) -> None:
         self._redis.close()
@@ -462,6 +528,10 @@ class RedisStore:
     def _run(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
+        except (AuthenticationError, NoPermissionError) as exc:
+            raise StoreError(
+                f"Redis at {self._shown} refused us: {exc}", remedy="Put the right user and password into REDIS_URL."
+            ) from exc
         except (redis.ConnectionError, redis.TimeoutError) as exc:
             raise StoreUnreachable(
                 f"Redis at {self._shown} does not answer: {exc}",
@@ -479,6 +549,8 @@ def _scripts() -> dict[str, tuple[str, str]]:
     folder = resources.files("askq.jobs") / "lua"
     found = {}
     for entry in folder.iterdir():
+        if not entry.name.endswith(".lua"):
+            continue
         text = entry.read_text("utf-8")
         sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         found[entry.name.removesuffix(".lua")] = (sha, text)
@@ -486,43 +558,45 @@ def _scripts() -> dict[str, tuple[str, str]]:
 
 
 def _remedy(exc: ResponseError) -> str | None:
+    # A server of version 6 tells the reason of a script's failure inside a text of its own.
     text = str(exc)
-    if text.startswith("OOM"):
+    if isinstance(exc, OutOfMemoryError) or "OOM" in text:
         return "Redis is full: raise maxmemory or remove finished batches. Nothing was lost."
-    if "MISCONF" in text or "READONLY" in text:
+    if isinstance(exc, ReadOnlyError) or "READONLY" in text or "MISCONF" in text:
         return "Redis takes no writes: check its disk and its role. Nothing was lost."
-    if "NOAUTH" in text or "WRONGPASS" in text:
-        return "Put the right password into REDIS_URL."
     return None
 
 
 def _without_password(url: str) -> str:
+    """An address as it may be shown: a password may stand before the @ and among the options after the ?."""
     scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    if not separator:
+        scheme, rest = "", url
+    if "@" in rest and "@" not in rest.partition("?")[0]:
+        # The @ belongs to an option, or the ? to the password: nobody can tell.
+        return f"{scheme}{separator}…"
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors=_SURROGATES) if isinstance(value, bytes) else value
 
 
-def _by_shard(batch: str, jobs: Sequence[NewJob]) -> dict[int, list[tuple[str, NewJob]]]:
-    groups: dict[int, list[tuple[str, NewJob]]] = {}
-    for new in jobs:
+def _by_shard(batch: str, jobs: Sequence[NewJob]) -> dict[int, list[tuple[int, str]]]:
+    """Position in `jobs` and job id of each, by shard."""
+    groups: dict[int, list[tuple[int, str]]] = {}
+    for at, new in enumerate(jobs):
         id_ = job_id(batch, new.question.row_id)
-        groups.setdefault(shard_of(id_), []).append((id_, new))
+        groups.setdefault(shard_of(id_), []).append((at, id_))
     return groups
 
 
-def _added(order: Sequence[Sequence[tuple[str, NewJob]]], found: Sequence[Sequence[int]]) -> Added:
-    flat = [
-        (new.question.row_id, what)
-        for part, results in zip(order, found, strict=True)
-        for (_, new), what in zip(part, results, strict=True)
-    ]
+def _added(jobs: Sequence[NewJob], verdicts: Mapping[int, int]) -> Added:
+    """`verdicts` says of each position what add.lua says of a row."""
     return Added(
-        added=sum(what == 1 for _, what in flat),
-        already=sum(what == 0 for _, what in flat),
-        conflicts=tuple(row for row, what in flat if what == -1),
+        added=sum(verdict == 1 for verdict in verdicts.values()),
+        already=sum(verdict == 0 for verdict in verdicts.values()),
+        conflicts=tuple(new.question.row_id for at, new in enumerate(jobs) if verdicts[at] == -1),
     )
 
 
@@ -535,18 +609,6 @@ def _record(flat: Mapping[bytes, bytes] | Sequence[bytes]) -> dict[str, str]:
 
 def _float(text: str | None) -> float | None:
     return None if text is None else float(text)
-
-
-def _usage_fields(usage: Usage) -> dict[str, str | int | float]:
-    fields: dict[str, str | int | float] = {
-        "in": usage.input_tokens,
-        "cached": usage.cached_tokens,
-        "out": usage.output_tokens,
-        "total": usage.total_tokens,
-    }
-    if usage.cost_usd is not None:
-        fields["cost"] = f"{usage.cost_usd:.9f}"
-    return fields
 
 
 def _usage(values: Mapping[str, str]) -> Usage:
@@ -652,9 +714,11 @@ def _batch_status(
         protocol=values["protocol"],
         idempotency_key=values.get("idem"),
         metadata=json.loads(values.get("meta", "{}")),
+        table=values.get("table"),
         created_at=float(values["created"]),
         sealed=sealed,
-        total=int(values["total"]) if sealed else sum(counts.values()),
+        # Rows being added to a sealed batch make it undone at once, and not only when it is sealed again.
+        total=max(int(values.get("total", 0)), sum(counts.values())),
         counts=counts,
         usage=usage,
         finished_at=max((float(shard["finished"]) for shard in counters if "finished" in shard), default=None),

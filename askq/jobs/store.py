@@ -56,7 +56,8 @@ class Health:
         if self.danger is not None:
             raise StoreUnsafe(
                 f"this Redis is not safe for jobs: {self.danger}",
-                remedy="Set `appendonly yes` and `maxmemory-policy noeviction`, or ASKQ_ALLOW_UNSAFE_REDIS=1 to risk it.",
+                remedy="Set `appendonly yes` and `maxmemory-policy noeviction`, or ASKQ_ALLOW_UNSAFE_REDIS=1 to risk "
+                "it.",
             )
 
 
@@ -74,6 +75,9 @@ class Store(Protocol):
     def open_batch(self, new: NewBatch) -> tuple[str, bool]:
         """The id of a new batch and True; or, under a known idempotency key, the old id and False."""
 
+    def batch_under(self, idempotency_key: str) -> str | None:
+        """The id of the batch opened under this key, if there is one."""
+
     def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
         """Add rows: each becomes a queued job, due at once, unless its id is there already.
 
@@ -84,7 +88,7 @@ class Store(Protocol):
         """What `add` would do, without doing it."""
 
     def seal(self, batch: str, total: int) -> None:
-        """Say that all rows of a batch were submitted, and how many there are."""
+        """Say that all rows of a batch were submitted, and how many there are. StoreError if there is no such batch."""
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -109,7 +113,11 @@ class Store(Protocol):
         """Lease up to `limit` due jobs of these shards, earliest first within a shard, each under a new fence."""
 
     def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
-        """Extend the leases of `(job, fence)` pairs; returns the jobs that are no longer ours."""
+        """Extend the leases of `(job, fence)` pairs; returns the jobs that are no longer ours.
+
+        A job is ours until another claims it, or until a move of our own gives it back (`MoveRule.keeps_claim`): a
+        renewal that comes after that move must not touch the due time the move has set.
+        """
 
     def commit(self, moves: Sequence[Move]) -> list[Outcome]:
         """Make transitions, each atomically; the outcomes in the same order."""
@@ -180,7 +188,10 @@ class Store(Protocol):
         """How the server is set up."""
 
     def tidy(self, *, keep_s: float) -> int:
-        """Let records of batches end with their jobs' (retention); how many were marked."""
+        """Let what is kept of finished batches end after `keep_s` (retention); how many were marked.
+
+        Jobs end by themselves, so long after their own end as the store was told at its making.
+        """
 
     def close(self) -> None:
         """Close the connections."""

@@ -30,7 +30,9 @@ def told(caught: pytest.ExceptionInfo[InputError]) -> list[str]:
     return [problem.message for problem in caught.value.problems]
 
 
-@pytest.mark.parametrize("name", ["question", "Question", "INPUT", "prompt", "Text", "query", " Qu_estion ", "question:"])
+@pytest.mark.parametrize(
+    "name", ["question", "Question", "INPUT", "prompt", "Text", "query", " Qu_estion ", "question:"]
+)
 def test_names_of_the_question(tmp_path: Path, name: str) -> None:
     _, [question] = read(tmp_path, f"{name},other\na,b\n")
     assert (question.text, dict(question.input)) == ("a", {"other": "b"})
@@ -74,9 +76,7 @@ def test_an_only_column_that_means_something_else_is_not_used(tmp_path: Path) ->
 def test_several_unknown_columns_are_listed(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, "qestion,lang\na,b\n")
-    assert told(caught) == [
-        'no column is called question, input, prompt, text or query; there is "qestion", "lang"'
-    ]
+    assert told(caught) == ['no column is called question, input, prompt, text or query; there is "qestion", "lang"']
     assert caught.value.problems[0].line == 1
     assert caught.value.remedy == 'Say which column holds the question with --column, e.g. --column "qestion".'
 

@@ -50,8 +50,10 @@ def test_windows_1252_is_read_with_a_note(tmp_path: Path) -> None:
     summary, texts = read(tmp_path, text.encode("cp1252"))
     assert texts == text.split("\n")
     assert summary.notes == (
-        f"{tmp_path / 'q.txt'} is not UTF-8; it was read as Windows-1252. If letters look wrong, save it as UTF-8 and "
-        "submit it again.",
+        (
+            f"{tmp_path / 'q.txt'} is not UTF-8; it was read as Windows-1252. If letters look wrong, save it as "
+            "UTF-8 and submit it again."
+        ),
     )
 
 

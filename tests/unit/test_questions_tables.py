@@ -143,8 +143,10 @@ def test_a_quote_that_is_not_closed_does_not_swallow_questions(tmp_path: Path) -
     assert told(error) == [
         (
             3,
-            "the row that starts here breaks in line 5: the closing quote of a cell is missing; "
-            "nothing after it was read",
+            (
+                "the row that starts here breaks in line 5: the closing quote of a cell is missing; "
+                "nothing after it was read"
+            ),
         )
     ]
 
@@ -164,8 +166,10 @@ def test_a_broken_header(tmp_path: Path) -> None:
     assert told(refused(tmp_path, 'id,"question\n1,x\n')) == [
         (
             1,
-            "the row that starts here breaks in line 2: the closing quote of a cell is missing; "
-            "nothing after it was read",
+            (
+                "the row that starts here breaks in line 2: the closing quote of a cell is missing; "
+                "nothing after it was read"
+            ),
         )
     ]
 
@@ -198,7 +202,10 @@ def test_a_name_twice(tmp_path: Path) -> None:
 
 def test_columns_without_a_name_are_kept_where_they_hold_something(tmp_path: Path) -> None:
     summary, questions = read(tmp_path, ",question,\n0,a,\n1,b,note\n")
-    assert [dict(question.input) for question in questions] == [{"column_1": "0"}, {"column_1": "1", "column_3": "note"}]
+    assert [dict(question.input) for question in questions] == [
+        {"column_1": "0"},
+        {"column_1": "1", "column_3": "note"},
+    ]
     assert summary.columns == ("question", "column_1", "column_3")
 
 
@@ -208,8 +215,10 @@ def test_a_header_that_is_a_question_is_asked_too(tmp_path: Path) -> None:
     assert [question.row_id for question in questions] == ["q0001", "q0002"]
     assert summary.columns == ("question",)
     assert summary.notes == (
-        'the first line ("What is 2+2?") reads like a question, not like the name of a column, so it is asked too; '
-        "if it is a name, say so with --column",
+        (
+            'the first line ("What is 2+2?") reads like a question, not like the name of a column, so it is asked too; '
+            "if it is a name, say so with --column"
+        ),
     )
 
 
@@ -234,7 +243,9 @@ def test_a_named_column_is_never_taken_for_a_question(tmp_path: Path) -> None:
 def test_a_headless_line_with_commas_is_explained(tmp_path: Path) -> None:
     error = refused(tmp_path, "What is 2, 3 and 4?\nWhat is 5, 6 and 7?\n")
     assert error.remedy is not None
-    assert error.remedy.startswith("The first line reads like a question: if there is no header line, name the file .txt")
+    assert error.remedy.startswith(
+        "The first line reads like a question: if there is no header line, name the file .txt"
+    )
 
 
 def test_a_header_alone_holds_no_question(tmp_path: Path) -> None:

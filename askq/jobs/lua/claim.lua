@@ -1,7 +1,8 @@
 -- claim: lease due jobs of one lane of one shard, earliest first, each under a new fence.
 --
 -- KEYS[1] due:<lane>
--- ARGV[1] the shard's key prefix   ARGV[2] most jobs   ARGV[3] lease in seconds   ARGV[4] '1' = with the question
+-- ARGV[1] what the keys of the shard's records begin with   ARGV[2] most jobs   ARGV[3] lease in seconds
+-- ARGV[4] what the keys of its questions begin with, '' = without the question
 -- Returns {now, {id, was due, record as a flat list, question or ''}, …}.
 -- Leaves behind: a due time one lease ahead, a fence and a count of claims in each record. A member of due whose
 -- record is gone (expired, erased) is removed.
@@ -13,7 +14,7 @@ local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.6f', n
 local until_ = string.format('%.6f', now + ARGV[3])
 for i = 1, #due, 2 do
   local id = due[i]
-  local record = ARGV[1] .. 'job:' .. id
+  local record = ARGV[1] .. id
   if redis.call('EXISTS', record) == 0 then
     redis.call('ZREM', KEYS[1], id)
   else
@@ -21,8 +22,8 @@ for i = 1, #due, 2 do
     redis.call('HINCRBY', record, 'claims', 1)
     redis.call('ZADD', KEYS[1], until_, id)
     local text = ''
-    if ARGV[4] == '1' then
-      text = redis.call('GET', ARGV[1] .. 'ask:' .. id) or ''
+    if ARGV[4] ~= '' then
+      text = redis.call('GET', ARGV[4] .. id) or ''
     end
     claimed[#claimed + 1] = { id, due[i + 1], redis.call('HGETALL', record), text }
   end

@@ -1,13 +1,15 @@
 -- move: one named transition of one job, whole or not at all. The rule comes from the table in model.py.
 --
--- KEYS[1] job   KEYS[2] due:start   KEYS[3] due:poll   KEYS[4] count   KEYS[5] ask   KEYS[6] ans   KEYS[7] rows
+-- KEYS[1] job   KEYS[2] due:start   KEYS[3] due:poll   KEYS[4] count   KEYS[5] ask   KEYS[6] ans
 -- ARGV[1] id            ARGV[2] fence          ARGV[3] name of the move    ARGV[4] sources, ',a,b,'
 -- ARGV[5] target or ''  ARGV[6] lane of the target: '2', '3' or '' (terminal)
 -- ARGV[7] seconds until due again              ARGV[8] seconds to keep terminal records
--- ARGV[9] answer or ''  ARGV[10] how many field names to delete, those names, then field, value, …
+-- ARGV[9] answer or ''  ARGV[10] '1' = the claim goes on
+-- ARGV[11] how many field names to delete, those names, then field, value, …
 -- Returns 'moved', 'already', 'not yours' or 'missing'.
--- Leaves behind: the changed record; the job in the lane of its state, or in none if that is terminal; counters
--- of the batch in step with it; for terminal jobs an expiry on everything that belongs to them.
+-- Leaves behind: the changed record, without `claims` if the claim is over; the job in the lane of its state, or in
+-- none if that is terminal; counters of the batch in step with it, tokens and cost of the record included; for
+-- terminal jobs an expiry on everything that belongs to them alone.
 
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
@@ -29,17 +31,21 @@ if target == '' then
   target = state
 end
 
-local drop = tonumber(ARGV[10])
-for i = 11, 10 + drop do
-  redis.call('HDEL', KEYS[1], ARGV[i])
-end
-local usage = {}
-for i = 11 + drop, #ARGV, 2 do
-  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  usage[ARGV[i]] = ARGV[i + 1]
+-- A full server looks at the first write only, and lets a deletion pass. So a move that goes on to a paid call is
+-- refused there, whole, and any other is made: it saves what was paid for.
+if ARGV[10] == '1' then
+  redis.call('HSET', KEYS[1], 'claims', '0')
+else
+  redis.call('HDEL', KEYS[1], 'claims')
 end
 redis.call('HSET', KEYS[1], 'state', target, 'done', token)
-redis.call('HDEL', KEYS[1], 'claims')
+local drop = tonumber(ARGV[11])
+for i = 12, 11 + drop do
+  redis.call('HDEL', KEYS[1], ARGV[i])
+end
+for i = 12 + drop, #ARGV, 2 do
+  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+end
 
 if target ~= state then
   redis.call('HINCRBY', KEYS[4], state, -1)
@@ -55,15 +61,18 @@ if ARGV[5] ~= '' and ARGV[6] == '' then
   local stamp = string.format('%.6f', now)
   redis.call('HSET', KEYS[1], 'completed', stamp)
   redis.call('HSET', KEYS[4], 'finished', stamp)
-  for _, name in ipairs({ 'in', 'cached', 'out', 'total' }) do
-    if usage[name] then
-      redis.call('HINCRBY', KEYS[4], name, usage[name])
+  local names = { 'in', 'cached', 'out', 'total' }
+  local used = redis.call('HMGET', KEYS[1], unpack(names))
+  for i, name in ipairs(names) do
+    if used[i] then
+      redis.call('HINCRBY', KEYS[4], name, used[i])
     end
   end
-  if usage['cost'] then
-    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', usage['cost'])
+  local cost = redis.call('HGET', KEYS[1], 'cost')
+  if cost then
+    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', cost)
   end
-  for _, key in ipairs({ KEYS[1], KEYS[4], KEYS[5], KEYS[6], KEYS[7] }) do
+  for _, key in ipairs({ KEYS[1], KEYS[5], KEYS[6] }) do
     redis.call('EXPIRE', key, ARGV[8])
   end
 else

@@ -16,12 +16,18 @@ def _unknown(asked: Asked, letters: Sequence[str]) -> str:
     return wished[1] if wished and wished[1] in letters else letters[0]
 
 
+_NOT_SOLVED = (
+    r"\b(?:slope|gradient|vertex|intercepts?|asymptotes?|graph|plot|sketch|draw|m(?:ax|in)imum|domain|symmetry)\b"
+)
+"""With one of these an equation describes a curve; its solution is not what is asked."""
+
+
 def equation(asked: Asked) -> Program | None:
     """One equation; without an equals sign, the zeros of a formula."""
     found = asked.equations[0] if asked.equations else asked.formula
-    if found is None or (
-        not found.is_equation and (found.signs or not asked.has(r"\b(roots?|zero(?:e?s)?|solve)\b"))
-    ):
+    if found is None or asked.has(_NOT_SOLVED):
+        return None
+    if not found.is_equation and (found.signs or found.bare or not asked.has(r"\b(roots?|zero(?:e?s)?|solve)\b")):
         return None
     letter = _unknown(asked, found.variables)
     right = found.sides[1] if found.signs else "0"
@@ -56,7 +62,7 @@ def equation(asked: Asked) -> Program | None:
 def system(asked: Asked) -> Program | None:
     """Several equations."""
     letters = sorted({letter for found in asked.equations for letter in found.variables})
-    if len(asked.equations) < 2 or len(letters) < 2 or len(asked.equations) > 6:
+    if not 2 <= len(asked.equations) <= 6:
         return None
     equations = ", ".join(f"Eq({found.sides[0]}, {found.sides[1]})" for found in asked.equations)
 
@@ -64,9 +70,7 @@ def system(asked: Asked) -> Program | None:
         what = " and ".join(said(found.said) for found in asked.equations)
         if output == ["none"]:
             return f"The equations {what} have no common solution."
-        return (
-            f"The equations {what} have the common solution {', or '.join(pretty(line) for line in output)}."
-        )
+        return f"The equations {what} have the common solution {', or '.join(pretty(line) for line in output)}."
 
     return program(
         f"solutions = solve([{equations}], [{', '.join(letters)}], dict=True)",
@@ -80,9 +84,7 @@ def system(asked: Asked) -> Program | None:
 
 def inequality(asked: Asked) -> Program | None:
     """One inequality, or two in a chain."""
-    found = next(
-        (found for found in asked.expressions if found.is_inequality and len(found.variables) == 1), None
-    )
+    found = next((found for found in asked.expressions if found.is_inequality and len(found.variables) == 1), None)
     if found is None:
         return None
     letter = found.variables[0]
@@ -105,9 +107,7 @@ def inequality(asked: Asked) -> Program | None:
 
 def check(asked: Asked) -> Program | None:
     """`Is 7 * 8 = 54?`"""
-    found = next(
-        (found for found in asked.expressions if len(found.signs) == 1 and not found.variables), None
-    )
+    found = next((found for found in asked.expressions if len(found.signs) == 1 and not found.variables), None)
     if found is None:
         return None
     relation = {"=": "=="}.get(found.signs[0], found.signs[0])
@@ -117,7 +117,7 @@ def check(asked: Asked) -> Program | None:
         "print(left)",
         "print(right)",
         say=lambda out: (
-            f"{'Yes' if out[0] == 'True' else 'No'}: the left side is {pretty(out[1])} and the right side is {pretty(out[2])}."
+            f"{'Yes' if out[0] == 'True' else 'No'}: the left side is {pretty(out[1])}, the right {pretty(out[2])}."
         ),
     )
 
@@ -128,13 +128,9 @@ def derivative(asked: Asked) -> Program | None:
     if found is None:
         return None
     letter = _unknown(asked, found.variables)
-    order = next(
-        (n for n, word in ((2, r"second|2nd|twice"), (3, r"third|3rd")) if asked.has(rf"\b(?:{word})\b")), 1
-    )
+    order = next((n for n, word in ((2, r"second|2nd|twice"), (3, r"third|3rd")) if asked.has(rf"\b(?:{word})\b")), 1)
     body = (
-        f"result = diff({found.source}, {letter}, {order})"
-        if order > 1
-        else f"result = diff({found.source}, {letter})"
+        f"result = diff({found.source}, {letter}, {order})" if order > 1 else f"result = diff({found.source}, {letter})"
     )
     name = {1: "derivative", 2: "second derivative", 3: "third derivative"}[order]
     place = next((value for value in asked.values if value.sides[0] == letter), None)
@@ -177,9 +173,7 @@ def integral(asked: Asked) -> Program | None:
     return program(
         f"result = integrate({found.source}, ({letter}, {low}, {high}))",
         *SHOW,
-        say=lambda out: (
-            f"The integral of {said(found.said)} from {pretty(low)} to {pretty(high)} is {amount(out)}."
-        ),
+        say=lambda out: f"The integral of {said(found.said)} from {pretty(low)} to {pretty(high)} is {amount(out)}.",
     )
 
 
@@ -189,9 +183,7 @@ def limit(asked: Asked) -> Program | None:
     if place is None:
         return None
     target = next(iter(find(re.sub(r"\b(?:minus|negative) infinity", "-infinity", place[2]))), None)
-    elsewhere = (
-        Asked(asked.text[: place.start()]).formula or Asked(place[2][target.end if target else 0 :]).formula
-    )
+    elsewhere = Asked(asked.text[: place.start()]).formula or Asked(place[2][target.end if target else 0 :]).formula
     if target is None or elsewhere is None or target.variables:
         return None
     side = (
@@ -205,9 +197,7 @@ def limit(asked: Asked) -> Program | None:
     return program(
         f'result = limit({formula.source}, {letter}, {target.source}, "{side}")',
         *SHOW,
-        say=lambda out: (
-            f"As {letter} approaches {pretty(target.source)}, {said(formula.said)} tends to {amount(out)}."
-        ),
+        say=lambda out: f"As {letter} approaches {pretty(target.source)}, {said(formula.said)} tends to {amount(out)}.",
     )
 
 
@@ -261,12 +251,12 @@ def matrix(asked: Asked) -> Program | None:
     if not rows or not all(rows) or len({len(row) for row in rows}) > 1 or max(len(rows), len(rows[0])) > 8:
         return None
     entries = ", ".join(f"[{', '.join(exact(entry) for entry in row)}]" for row in rows)
-    for words, name, method in _OF_MATRICES:
-        if asked.has(words):
-            return program(
-                f"matrix = Matrix([{entries}])",
-                f"result = matrix.{method}",
-                "print(result.tolist() if isinstance(result, Matrix) else result)",
-                say=lambda out, name=name: f"The {name} of the matrix {whole[0]} is {pretty(out[0])}.",
-            )
-    return None
+    wished = next((row for row in _OF_MATRICES if asked.has(row[0])), None)
+    if wished is None:
+        return None
+    return program(
+        f"matrix = Matrix([{entries}])",
+        f"result = matrix.{wished[2]}",
+        "print(result.tolist() if isinstance(result, Matrix) else result)",
+        say=lambda out: f"The {wished[1]} of the matrix {whole[0]} is {pretty(out[0])}.",
+    )

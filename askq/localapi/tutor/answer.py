@@ -14,8 +14,8 @@ QUESTION_LIMIT = 2000
 """Characters; what is longer is no school exercise."""
 
 REAL_MODEL = (
-    "For anything else use a real model: set OPENAI_API_KEY for OpenAI's, or answer with a local one such as Ollama's by "
-    "`askq local-api --engine chat --chat-url http://127.0.0.1:11434/v1`."
+    "For anything else use a real model: set OPENAI_API_KEY for OpenAI's, or answer with a local one such as Ollama's "
+    "by `askq local-api --engine chat --chat-url http://127.0.0.1:11434/v1`."
 )
 
 _BEYOND = (
@@ -44,8 +44,8 @@ atexit.register(_sandbox.close)
 class Solution:
     """An answer, the program it comes from and what that printed.
 
-    Without a program (`code` and `logs` are None) the question is beyond the tutor and the text says so. `failed`: there was
-    a program, but it came to no result; the text says why.
+    Without a program (`code` and `logs` are None) the question is beyond the tutor and the text says so. `failed`:
+    there was a program, but it came to no result; the text says why.
     """
 
     text: str
@@ -76,7 +76,5 @@ def close() -> None:
 
 
 def _excuse(run: Run, lines: Sequence[str]) -> str:
-    reason = _ENDS.get(run.ended, "it printed nothing").format(
-        last=lines[-1][:200] if lines else "no message"
-    )
+    reason = _ENDS.get(run.ended, "it printed nothing").format(last=lines[-1][:200] if lines else "no message")
     return f"I wrote a program for this, but {reason}. {REAL_MODEL}"

@@ -41,11 +41,7 @@ class Asked:
         longest = max(runs, key=lambda run: len(run[0]))
         listed = tuple(re.findall(_SIGNED, longest[0]))
         before, after = self.text[: longest.start()], self.text[longest.end() :]
-        if (
-            re.search(r"[-+*/^%=<>]\s*$", before)
-            or re.match(r"\s*[-+*/^%=<>]", after)
-            or re.findall(_SIGNED, after)
-        ):
+        if re.search(r"[-+*/^%=<>]\s*$", before) or re.match(r"\s*[-+*/^%=<>]", after) or re.findall(_SIGNED, after):
             return ()
         return listed if all(other == str(len(listed)) for other in re.findall(_SIGNED, before)) else ()
 

@@ -29,6 +29,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Never
 
 READY = b"+"
@@ -58,7 +59,7 @@ def main(mode: str, owner: int, directories: list[str]) -> None:
     os.umask(0o077)
     empty = tempfile.mkdtemp(prefix="askq-tutor-")
     os.chdir(empty)
-    os.rmdir(empty)  # A removed directory stays empty: nothing can be made in it, and none is left behind.
+    Path(empty).rmdir()  # A removed directory stays empty: nothing can be made in it, and none is left behind.
     sys.path.extend(directories)
     connection = socket.socket(fileno=os.dup(0))
     if mode == "once":
@@ -168,11 +169,7 @@ def _supervise(connection: socket.socket, request: Mapping[str, Any]) -> dict[st
             if pid:
                 exit_status = status
                 if os.WIFSIGNALED(status):
-                    verdict = (
-                        "time"
-                        if usage.ru_utime + usage.ru_stime >= request["cpu_seconds"] - 0.5
-                        else "crashed"
-                    )
+                    verdict = "time" if usage.ru_utime + usage.ru_stime >= request["cpu_seconds"] - 0.5 else "crashed"
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)  # The group, in case it has children in spite of everything.
     if exit_status is None:
@@ -237,7 +234,7 @@ def _limit(request: Mapping[str, Any]) -> None:
 
 def _fence() -> Any:
     """The audit hook. It lists what is allowed, so that what nobody thought of is refused."""
-    readable = tuple({os.path.join(os.path.realpath(path), "") for path in sys.path if path})
+    readable = tuple({os.path.realpath(path) + os.sep for path in sys.path if path})
     listable = (*readable, *(path.rstrip(os.sep) for path in readable))
     reading_flags = os.O_RDONLY | os.O_CLOEXEC
     real, absolute, starts = os.path.realpath, os.path.isabs, str.startswith
@@ -250,8 +247,9 @@ def _fence() -> Any:
             writing = set(mode or "") & set("wax+") or flags & ~reading_flags
             if not writing and isinstance(path, str) and absolute(path) and starts(real(path), readable):
                 return
-        elif event in _LISTING and isinstance(arguments[0], str) and absolute(arguments[0]):
-            if starts(real(arguments[0]), listable):
+        elif event in _LISTING:
+            (path,) = arguments
+            if isinstance(path, str) and absolute(path) and starts(real(path), listable):
                 return
         raise Refused(f"not allowed in the sandbox: {event}")
 

@@ -29,7 +29,7 @@ FUNCTIONS = {
 CONSTANTS = {"pi": "pi", "e": "E", "infinity": "oo"}
 
 _TOKEN = re.compile(
-    rf"(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<word>log_\d+|[a-z]+\d+\w*|[a-z]+)|(?P<mark><=|>=|!=|->|[-+*/^()=<>!%°])|\S"
+    r"(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<word>log_\d+|[a-z]+\d+\w*|[a-z]+)|(?P<mark><=|>=|!=|->|[-+*/^()=<>!%°])|\S"
 )
 _RELATIONS = ("=", "<=", ">=", "<", ">")
 _LETTERS = re.compile(r"[a-z]|[xyz]{2,3}")
@@ -159,6 +159,10 @@ def _tokens(text: str) -> Sequence[_Token]:
         if word in ("a", "i", "s") and spaced and not re.match(r" ?[-+*/^=<>)]", text[match.end() :]):
             # "a prime number": an article, unless it stands in a formula: "2*a", "a + 1".
             kind = kind if tokens and tokens[-1].text in ("+", "-", "*", "/", "=", "(", "^") else "other"
+        if kind == "word" and len(word) > 1 and _LETTERS.fullmatch(word):
+            for at, letter in enumerate(word, match.start()):
+                tokens.append(_Token(kind, letter, at, at + 1, spaced and at == match.start()))
+            continue
         tokens.append(_Token(kind, word, match.start(), match.end(), spaced))
     # "What is 3x = 9!" ends in an exclamation mark, not in a factorial.
     if tokens and tokens[-1].text == "!" and any(token.text == "=" for token in tokens):
@@ -173,7 +177,8 @@ class _Parser:
         self.depth = 0
 
     def relation(self) -> tuple[list[_Part], list[str]]:
-        sides, signs = [self._sum()], []
+        sides = [self._sum()]
+        signs: list[str] = []
         while len(signs) < 2 and self._peek() in _RELATIONS:
             before = self.at
             self.at += 1
@@ -243,11 +248,19 @@ class _Parser:
             return not token.spaced or previous.kind == "number" or previous.text == ")"
         if token.kind != "word" or token.text == "mod":
             return False
-        return (
-            not token.spaced or previous.kind == "number" or previous.text == ")" or _is_function(token.text)
-        )
+        return not token.spaced or previous.kind == "number" or previous.text == ")" or _is_function(token.text)
 
     def _signed(self) -> _Part:
+        # Every way down the grammar comes through here.
+        self.depth += 1
+        if self.depth > DEPTH:
+            raise TooLarge(f"it has more than {DEPTH} operations inside each other")
+        try:
+            return self._signed_or_power()
+        finally:
+            self.depth -= 1
+
+    def _signed_or_power(self) -> _Part:
         if self._peek() in ("-", "+"):
             sign = self._peek()
             self.at += 1
@@ -304,14 +317,10 @@ class _Parser:
             return self._call(token.text)
         if token.text in CONSTANTS:
             return _Part(CONSTANTS[token.text], 4)
-        return _Part("*".join(token.text), 4 if len(token.text) == 1 else 1, letters=frozenset(token.text))
+        return _Part(token.text, 4, letters=frozenset(token.text))
 
     def _nested(self) -> _Part:
-        self.depth += 1
-        if self.depth > DEPTH:
-            raise TooLarge(f"it has more than {DEPTH} parentheses inside each other")
         inner = self._sum()
-        self.depth -= 1
         if self._peek() != ")":
             raise _NoMatch
         self.at += 1
@@ -359,9 +368,7 @@ def _joined(left: _Part, sign: str, right: _Part) -> _Part:
         return _Part(f"{left.within(1)}*{right.within(2)}", 1, left.integer and right.integer, letters)
     if sign == "/":
         exact = left.integer and right.integer
-        return _Part(
-            f"{f'S({left.source})' if exact else left.within(1)}/{right.within(3)}", 1, letters=letters
-        )
+        return _Part(f"{f'S({left.source})' if exact else left.within(1)}/{right.within(3)}", 1, letters=letters)
     return _Part(f"Mod({left.source}, {right.source})", 4, letters=letters)
 
 
@@ -371,11 +378,7 @@ def _powered(base: _Part, exponent: _Part) -> _Part:
         raise TooLarge("it has a power in an exponent")
     if exponent.value is not None and abs(exponent.value) > EXPONENT:
         raise TooLarge(f"it has an exponent beyond {EXPONENT}")
-    if (
-        exponent.value is None
-        and not exponent.letters
-        and re.search(rf"\d{{{len(str(EXPONENT))}}}", exponent.source)
-    ):
+    if exponent.value is None and not exponent.letters and re.search(rf"\d{{{len(str(EXPONENT))}}}", exponent.source):
         raise TooLarge(f"it has an exponent beyond {EXPONENT}")
     literal = exponent.value is not None and exponent.value >= 0
     exact = base.integer and exponent.integer and not literal

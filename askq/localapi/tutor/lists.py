@@ -50,9 +50,7 @@ def statistics(asked: Asked) -> Program | None:
     body = [line for _, source in wished for line in (f"result = {source}", *SHOW)]
 
     def say(output: Sequence[str]) -> str:
-        figures = [
-            f"the {name} is {amount(output[2 * at : 2 * at + 2])}" for at, (name, _) in enumerate(wished)
-        ]
+        figures = [f"the {name} is {amount(output[2 * at : 2 * at + 2])}" for at, (name, _) in enumerate(wished)]
         return f"Of the numbers {shown}, {' and '.join(figures)}."
 
     return program(f"data = [{', '.join(f'S({exact(item)})' for item in asked.listed)}]", *body, say=say)
@@ -73,9 +71,7 @@ def sequence(asked: Asked) -> Program | None:
             "print(terms[-1])",
             say=lambda out: f"Fibonacci number {size}, counting 1, 1, 2, 3 …, is {out[1]} (… {out[0]}).",
         )
-    if asked.has(r"\bsum\b") and asked.has(
-        r"\b(?:natural|positive|whole|odd|even|integers?|counting|numbers)\b"
-    ):
+    if asked.has(r"\bsum\b") and asked.has(r"\b(?:natural|positive|whole|odd|even|integers?|counting|numbers)\b"):
         return _sum_of_whole(asked)
     runs = re.findall(rf"(?:-?{NUMBER}(?:, ?(?:and )?| |(?=\W|$))){{3,}}", asked.text)
     terms = max((re.findall(rf"-?{NUMBER}", run) for run in runs), key=len, default=[])
@@ -88,13 +84,7 @@ def sequence(asked: Asked) -> Program | None:
     if last < 1:
         return None
     shown = ", ".join(terms)
-    wished = (
-        f"sum(terms[:{last}])"
-        if summed
-        else f"terms[{last - 1}]"
-        if place
-        else f'*terms[{len(terms)}:], sep=", "'
-    )
+    wished = f"sum(terms[:{last}])" if summed else f"terms[{last - 1}]" if place else f'*terms[{len(terms)}:], sep=", "'
     what = f"the sum of the first {last} terms" if summed else f"term {last}" if place else "what comes next"
     return program(
         f"terms = [{', '.join(f'S({exact(term)})' for term in terms)}]",
@@ -129,6 +119,4 @@ def _sum_of_whole(asked: Asked) -> Program | None:
         what = f"the {kind} numbers from {low} to {end}"
     else:
         return None
-    return program(
-        f"print(sum(range({start}, {end + 1}, {step})))", say=lambda out: f"The sum of {what} is {out[0]}."
-    )
+    return program(f"print(sum(range({start}, {end + 1}, {step})))", say=lambda out: f"The sum of {what} is {out[0]}.")

@@ -33,17 +33,13 @@ _FORMULAS = (
     _Formula("cylinder", "volume", ("radius", "height"), "pi*radius**2*height", 3),
     _Formula("cylinder", "surface", ("radius", "height"), "2*pi*radius*(radius + height)", 2),
     _Formula(r"\bcone\b", "volume", ("radius", "height"), "pi*radius**2*height/3", 3),
-    _Formula(
-        r"cuboid|\bbox\b|prism|\btank\b", "volume", ("length", "width", "height"), "length*width*height", 3
-    ),
+    _Formula(r"cuboid|\bbox\b|prism|\btank\b", "volume", ("length", "width", "height"), "length*width*height", 3),
     _Formula(r"\bcube\b", "volume", ("side",), "side**3", 3),
     _Formula(r"\bcube\b", "surface", ("side",), "6*side**2", 2),
     _Formula("rectang", "area", ("length", "width"), "length*width", 2),
     _Formula("rectang", "perimeter", ("length", "width"), "2*(length + width)", 1),
     _Formula("rectang", "diagonal", ("length", "width"), "sqrt(length**2 + width**2)", 1),
-    _Formula(
-        _HYPOTENUSE_GIVEN, r"\bleg\b|\bside\b", ("hypotenuse", "leg"), "sqrt(hypotenuse**2 - leg**2)", 1
-    ),
+    _Formula(_HYPOTENUSE_GIVEN, r"\bleg\b|\bside\b", ("hypotenuse", "leg"), "sqrt(hypotenuse**2 - leg**2)", 1),
     _Formula(rf"^(?!.*{_HYPOTENUSE_GIVEN})", "hypotenuse", ("leg", "other"), "sqrt(leg**2 + other**2)", 1),
     _Formula("triangle", "area", ("base", "height"), "base*height/2", 2),
     _Formula("triangle", "area", ("first", "second", "third"), _HERON, 2),
@@ -82,22 +78,22 @@ def geometry(asked: Asked) -> Program | None:
         return None
     for formula in _FORMULAS:
         wished = asked.match(formula.wished)
-        given = _given(asked, formula.needs) if wished and asked.has(formula.figure) else None
-        if wished and given:
-            figure = (
-                ""
-                if formula.figure.startswith(("^", "hyp"))
-                else f" of the {(asked.match(formula.figure) or wished)[0]}"
-            )
-            unit = f" {units[0]}{f'^{formula.power}' if formula.power > 1 else ''}" if units else ""
-            name = f"{wished[0]}{figure.replace('rectang', 'rectangle')}"
-            return program(
-                *(f"{need} = {source}" for need, source in zip(formula.needs, given, strict=True)),
-                f"result = {formula.source}",
-                *SHOW,
-                say=lambda out: f"The {name} is {amount(out, unit)}.",
-            )
+        figure = asked.match(formula.figure)
+        given = _given(asked, formula.needs) if wished and figure else None
+        if wished and figure and given:
+            of = f" of the {figure[0].replace('rectang', 'rectangle')}" if figure[0].isalpha() else ""
+            return _measured(formula, given, wished[0] + of, units)
     return None
+
+
+def _measured(formula: _Formula, given: list[str], name: str, units: list[str]) -> Program:
+    unit = f" {units[0]}{f'^{formula.power}' if formula.power > 1 else ''}" if units else ""
+    return program(
+        *(f"{need} = {source}" for need, source in zip(formula.needs, given, strict=True)),
+        f"result = {formula.source}",
+        *SHOW,
+        say=lambda out: f"The {name} is {amount(out, unit)}.",
+    )
 
 
 def _given(asked: Asked, needs: tuple[str, ...]) -> list[str] | None:
@@ -112,9 +108,9 @@ def _given(asked: Asked, needs: tuple[str, ...]) -> list[str] | None:
     named: dict[str, str] = {}
     for need in needs:
         words = _SAID.get(need, need)
-        found = asked.match(
-            rf"\b(?:{words})(?: lengths?)?(?: [a-z])? ?(?:of|is|=|:)? ?({NUMBER})"
-        ) or asked.match(rf"({NUMBER}) ?(?:[a-z]+ )?(?:{words})\b")
+        found = asked.match(rf"\b(?:{words})(?: lengths?)?(?: [a-z])? ?(?:of|is|=|:)? ?({NUMBER})") or asked.match(
+            rf"({NUMBER}) ?(?:[a-z]+ )?(?:{words})\b"
+        )
         if found and found[1] in rest:
             named[need] = found[1]
             rest.remove(found[1])

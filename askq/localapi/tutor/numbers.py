@@ -14,14 +14,14 @@ from askq.localapi.tutor.wording import NUMBER
 COUNT = 10_000
 """The largest count or index worked out: more would be slow to compute and tiring to read."""
 
-_FILLERS = frozenset(
-    "a an and answer are as ask be by calculate can compute convert could decimal do does en equal evaluate exact "
-    "exactly expression factor find following for form fraction give go have hello help hey hi how i in into is it "
-    "just know let like lowest many me much my need number of one out over percentage please question quick reduce "
-    "result show simplest simplified simplify solve tell terms thank thanks that the this to up us value want was "
-    "what when will with work would write written you your".split()
+# Words around a formula that leave its value to be what is asked.
+_FILLERS = re.compile(
+    "an?|and|answer|are|as|ask|be|by|calculate|can|compute|convert|could|decimals?|do|does|equals?|evaluate|exact(?:ly)?|"
+    "expression|factor|find|following|for|form|fraction|give|hello|help|hey|hi|how|i|in|into|is|it|just|know|let|like|"
+    "lowest|many|me|much|my|need|number|of|out|please|problem|question|quick|reduce|result|show|simplest|simplif(?:y|ied)|"
+    "solve|sum|tell|terms|thanks?|that|the|this|to|up|us|value|want|was|what|when|will|with|work|would|write|written|you|your|"
+    "percentage|difference|product|quotient|[가-힣]+"
 )
-_HANGUL = "[가-힣]+"
 
 
 def count(text: str) -> int:
@@ -41,7 +41,7 @@ def arithmetic(asked: Asked) -> Program | None:
         return None
     found = asked.expressions[0]
     words = re.findall(r"[^\W\d_]+", asked.text[: found.start] + " " + asked.text[found.end :])
-    if not all(word in _FILLERS or re.fullmatch(_HANGUL, word) for word in words):
+    if not all(_FILLERS.fullmatch(word) for word in words):
         return None
     if found.variables:
         return rewritten(asked)
@@ -119,16 +119,19 @@ _PERCENTAGES = (
 def percentage(asked: Asked) -> Program | None:
     """Shares, changes and parts: what `20% of 50` does not say by itself."""
     for words, formula, sentence in _PERCENTAGES:
-        if found := asked.match(words):
-            given = found.groups()
-            if len(asked.numbers) != len(given):
-                return None  # A story with more figures than the pattern knows is not this exercise.
-            return program(
-                f"result = {formula.format(*(f'S({exact(number)})' for number in given))}",
-                *SHOW,
-                say=lambda out, sentence=sentence: sentence.format(*given, answer=amount(out)) + ".",
-            )
+        found = asked.match(words)
+        # A story with more figures than the pattern knows is not this exercise.
+        if found and len(asked.numbers) == 2:
+            return _computed(found.groups(), formula, sentence)
     return None
+
+
+def _computed(given: Sequence[str], formula: str, sentence: str) -> Program:
+    return program(
+        f"result = {formula.format(*(f'S({exact(number)})' for number in given))}",
+        *SHOW,
+        say=lambda out: sentence.format(*given, answer=amount(out)) + ".",
+    )
 
 
 def divisors(asked: Asked) -> Program | None:
@@ -165,9 +168,12 @@ def primes(asked: Asked) -> Program | None:
             return None
         return _primes_within(count(numbers[0]), count(numbers[1]), f"from {numbers[0]} to {numbers[1]}")
     number = exact(numbers[0])
-    if asked.has(r"\bdivisors?\b|\bfactors of\b") and not asked.has("prime"):
+    if asked.has(r"\bdivisors?\b|\bfactors\b") and not asked.has("prime"):
         return program(
-            f'print(*divisors({number}), sep=", ")', say=lambda out: f"The divisors of {number} are {out[0]}."
+            f"found = divisors({number})",
+            "print(len(found))",
+            'print(*found, sep=", ")',
+            say=lambda out: f"{number} has {out[0]} divisors: {out[1]}.",
         )
     if asked.has("factor|product"):
         return program(
@@ -175,14 +181,12 @@ def primes(asked: Asked) -> Program | None:
             say=lambda out: f"The prime factorization is {number} = {said(out[0])}.",
         )
     if asked.has(r"\b(?:after|next|above)\b|>"):
-        return program(
-            f"print(nextprime({number}))", say=lambda out: f"The first prime after {number} is {out[0]}."
-        )
+        return program(f"print(nextprime({number}))", say=lambda out: f"The first prime after {number} is {out[0]}.")
     if asked.has(r"\b(?:below|under|less than|smaller than|up to)\b|<"):
         inclusive = asked.has("up to")
         where = f"{'up to' if inclusive else 'below'} {number}"
         return _primes_within(2, count(number) - (0 if inclusive else 1), where)
-    if not asked.has(rf"\b{number} (?:is )?(?:an? )?prime|{number} (?:for |is )?prim|\b{number}[ ?]*$"):
+    if not asked.has(rf"\b{number} (?:is )?(?:an? )?prime\b|{number} for primality|\b{number}[ ?]*$"):
         return None
     return program(
         f"print(isprime({number}))",
@@ -213,9 +217,7 @@ def selection(asked: Asked) -> Program | None:
     numbers = [part for part in symbol.groups() if part and part.isdigit()] if symbol else list(asked.numbers)
     if not 1 <= len(numbers) <= 2 or not all(number.isdigit() for number in numbers):
         return None
-    ordered = (
-        "p" in symbol.groups() if symbol else asked.has(r"permut|arrange|order matters|in a (?:row|line)")
-    )
+    ordered = "p" in symbol.groups() if symbol else asked.has(r"permut|arrange|order matters|in a (?:row|line)")
     if len(numbers) == 1:
         total = count(numbers[0])
         if not asked.has("factorial|permut|arrange|in a (?:row|line)|line up"):

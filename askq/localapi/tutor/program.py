@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _SYMPY = frozenset(
-    "Abs E Eq I Matrix Mod N Rational S acos asin atan binomial cbrt ceiling cos cosh diff divisors exp expand factor "
-    "factorial factorint fibonacci ff floor igcd ilcm integrate interpolate isprime limit log nextprime oo pi prime "
-    "primerange reduce_inequalities root simplify sin sinh solve sqrt symbols tan tanh".split()
-)
+    {
+        "Abs", "E", "Eq", "I", "Matrix", "Mod", "N", "Rational", "S", "acos", "asin", "atan", "binomial", "cbrt", "cos",
+        "cosh", "diff", "divisors", "exp", "expand", "factor", "factorial", "factorint", "ff", "fibonacci", "igcd",
+        "ilcm", "integrate", "isprime", "limit", "log", "nextprime", "oo", "pi", "prime", "primerange",
+        "reduce_inequalities", "simplify", "sin", "sinh", "solve", "sqrt", "tan", "tanh",
+    }
+)  # fmt: skip
 
 SHOW = ("print(result)", "print(N(result, 10))")
 """The last lines of a program with one number as its result; `amount` reads what they print."""
@@ -27,7 +30,7 @@ class Program:
 def program(*lines: str, say: Callable[[Sequence[str]], str]) -> Program:
     """A program of these lines, headed by the import of the SymPy names and the symbols (single letters) they use."""
     body = "\n".join(lines)
-    unquoted = re.sub(r'"[^"]*"', "", body)
+    unquoted = re.sub(r'f?"[^"]*"', "", body)
     # A letter in a string is text; a SymPy name may also stand in the braces of an f-string.
     letters = sorted(set(re.findall(r"\b[a-z]\b", unquoted)))
     used = sorted((set(re.findall(r"[A-Za-z_]\w*", body)) & _SYMPY) | ({"symbols"} if letters else set()))

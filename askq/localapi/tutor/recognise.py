@@ -45,17 +45,17 @@ KINDS = (
     Kind("true or false", r"[=<>]", algebra.check),
     Kind("sequences", r"sequence|series|\bnext\b|\bterms?\b|fibonacci|pattern|\bsum\b", lists.sequence),
     Kind("factoring, expanding, simplifying", r"\bfactor(?!ial)|expan|simpl|multiply out", algebra.rewritten),
-    Kind("primes and divisors", r"\bprim|\bfactor(?!ial)|\bdivisors?\b", numbers.primes),
+    Kind("primes and divisors", r"\bprimes?\b|primality|\bfactor(?!ial)|\bdivisors?\b", numbers.primes),
     Kind(
         "permutations and combinations",
-        r"factorial|permut|combination|choose|select|pick|arrange|line up|\bways\b|\d ?[cp] ?\d|\b[cp]\(",
+        r"factorial|permut|combinations?\b|\bways\b|\d choose \d|\b\d+ ?[cp] ?\d|\b[cp]\(",
         numbers.selection,
     ),
     Kind("statistics of a list", "", lists.statistics),
     Kind("arithmetic", "", numbers.arithmetic),
 )
 
-_NOT_COMPUTED = r"\b(?:who|whose|why|prove|proof|poem|story|essay|translate|invented|discovered|definition)\b"
+_NOT_COMPUTED = r"\b(?:who|why|prove|proof|poem|story|essay|translate|invented|discovered|definition)\b"
 """A formula in such a question is not what is asked."""
 
 

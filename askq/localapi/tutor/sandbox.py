@@ -33,9 +33,9 @@ _GRACE_SECONDS = 5.0
 class Run:
     """How a program ended and what it printed (standard output and error together, up to the limit).
 
-    `ok`: it ran to its end. `error`: it raised something or exited with a code; the last line says what. `time`, `memory`,
-    `output`: it met that limit. `refused`: it tried what is not allowed (network, files, processes). `crashed`: a
-    signal ended it. `unavailable`: no sandbox could be started here.
+    `ok`: it ran to its end. `error`: it raised something or exited with a code; the last line says what.
+    `time`, `memory`, `output`: it met that limit. `refused`: it tried what is not allowed (network, files,
+    processes). `crashed`: a signal ended it. `unavailable`: no sandbox could be started here.
     """
 
     output: str
@@ -161,7 +161,7 @@ def _start(mode: str, connection: socket.socket) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(_CONFINED), mode, str(os.getpid()), *dict.fromkeys(folders)],
-            stdin=connection,
+            stdin=connection.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
@@ -172,7 +172,7 @@ def _start(mode: str, connection: socket.socket) -> subprocess.Popen[bytes]:
 
 
 async def _taken(connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a keeper has the connection. `theirs` is still open here, so the death of the process is looked for."""
+    """Wait until a keeper has the connection. Its far end is still open here: no end of file would tell of a death."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _START_SECONDS
     first = asyncio.ensure_future(loop.sock_recv(connection, 1))

@@ -3,10 +3,13 @@
 Nothing is understood here: `3 × 4²`, `three times 4 squared` and `3 곱하기 4^2` merely come out alike.
 """
 
+# the look-alikes of ASCII are what this file is about
+
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
 
@@ -44,15 +47,12 @@ _KOREAN = (
 )
 
 _WORD_NUMBERS = {
-    word: str(number)
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-}
+    "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
+    "eight": "8", "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "twenty": "20", "hundred": "100",
+}  # fmt: skip
 _WORD_NUMBER = "|".join(_WORD_NUMBERS)
 
-_SPELLINGS = (
+_SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^\s*(?:q(?:uestion)?\s*\d+\s*[.):]|\(?\d+[.)](?=\s))\s*", ""),  # its number in a list of exercises
     (r"\b(what|how|that|it|let)'?s\b", r"\1 is"),
     (r"'s\b|(?<=\w)'(?!\w)", ""),
@@ -123,17 +123,20 @@ def _root(found: re.Match[str]) -> str:
     return f"({found[2]})^(1/{degree})"
 
 
-_THOUSANDS = re.compile(r"(?<![\d.,(\[])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,(\[])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
+_LIST = re.compile(
+    r"mean|average|median|mode|range|sum|gcd|hcf|lcm|common|sequence|next|term|numbers|deviation|variance|est\b"
+)
 
 
 def plain(question: str) -> str:
     """The question in the plain spelling."""
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ]+", lambda run: "^" + run[0].translate(_SUPERSCRIPTS), question)
     text = unicodedata.normalize("NFKC", text.translate(_CHARACTERS)).lower()
-    for pattern, replacement in _KOREAN:
-        text = re.sub(pattern, replacement, text)
-    # "100,200,300" is a list; "1,200, 1,300 and 90" and a lone "1,200" are not.
-    if not re.search(r"\d{1,3},\d{3},\d{3}", text) or re.search(r"\d, |\d and \d", text):
+    for korean, english in _KOREAN:
+        text = re.sub(korean, english, text)
+    # The mean of "100,200,300" is that of a list; "1,200, 1,300 and 90" has thousands, and so has "1,234,567 + 1".
+    if not re.search(r"\d,\d{3},\d{3}", text) or not _LIST.search(text) or re.search(r"\d, |\d and \d", text):
         text = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), text)
     text = re.sub(r"\s+", " ", text)
     # "f(x) = 2x + 1, find f(3)" is 2x + 1 at x = 3.

@@ -1,0 +1,100 @@
+"""A submitted list, as Python sees it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+
+from askq.errors import NotFound, WaitTimeout
+from askq.ids import job_id
+from askq.jobs.model import BatchStatus, Job, State, Usage
+from askq.jobs.store import Store
+
+_POLL_S = 0.5
+
+
+class Batch:
+    """One batch, found by its id from any process at any time.
+
+    Iterating gives the jobs in the order of the list; `batch["q0007"]` gives one.
+    """
+
+    def __init__(self, store: Store, id: str) -> None:  # noqa: A002  what everybody calls it
+        self._store = store
+        self.id = id
+        self._status = self.refresh()
+
+    def refresh(self) -> BatchStatus:
+        """Read the counters anew. Raises NotFound when the batch is gone."""
+        status = self._store.batch(self.id)
+        if status is None:
+            raise NotFound(f"there is no batch {self.id}", remedy="`askq list` shows the batches there are.")
+        self._status = status
+        return status
+
+    @property
+    def status(self) -> BatchStatus:
+        """The counters as last read."""
+        return self._status
+
+    @property
+    def done(self) -> bool:
+        """Whether every job had ended when last read."""
+        return self._status.done
+
+    @property
+    def counts(self) -> Mapping[State, int]:
+        """Jobs by state, as last read."""
+        return self._status.counts
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens and cost so far, as last read."""
+        return self._status.usage
+
+    def wait(
+        self, timeout: float | None = None, *, on_progress: Callable[[BatchStatus], None] | None = None
+    ) -> BatchStatus:
+        """Wait until every job has ended. Raises WaitTimeout after `timeout` seconds; the batch goes on."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            status = self.refresh()
+            if on_progress is not None:
+                on_progress(status)
+            if status.done:
+                return status
+            if until is not None and time.monotonic() >= until:
+                raise WaitTimeout(
+                    f"batch {self.id} is not finished after {timeout:g} s: {status.pending} of {status.total} pending",
+                    remedy="It goes on by itself as long as a worker runs.",
+                )
+            time.sleep(_POLL_S)
+
+    def results(self, states: Collection[State] | None = None) -> Iterator[Job]:
+        """The jobs in the order of the list, finished or not; those in `states` only, where given."""
+        return self._store.jobs(self.id, states=states)
+
+    def __iter__(self) -> Iterator[Job]:
+        return self.results()
+
+    def __len__(self) -> int:
+        return self._status.total
+
+    def __getitem__(self, row_id: str) -> Job:
+        job = self._store.job(job_id(self.id, row_id))
+        if job is None:
+            raise KeyError(row_id)
+        return job
+
+    def save(self, path: str | Path, *, format: str | None = None) -> int:  # noqa: A002
+        """Write the results to a file, whole or not at all; how many. Raises OutputError."""
+        from producer.answers import writer_for
+
+        table = json.loads(self._status.table or "{}")
+        writer = writer_for(path, format=format, columns=table.get("columns", ()), roles=table.get("roles"))
+        return writer.write(self.results())
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.id}: {self._status.total - self._status.pending} of {self._status.total} done>"

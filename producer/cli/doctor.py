@@ -1,0 +1,95 @@
+"""`askq doctor`: is everything in order?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from askq.assistants import file as assistants
+from askq.errors import AskqError
+from producer.cli.shared import Session, json_option, pass_session, print_json
+from producer.parts import Parts
+from producer.preflight import check
+
+_MARKS = {True: "ok", False: "WRONG", None: "note"}
+
+
+@click.command("doctor")
+@json_option
+@pass_session
+def doctor_command(session: Session, *, as_json: bool) -> int:
+    """See whether everything is in order; exit 1 when something is wrong."""
+    checks: list[dict[str, Any]] = []
+
+    def add(what: str, look: Callable[[], tuple[bool | None, str]]) -> None:
+        try:
+            ok, told = look()
+        except AskqError as error:
+            ok, told = False, str(error)
+        checks.append({"check": what, "ok": ok, "message": told})
+
+    with session.parts() as parts:
+        add("settings", lambda: (True, f"data in {session.settings.home}"))
+        add("redis", lambda: _redis(parts))
+        add("key", lambda: _key(parts))
+        add("api", lambda: _api(parts))
+        add("workers", lambda: _workers(parts))
+        add("assistants", lambda: _assistants(session))
+    if as_json:
+        print_json(checks)
+    else:
+        for entry in checks:
+            click.echo(f"{_MARKS[entry['ok']]:<6}{entry['check']:<12}{entry['message']}")
+    return 1 if any(entry["ok"] is False for entry in checks) else 0
+
+
+def _redis(parts: Parts) -> tuple[bool | None, str]:
+    store = parts.store()
+    try:
+        health = store.health()
+    finally:
+        store.close()
+    where = "REDIS_URL" if parts.settings.redis_url is not None else "embedded"
+    most = f" of {health.max_memory / 2**20:.0f} MB" if health.max_memory else ""
+    told = f"{health.version} ({where}), {health.used_memory / 2**20:.1f} MB{most} used, "
+    if health.danger is not None:
+        risk = health.danger + "; set `appendonly yes` and `maxmemory-policy noeviction`"
+        return (None if parts.settings.allow_unsafe_redis else False), told + risk
+    return True, told + "append-only file on, evicts nothing"
+
+
+def _key(parts: Parts) -> tuple[bool | None, str]:
+    if parts.settings.api_key is None:
+        return None, "none: the embedded local API answers. Set OPENAI_API_KEY to ask OpenAI."
+    return True, f"present, from {parts.settings.sources['api_key']}"
+
+
+def _api(parts: Parts) -> tuple[bool | None, str]:
+    api = parts.api()
+    check(api)
+    return True, f"{api.address} answers"
+
+
+def _workers(parts: Parts) -> tuple[bool | None, str]:
+    store = parts.store()
+    try:
+        nodes = store.nodes()
+    finally:
+        store.close()
+    if not nodes:
+        return None, "none is running: `askq run` brings its own, `askq up` and `askq worker` keep some"
+    return True, ", ".join(f"{node.name} ({node.processes} processes)" for node in nodes)
+
+
+def _assistants(session: Session) -> tuple[bool | None, str]:
+    folder = session.settings.assistants_dir
+    wrong = [str(problem) for name in assistants.names(folder) for problem in assistants.check(_find(folder, name))]
+    if wrong:
+        return False, "; ".join(wrong)
+    return True, ", ".join(assistants.names(folder))
+
+
+def _find(folder: Any, name: str) -> Any:
+    return assistants.find(name, folder=folder)

@@ -1,0 +1,297 @@
+"""`status`, `watch`, `results`, `show`, `list`: everything that only reads. Imports neither celery nor openai."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import click
+
+from askq.errors import InputError, NotFound, WaitTimeout
+from askq.jobs.model import PENDING, TERMINAL, BatchStatus, Job, State
+from askq.jobs.store import Store
+from producer.cli.shared import Session, json_option, on_terminal, pass_session, print_json
+
+STILL_PENDING, SOME_FAILED = 8, 5
+_ONLY = {
+    "completed": {State.COMPLETED},
+    "failed": TERMINAL - {State.COMPLETED},
+    "pending": PENDING,
+}
+
+
+def status_record(status: BatchStatus) -> dict[str, Any]:
+    """A batch as JSON; the keys are a promise."""
+    from producer.answers.record import timestamp
+
+    usage = status.usage
+    return {
+        "id": status.id,
+        "name": status.name,
+        "assistant": status.assistant,
+        "protocol": status.protocol,
+        "metadata": dict(status.metadata),
+        "done": status.done,
+        "submitted": status.sealed,
+        "total": status.total,
+        "pending": status.pending,
+        "counts": {state.value: status.counts.get(state, 0) for state in State},
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "output_tokens": usage.output_tokens,
+            "total_tokens": usage.total_tokens,
+            "cost_usd": usage.cost_usd,
+        },
+        "paused": status.paused,
+        "created_at": timestamp(status.created_at),
+        "finished_at": timestamp(status.finished_at),
+    }
+
+
+@click.command("status")
+@click.argument("batch", default="@last")
+@click.option("--exit-status", is_flag=True, help="Exit 8 while it is not finished, 5 when some have no answer.")
+@json_option
+@pass_session
+def status_command(session: Session, *, batch: str, exit_status: bool, as_json: bool) -> int:
+    """Show how far BATCH is (default: the last one submitted from this folder)."""
+    with session.store() as store:
+        status = _status(store, session.batch_id(store, batch))
+        workers = len(store.nodes())
+    if as_json:
+        print_json(status_record(status))
+    else:
+        for name, value in _describe(status, workers):
+            click.echo(f"{name + ':':<11}{value}")
+    return exit_code(status) if exit_status else 0
+
+
+def _status(store: Store, batch: str) -> BatchStatus:
+    status = store.batch(batch)
+    if status is None:
+        raise NotFound(f"there is no batch {batch}", remedy="`askq list` shows the batches there are.")
+    return status
+
+
+def exit_code(status: BatchStatus) -> int:
+    """0 finished and complete, 5 finished and not, 8 not finished."""
+    if not status.done:
+        return STILL_PENDING
+    return 0 if status.counts[State.COMPLETED] == status.total else SOME_FAILED
+
+
+def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
+    from producer.answers.plain import plain
+    from producer.answers.record import timestamp
+    from producer.progress import counts_in_words, duration, spent
+
+    told = [("batch", status.id)]
+    if status.name:
+        told.append(("name", plain(status.name, one_line=True)))
+    told += [
+        ("assistant", f"{status.assistant} ({status.protocol})"),
+        ("questions", f"{status.total}{'' if status.sealed else ' so far: the submission has not ended'}"),
+        ("state", ("finished: " if status.done else "") + counts_in_words(status)),
+    ]
+    if used := spent(status):
+        told.append(("used", used))
+    told.append(("submitted", str(timestamp(status.created_at))))
+    if status.finished_at is not None:
+        told.append(("took", duration(status.finished_at - status.created_at)))
+    if status.paused:
+        told.append(("PAUSED", f"{plain(status.paused, one_line=True)}"))
+    if not status.sealed:
+        told.append(("next", "submit the same list with the same idempotency key: it adds what is missing"))
+    elif not status.done and workers == 0:
+        told.append(("next", "no worker is running: `askq up` or `askq worker` answers it"))
+    told.append(("Flower", f"search for kwargs:batch={status.id}"))
+    return told
+
+
+@click.command("watch")
+@click.argument("batch", default="@last")
+@click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
+@click.option("--exit-status", is_flag=True, help="Exit 5 when some have no complete answer.")
+@pass_session
+def watch_command(session: Session, *, batch: str, interval: float, timeout: float | None, exit_status: bool) -> int:
+    """Follow BATCH until it ends. Ctrl-C stops watching and nothing else."""
+    with session.store() as store:
+        found = session.batch_id(store, batch)
+        return follow(session, store, found, timeout=timeout, exit_status=exit_status, interval=interval)
+
+
+def follow(
+    session: Session,
+    store: Store,
+    batch: str,
+    *,
+    timeout: float | None,
+    exit_status: bool,
+    interval: float = 1.0,
+) -> int:
+    """Show a batch's progress until it ends; the exit code."""
+    from producer.progress import display
+
+    until = None if timeout is None else time.monotonic() + timeout
+    try:
+        with display(sys.stderr, quiet=session.quiet, color=session.color) as shown:
+            while True:
+                status = _status(store, batch)
+                shown.update(status)
+                if status.done:
+                    return exit_code(status) if exit_status else 0
+                if until is not None and time.monotonic() >= until:
+                    raise WaitTimeout(
+                        f"batch {batch} is not finished after {timeout:g} s: {status.pending} pending",
+                        remedy="It goes on by itself as long as a worker runs.",
+                    )
+                time.sleep(interval)
+    except KeyboardInterrupt:
+        session.say(f"\nStopped watching; the batch goes on. Come back with `askq watch {batch}`.")
+        raise
+
+
+@click.command("results")
+@click.argument("batch", default="@last")
+@click.option("-o", "--output", "outputs", multiple=True, metavar="PATH", help="A file, by suffix. May be repeated.")
+@click.option("-f", "--format", "format_", metavar="NAME", help="jsonl, csv, tsv, openai or table.")
+@click.option("--only", type=click.Choice(sorted(_ONLY)), help="Only these.")
+@click.option("--partial", is_flag=True, help="Also while the batch is not finished.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
+@pass_session
+def results_command(
+    session: Session,
+    *,
+    batch: str,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    only: str | None,
+    partial: bool,
+    as_json: bool,
+) -> int:
+    """Print the answers of BATCH in the order of the list, or write them to files.
+
+    A table on a terminal, JSON Lines anywhere else.
+    """
+    from producer.answers import writer_for
+
+    wanted = "jsonl" if as_json else format_
+    with session.store() as store:
+        status = _status(store, session.batch_id(store, batch))
+        if not (status.done or partial or only):
+            session.say(f"askq: batch {status.id} is not finished: {status.pending} of {status.total} pending")
+            session.say("Wait with `askq watch`, or take what there is with --partial.")
+            return STILL_PENDING
+        states = None if only is None else _ONLY[only]
+        table = json.loads(status.table or "{}")
+        known = {"columns": table.get("columns", ()), "roles": table.get("roles")}
+        if outputs:
+            if wanted == "table":
+                raise InputError("a table goes to the terminal, not into a file", remedy="Choose csv or jsonl.")
+            for place in outputs:
+                count = writer_for(place, format=wanted, **known).write(store.jobs(status.id, states=states))
+                session.say(f"{count} answers: {place}")
+        elif wanted == "table" or (wanted is None and on_terminal()):
+            from producer.answers import print_table
+
+            jobs = store.jobs(status.id, states=states)
+            print_table(jobs, file=sys.stdout, limit=None if only else 50, total=status.total, color=session.color)
+        else:
+            writer_for(None, format=wanted, **known).write(store.jobs(status.id, states=states))
+    return 0
+
+
+@click.command("show")
+@click.argument("job")
+@click.option("--code", is_flag=True, help="Only the code it ran, and the output.")
+@json_option
+@pass_session
+def show_command(session: Session, *, job: str, code: bool, as_json: bool) -> int:
+    """Show everything about one question. JOB is `<batch>.<row id>`, as in the results."""
+    from producer.answers.record import to_record
+
+    with session.store() as store:
+        found = store.job(_job_id(session, store, job))
+    if found is None:
+        raise NotFound(f"there is no job {job}", remedy="A job's id is `<batch>.<row id>`: see `askq results`.")
+    if as_json:
+        more = {"state": found.state.value, "remote_status": found.remote, "polls": found.polls, "note": found.note}
+        print_json(to_record(found) | more)
+    else:
+        _print_job(found, only_code=code)
+    return 0
+
+
+def _job_id(session: Session, store: Store, given: str) -> str:
+    batch, dot, row = given.partition(".")
+    if not dot:
+        raise NotFound(f"{given} is no job's id", remedy="A job's id is `<batch>.<row id>`, e.g. @last.q0001.")
+    return f"{session.batch_id(store, batch)}.{row}"
+
+
+def _print_job(job: Job, *, only_code: bool) -> None:
+    from producer.answers.plain import plain
+    from producer.answers.record import to_record
+
+    record = to_record(job)
+    if not only_code:
+        facts = [
+            ("job", job.id),
+            ("status", job.state.value + (f" (the service says {job.remote})" if job.remote else "")),
+            ("assistant", f"{job.assistant} ({job.protocol})" + (f", {record['model']}" if record["model"] else "")),
+            ("run", f"{job.run_id or 'none'} in {job.thread_id or 'no thread'}"),
+            ("attempts", f"{job.attempts}, {job.runs} runs, {job.polls} polls"),
+            ("asked", record["created_at"]),
+            ("started", record["started_at"]),
+            ("completed", record["completed_at"]),
+        ]
+        if record["usage"]["total_tokens"]:
+            cost = record["usage"]["cost_usd"]
+            facts.append(("used", f"{record['usage']['total_tokens']} tokens" + ("" if cost is None else f", ${cost}")))
+        facts += [(name, value) for name, value in record["input"].items()]
+        if job.note:
+            facts.append(("note", job.note))
+        for name, value in facts:
+            if value is not None:
+                click.echo(f"{plain(str(name), one_line=True) + ':':<12}{plain(str(value), one_line=True)}")
+        click.echo(f"\nQuestion\n{plain(record['question'])}")
+    for number, call in enumerate(record["code"], 1):
+        click.echo(f"\nCode {number}\n{plain(str(call['input']))}\nOutput\n{plain(str(call['output']))}")
+    if only_code:
+        return
+    if record["answer"] is not None:
+        click.echo(f"\nAnswer\n{plain(record['answer'])}")
+    if record["error"] is not None:
+        error = record["error"]
+        click.echo(f"\nError\n{error['code']}: {plain(error['message'] or '')}\n{error['remedy']}")
+
+
+@click.command("list")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@json_option
+@pass_session
+def list_command(session: Session, *, limit: int, as_json: bool) -> int:
+    """List the newest batches, newest first."""
+    from producer.answers.plain import plain
+    from producer.answers.record import timestamp
+    from producer.progress import counts_in_words
+
+    with session.store() as store:
+        found = store.batches(limit=limit)
+    if as_json:
+        print_json([status_record(status) for status in found])
+        return 0
+    if not found:
+        session.say("No list was submitted yet: `askq run FILE` or `askq submit FILE`.")
+    for status in found:
+        parts = [status.id, str(timestamp(status.created_at))[:19], status.assistant, f"{status.total:>7}"]
+        parts += [
+            ("finished: " if status.done else "") + counts_in_words(status),
+            plain(status.name or "", one_line=True),
+        ]
+        click.echo(("  " if on_terminal() else "\t").join(parts).rstrip())
+    return 0

@@ -1,0 +1,245 @@
+"""`askq run` and `askq ask`: from questions to answers in one go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from askq.embedded.supervisor import Supervisor
+from askq.errors import WaitTimeout
+from askq.jobs.model import BatchStatus, State
+from askq.jobs.store import Store
+from producer.answers import Writer, plain, to_record, writer_for
+from producer.batch import Batch
+from producer.cli.options import assistant_options, bounds, input_options
+from producer.cli.shared import Session, json_option, pass_session, print_json
+from producer.cli.workers import add_workers, foreground, kept_running, require_hope
+from producer.parts import Parts
+from producer.preflight import check
+from producer.progress import counts_in_words, display, duration, spent
+from producer.questions import QuestionList, Summary, open_items, open_list
+from producer.submit import Submission, Submitted, submit
+
+UNFINISHED = 5
+_LOOK_EVERY_S = 0.4
+
+
+@click.command("run")
+@click.argument("file", metavar="FILE|-")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="PATH",
+    help="Where the answers go; the suffix tells the format. May be repeated. [default: answers.csv]",
+)
+@input_options
+@assistant_options
+@click.option("--name", help="A name for the batch.")
+@click.option("--new", is_flag=True, help="Ask again, even if this list was asked before.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N questions.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
+@click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis answer.")
+@json_option
+@pass_session
+def run_command(
+    session: Session,
+    *,
+    file: str,
+    outputs: tuple[str, ...],
+    reading: Mapping[str, Any],
+    assistant: str | None,
+    protocol: str | None,
+    name: str | None,
+    new: bool,
+    limit: int | None,
+    timeout: float | None,
+    no_worker: bool,
+    as_json: bool,
+) -> int:
+    """Answer the questions in FILE (or standard input) and write the answers.
+
+    The same command again goes on where it stopped, whatever stopped it; a list that is finished is answered from the
+    store, at once and free (--new asks again).
+    """
+    with session.parts() as parts, open_list(file, **reading, **bounds(session.settings)) as questions:
+        summary = questions.check()
+        for note in summary.notes:
+            session.say(f"{questions.name}: {note}")
+        writers = _writers(outputs or ("answers.csv",), summary)
+        submission = _submission(parts, questions, summary, assistant, protocol, name=name, limit=limit, new=new)
+        status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)
+        store = parts.store()
+        try:
+            for writer in writers:
+                writer.write(store.jobs(status.id))
+        finally:
+            store.close()
+    if as_json:
+        print_json(_report(status, writers))
+    _conclude(session, status, writers)
+    return UNFINISHED if status.counts[State.COMPLETED] < status.total else 0
+
+
+@click.command("ask")
+@click.argument("question")
+@assistant_options
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
+@click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis answer.")
+@json_option
+@pass_session
+def ask_command(
+    session: Session,
+    *,
+    question: str,
+    assistant: str | None,
+    protocol: str | None,
+    timeout: float | None,
+    no_worker: bool,
+    as_json: bool,
+) -> int:
+    """Ask one QUESTION and print the answer."""
+    with session.parts() as parts, open_items([question], **bounds(session.settings)) as questions:
+        summary = questions.check()
+        submission = _submission(parts, questions, summary, assistant, protocol, name=None, limit=None, new=True)
+        status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)
+        store = parts.store()
+        try:
+            (job,) = store.jobs(status.id)
+        finally:
+            store.close()
+    record = to_record(job)
+    if as_json:
+        print_json(record)
+    elif record["answer"] is not None:
+        click.echo(plain(record["answer"]))
+    if record["error"] is not None:
+        session.say(f"askq: {record['error']['code']}: {plain(record['error']['message'] or '')}")
+        session.say(record["error"]["remedy"])
+    return 0 if job.state is State.COMPLETED else UNFINISHED
+
+
+def _writers(outputs: tuple[str, ...], summary: Summary) -> list[Writer]:
+    writers = [writer_for(place, columns=summary.columns, roles=summary.roles) for place in outputs]
+    for writer in writers:
+        writer.check()
+    return writers
+
+
+def _submission(
+    parts: Parts,
+    questions: QuestionList,
+    summary: Summary,
+    assistant: str | None,
+    protocol: str | None,
+    *,
+    name: str | None,
+    limit: int | None,
+    new: bool,
+) -> Submission:
+    asked = parts.assistant(assistant, protocol)
+    others = {other: parts.assistant(other, protocol) for other in summary.assistants}
+    # What is asked, of whom, and where: the same three are the same batch, whoever runs it again.
+    about = [summary.digest, asked.digest, {name: other.digest for name, other in others.items()}, limit]
+    key = hashlib.sha256(json.dumps([*about, parts.account()], sort_keys=True).encode()).hexdigest()
+    return Submission(
+        questions=questions,
+        summary=summary,
+        assistant=asked,
+        others=others,
+        name=name,
+        idempotency_key=None if new else f"run:{key}",
+        limit=limit,
+    )
+
+
+def _answer(
+    session: Session, parts: Parts, submission: Submission, *, timeout: float | None, no_worker: bool
+) -> BatchStatus:
+    """Submit, keep workers running, wait; the status at the end."""
+    store = parts.store(must_be_safe=True)
+    try:
+        finished = _finished_before(store, submission)
+        if finished is not None:
+            session.say(f"This list was answered before (batch {finished.id}); --new asks again.")
+            session.remember(finished.id)
+            return finished
+        supervisor = Supervisor()
+        if not no_worker:
+            check(parts.api())
+            add_workers(supervisor, parts)
+        for line in parts.lines():
+            session.say(line)
+        with foreground(), kept_running(supervisor):
+            submitted = submit(store, submission)
+            session.remember(submitted.batch)
+            _say_submitted(session, submission, submitted)
+            try:
+                return _wait(session, store, supervisor, submitted.batch, timeout)
+            except KeyboardInterrupt:
+                session.say(
+                    f"\nDetached: nothing is lost. The same command goes on with it;\n"
+                    f"`askq results {submitted.batch} --partial` shows what is answered."
+                )
+                raise
+    finally:
+        store.close()
+
+
+def _finished_before(store: Store, submission: Submission) -> BatchStatus | None:
+    key = submission.idempotency_key
+    batch = None if key is None else store.batch_under(key)
+    status = None if batch is None else store.batch(batch)
+    return status if status is not None and status.done else None
+
+
+def _say_submitted(session: Session, submission: Submission, submitted: Submitted) -> None:
+    if submitted.created:
+        session.say(f"Batch {submitted.batch}: {submitted.added} questions for {submission.assistant.name}")
+    else:
+        session.say(f"Batch {submitted.batch} goes on: {submitted.already} questions known, {submitted.added} added")
+
+
+def _wait(session: Session, store: Store, supervisor: Supervisor, batch: str, timeout: float | None) -> BatchStatus:
+    until = None if timeout is None else time.monotonic() + timeout
+    followed = Batch(store, batch)
+    with display(sys.stderr, quiet=session.quiet, color=session.color) as shown:
+        while True:
+            for text in supervisor.tick():
+                shown.note(text)
+            require_hope(supervisor)
+            status = followed.refresh()
+            shown.update(status)
+            if status.done:
+                return status
+            if until is not None and time.monotonic() >= until:
+                raise WaitTimeout(
+                    f"batch {batch} is not finished after {timeout:g} s: {status.pending} of {status.total} pending",
+                    remedy="The same command goes on with it.",
+                )
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _report(status: BatchStatus, writers: list[Writer]) -> dict[str, Any]:
+    from producer.cli.reading import status_record
+
+    return status_record(status) | {"outputs": [str(writer.path or "-") for writer in writers]}
+
+
+def _conclude(session: Session, status: BatchStatus, writers: list[Writer]) -> None:
+    took = "" if status.finished_at is None else f" in {duration(status.finished_at - status.created_at)}"
+    used = spent(status)
+    session.say(f"{counts_in_words(status)}{took}{f', {used}' if used else ''}")
+    for writer in writers:
+        if writer.path is not None:
+            session.say(f"Answers: {Path(writer.path)}")
+    if status.counts[State.COMPLETED] < status.total:
+        session.say(f"Why some have no complete answer: `askq results {status.id} --only failed`")

@@ -1,0 +1,99 @@
+"""What every command has: settings, messages, ids. Imports nothing heavy at the top."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from askq.jobs.store import Store
+    from config.settings import Settings
+    from producer.parts import Parts
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Session:
+    """One invocation: how to speak, and the parts once they are needed."""
+
+    def __init__(self, *, quiet: bool, color: bool) -> None:
+        self.quiet = quiet
+        self.color = color
+        self._settings: Settings | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings. Raises ConfigError naming every wrong one."""
+        if self._settings is None:
+            from askq.errors import ConfigError
+            from config.settings import SettingsError, load
+
+            try:
+                self._settings = load()
+            except SettingsError as error:
+                raise ConfigError(str(error), remedy="Correct the environment or .env.") from error
+        return self._settings
+
+    def say(self, text: str) -> None:
+        """A note for the person, on standard error."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    @contextmanager
+    def parts(self) -> Iterator[Parts]:
+        """The parts of this invocation; embedded ones end with their last user."""
+        from producer.parts import Parts
+
+        with Parts(self.settings) as parts:
+            yield parts
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """The job store alone."""
+        with self.parts() as parts:
+            store = parts.store()
+            try:
+                yield store
+            finally:
+                store.close()
+
+    def remember(self, batch: str) -> None:
+        """Make `@last` mean this batch."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        (self.settings.home / "last").write_text(batch + "\n", "utf-8")
+
+    def batch_id(self, store: Store, given: str) -> str:
+        """The batch a person means: a whole id, a beginning that only one has, or `@last`. Raises NotFound."""
+        from askq.errors import NotFound
+
+        if given == "@last":
+            kept = self.settings.home / "last"
+            if not kept.exists():
+                raise NotFound("no list was submitted from this folder yet", remedy="`askq list` shows all batches.")
+            return kept.read_text("utf-8").strip()
+        found = [given] if store.batch(given) is not None else store.find_batches(given) if len(given) >= 3 else []
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise NotFound(f"{given} may be {', '.join(found)}", remedy="Write more of the id.")
+        raise NotFound(f"there is no batch {given}", remedy="`askq list` shows the batches there are.")
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def on_terminal() -> bool:
+    """Whether a person looks at standard output."""
+    return sys.stdout.isatty()

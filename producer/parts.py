@@ -1,0 +1,128 @@
+"""The parts a program works with: what the settings name, and embedded ones for what they leave open."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self, cast
+
+from askq.assistants import file as assistant_files
+from askq.assistants.model import Assistant, ProtocolName
+from askq.embedded.stack import Embedded
+from askq.errors import ConfigError
+from config.settings import Secret, Settings
+from producer.preflight import Api
+
+if TYPE_CHECKING:
+    from askq.jobs.redis_store import RedisStore
+
+
+class Parts:
+    """Redis and API of one program. Embedded parts start when they are first asked for, and end with their users."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._embedded = Embedded(settings.home, redis_binary=settings.embedded_redis)
+        self._redis_url = settings.redis_url
+        self._api: Api | None = None
+
+    def redis_url(self) -> str:
+        """The address of Redis. Raises EmbeddedError when an embedded one cannot be started."""
+        if self._redis_url is None:
+            self._redis_url = self._embedded.redis_url()
+        return self._redis_url
+
+    def store(self, *, must_be_safe: bool = False) -> RedisStore:
+        """The job store. `must_be_safe`: raise StoreUnsafe for a Redis that would lose jobs, unless told otherwise."""
+        from askq.jobs.redis_store import RedisStore
+
+        store = RedisStore(self.redis_url(), keep_days=self.settings.results_days)
+        if must_be_safe and not self.settings.allow_unsafe_redis:
+            store.health().require_safe()
+        return store
+
+    def api(self) -> Api:
+        """Where runs are asked for: OpenAI (or OPENAI_BASE_URL) with a key, else the embedded local API."""
+        if self._api is None:
+            settings = self.settings
+            if settings.api_key is not None:
+                self._api = Api(settings.base_url, settings.api_key.reveal(), settings.base_url or "openai")
+            elif settings.base_url is not None:
+                raise ConfigError(
+                    f"OPENAI_BASE_URL is {settings.base_url}, but there is no key for it",
+                    remedy="Set OPENAI_API_KEY (any text, where the server takes any), or unset OPENAI_BASE_URL.",
+                )
+            else:
+                local = self._embedded.local_api(
+                    engine=settings.local_engine,
+                    chat_url=settings.chat_url,
+                    chat_model=settings.chat_model,
+                    script=settings.script,
+                )
+                self._api = Api(local.base_url, local.api_key, self.local_account())
+        return self._api
+
+    def local_account(self) -> str:
+        """What an idempotency key calls the local API: its port may change, its answers do not."""
+        settings = self.settings
+        return "|".join(
+            str(part or "")
+            for part in ("local", settings.local_engine, settings.chat_url, settings.chat_model, settings.script)
+        )
+
+    def account(self) -> str:
+        """What an idempotency key calls the account, without starting anything."""
+        return self.local_account() if self.settings.api_key is None else self.settings.base_url or "openai"
+
+    def lines(self) -> list[str]:
+        """A line for each part in use, for people."""
+        told = self._embedded.parts()
+        if self.settings.redis_url is not None:
+            told.insert(0, "Redis: REDIS_URL")
+        if self._api is not None and self.settings.api_key is not None:
+            told.append(f"API: {self._api.address}, key from {self.settings.sources['api_key']}")
+        return told
+
+    def environment(self) -> dict[str, str]:
+        """What a worker or Flower needs to use the same parts."""
+        filled = dataclasses.replace(self.settings, redis_url=self.redis_url())
+        if self._api is not None:
+            filled = dataclasses.replace(filled, api_key=Secret(self._api.api_key), base_url=self._api.base_url)
+        return filled.child_environment()
+
+    def assistant(self, name: str | None, protocol: str | None) -> Assistant:
+        """The assistant to ask. Raises AssistantError."""
+        settings = self.settings
+        loaded = assistant_files.load(
+            name or settings.assistant,
+            folder=settings.assistants_dir,
+            default_model=settings.model,
+            default_protocol=cast("ProtocolName", protocol or settings.protocol),
+        )
+        if protocol is None or loaded.protocol == protocol:
+            return loaded
+        # Told on the command line: stronger than the file.
+        return dataclasses.replace(loaded, protocol=cast(Literal["assistants", "responses"], protocol))
+
+    def nudge(self) -> str | None:
+        """Tell Celery that there is work; why that failed, or None."""
+        from producer.enqueue import nudge
+
+        return nudge(self.settings.broker_url or self.redis_url())
+
+    def log_folder(self) -> Path:
+        """Where the output of child processes goes."""
+        return self.settings.home / "logs"
+
+    def close(self) -> None:
+        """Leave the embedded parts."""
+        self._embedded.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

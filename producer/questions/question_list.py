@@ -1,0 +1,418 @@
+"""A list of questions: checked as a whole before anything is queued, then read as often as wanted.
+
+Memory does not grow with the list: rows stream, and of the ids only 8-byte hashes are kept until the check is done
+(two ids of equal hash are then compared by a second reading).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from askq.errors import InputError, Problem
+from askq.jobs.model import Question
+from producer.questions import delimited, formats, json_rows, lines
+from producer.questions.columns import ColumnFault, Columns, Layout
+from producer.questions.encoding import Inspection, inspect
+from producer.questions.reading import Draft, Fault, Notes, Row
+from producer.questions.row_checks import RowChecks
+from producer.questions.source import Source, open_path, spool, spool_lines
+from producer.questions.template import Template
+
+MAX_ROWS = 1_000_000
+MAX_QUESTION_BYTES = 256 * 1024
+_LONGEST_LINE = 64 << 20
+_PROBLEMS_KEPT = 10_000
+_PARTITIONS = 256
+_SPLITS = ("line", "blank-line")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What checking a list found."""
+
+    rows: int
+    bytes: int
+    """Size of the list as it was given."""
+    notes: tuple[str, ...]
+    """What a person should know, though nothing is wrong."""
+    columns: tuple[str, ...]
+    """Every column in order of appearance, the question and the id included."""
+    roles: Mapping[str, str]
+    """Columns with a meaning: name to `question`, `id`, `assistant`, `model` or `instructions`."""
+    assistants: Mapping[str, int]
+    """Assistants that rows ask for themselves, each with the line that does so first."""
+    format: str
+    digest: str
+    """SHA-256 of the bytes, hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a list is to be read. None means: find it out."""
+
+    format: str | None = None
+    column: str | None = None
+    id_column: str | None = None
+    template: Template | None = None
+    split: str = "line"
+    max_rows: int = MAX_ROWS
+    max_question_bytes: int = MAX_QUESTION_BYTES
+
+
+class QuestionList:
+    """The questions of a file, of a stream or of Python values. Close it (or use `with`) when done."""
+
+    def __init__(self, source: Source, options: Options) -> None:
+        self._source = source
+        self._options = options
+        self._found: Inspection | None = None
+        self._format = options.format
+        self._summary: Summary | None = None
+        self._stamp: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name as it was given, `stdin`, or `item` for Python values."""
+        return self._source.name
+
+    def check(self) -> Summary:
+        """Read everything once. Raises InputError with all problems, each with its line; nothing is kept then.
+
+        A second call costs nothing unless the file has changed in between, which is then checked again.
+        """
+        stamp = self._source.stamp()
+        if self._summary is not None and stamp == self._stamp:
+            return self._summary
+        self._summary = None
+        self._stamp = stamp
+        longest = max(_LONGEST_LINE, 4 * self._options.max_question_bytes)
+        self._found = inspect(self._source, longest_line=longest)
+        self._format = self._options.format or self._sniff(self._found.encoding)
+        notes = Notes()
+        if self._found.note:
+            notes.say(self._found.note)
+        columns = self._columns(notes)
+        faults: list[Fault] = []
+        assistants: dict[str, int] = {}
+        ids = [array("q") for _ in range(_PARTITIONS)]
+        rows = 0
+        for line, found in self._read(columns, notes):
+            if isinstance(found, Fault):
+                faults.append(found)
+                if len(faults) >= _PROBLEMS_KEPT:
+                    faults.append(Fault(None, f"there are more than {_PROBLEMS_KEPT:,} problems; reading stopped"))
+                    break
+                continue
+            rows += 1
+            number = hash(found.row_id)
+            ids[number % _PARTITIONS].append(number)
+            if found.assistant is not None and found.assistant not in assistants:
+                assistants[found.assistant] = line
+        else:
+            faults += self._twice(ids)
+            if rows == 0 and not faults:
+                faults.append(Fault(None, "there is no question in it"))
+        if faults:
+            faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
+            raise self._error(faults)
+        self._summary = Summary(
+            rows=rows,
+            bytes=self._found.size,
+            notes=notes.all(),
+            columns=tuple(columns.seen),
+            roles={name: role for name, role in columns.seen.items() if role is not None},
+            assistants=assistants,
+            format=self._format,
+            digest=self._found.digest,
+        )
+        return self._summary
+
+    def __iter__(self) -> Iterator[Question]:
+        """The questions in order; the list is checked first, if it was not yet.
+
+        Raises InputError as `check` does, and when the file has changed since it was checked: what was not checked
+        is not handed out.
+        """
+        summary = self._summary or self.check()
+        if self._source.stamp() != self._stamp:
+            raise self._changed()
+        rows = 0
+        for _, found in self._read(self._columns(Notes()), Notes()):
+            if isinstance(found, Fault) or rows == summary.rows:
+                raise self._changed()
+            rows += 1
+            yield found
+        if rows != summary.rows or self._source.stamp() != self._stamp:
+            raise self._changed()
+
+    def close(self) -> None:
+        """Give back the temporary file of a stream. May be called twice."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _columns(self, notes: Notes) -> Columns:
+        options = self._options
+        return Columns(column=options.column, id_column=options.id_column, template=options.template, notes=notes)
+
+    def _text(self, encoding: str, *, newline: str | None) -> io.TextIOWrapper:
+        return io.TextIOWrapper(self._source.open(), encoding=encoding, newline=newline)
+
+    def _sniff(self, encoding: str) -> str:
+        with self._text(encoding, newline=None) as text:
+            return formats.sniff(text)
+
+    def _read(self, columns: Columns, notes: Notes) -> Iterator[tuple[int, Question] | tuple[int, Fault]]:
+        """Every question or fault with its line."""
+        assert self._found is not None
+        assert self._format is not None
+        table = self._format in (formats.CSV, formats.TSV)
+        checks = RowChecks(max_question_bytes=self._options.max_question_bytes)
+        index = 0
+        shape: tuple[str, ...] | None = None
+        layout: Layout | None = None
+        with self._text(self._found.encoding, newline="" if table else None) as text:
+            for item in self._rows(text, columns, notes):
+                if isinstance(item, Fault):
+                    yield item.line or 0, item
+                    continue
+                if index == self._options.max_rows:
+                    yield (
+                        item.line,
+                        Fault(
+                            item.line,
+                            f"here the list exceeds {self._options.max_rows:,} questions, the most that is allowed",
+                            None,
+                            "Split the list, or raise ASKQ_MAX_ROWS.",
+                        ),
+                    )
+                    return
+                try:
+                    if isinstance(item, Row):
+                        if item.names is not shape:
+                            layout = columns.layout(item.names)
+                            shape = item.names
+                        assert layout is not None
+                        draft = columns.draft(item, layout)
+                    else:
+                        draft = item
+                        _remember(draft, columns)
+                except ColumnFault as exc:
+                    shape = None
+                    index += 1
+                    yield item.line, Fault(item.line, exc.message, None, exc.remedy)
+                    continue
+                question = checks.question(draft, index)
+                index += 1
+                if isinstance(question, Question):
+                    yield item.line, question
+                else:
+                    for fault in question:
+                        yield item.line, fault
+
+    def _rows(self, text: io.TextIOWrapper, columns: Columns, notes: Notes) -> Iterator[Row | Draft | Fault]:
+        if self._format == formats.CSV:
+            return delimited.read(text, delimiter=None, columns=columns, notes=notes)
+        if self._format == formats.TSV:
+            return delimited.read(text, delimiter="\t", columns=columns, notes=notes)
+        if self._format == formats.JSON:
+            return json_rows.read_list(text, notes=notes)
+        if self._format in (formats.JSONL, formats.OPENAI):
+            return json_rows.read_lines(text, batch_only=self._format == formats.OPENAI, notes=notes)
+        if self._options.split == "blank-line":
+            return lines.read_paragraphs(text)
+        return lines.read(text, notes=notes)
+
+    def _twice(self, ids: list[array[int]]) -> list[Fault]:
+        """Ids that are there more than once."""
+        suspects: set[int] = set()
+        for partition in ids:
+            last = None
+            for number in sorted(partition):
+                if number == last:
+                    suspects.add(number)
+                last = number
+        if not suspects:
+            return []
+        first: dict[str, int] = {}
+        faults: list[Fault] = []
+        for line, found in self._read(self._columns(Notes()), Notes()):
+            if isinstance(found, Fault) or hash(found.row_id) not in suspects:
+                continue
+            if (earlier := first.get(found.row_id)) is not None:
+                faults.append(Fault(line, f'the id "{found.row_id}" is used already in line {earlier}', None, _OWN_IDS))
+            first.setdefault(found.row_id, line)
+            if len(faults) >= _PROBLEMS_KEPT:
+                break
+        return faults
+
+    def _error(self, faults: list[Fault]) -> InputError:
+        remedies = dict.fromkeys(fault.remedy for fault in faults if fault.remedy)
+        return InputError(
+            [
+                Problem(file=self._source.name, line=fault.line, message=fault.message, column=fault.column)
+                for fault in faults
+            ],
+            remedy="\n".join(list(remedies)[:3]) or "Nothing was queued; correct the list and try again.",
+        )
+
+    def _changed(self) -> InputError:
+        return InputError(
+            [Problem(file=self._source.name, message="the file changed while it was being read")],
+            remedy="Wait until it is complete and try again.",
+        )
+
+
+_OWN_IDS = "Give every row an id of its own, or name another column with --id-column."
+
+
+def _remember(draft: Draft, columns: Columns) -> None:
+    if draft.id_column is not None:
+        columns.remember(draft.id_column, "id")
+    for name in draft.input:
+        columns.remember(name, None)
+
+
+def open_list(
+    source: Path | str,
+    *,
+    column: str | None = None,
+    id_column: str | None = None,
+    format: str | None = None,  # noqa: A002 (the option's name)
+    template: str | None = None,
+    split: str | None = None,
+    max_rows: int = MAX_ROWS,
+    max_question_bytes: int = MAX_QUESTION_BYTES,
+    stdin: BinaryIO | None = None,
+) -> QuestionList:
+    """The list in a file, or on standard input for "-" (read to its end here).
+
+    `column` and `id_column` name the columns to use, `format` is one of `formats.FORMATS`, `template` makes the
+    question from several columns, `split="blank-line"` takes paragraphs of a text instead of lines. Raises InputError
+    for a wrong option and for a file that is not there, not readable or of no known kind; what is in it is looked at
+    by `QuestionList.check`.
+    """
+    if split not in (None, *_SPLITS):
+        raise InputError(f'"{split}" is no way to split a text', remedy=f"Known: {', '.join(_SPLITS)}.")
+    options = Options(
+        format=None if format is None else formats.known_format(format),
+        column=column,
+        id_column=id_column,
+        template=None if template is None else Template(template),
+        split=split or "line",
+        max_rows=max_rows,
+        max_question_bytes=max_question_bytes,
+    )
+    if str(source) == "-":
+        return QuestionList(spool("stdin", sys.stdin.buffer if stdin is None else stdin), options)
+    path = Path(source)
+    opened = open_path(path)
+    if options.format is None and path.is_file():
+        options = dataclasses.replace(options, format=formats.format_of(path))
+    return QuestionList(opened, options)
+
+
+def open_items(
+    items: Iterable[str | Mapping[str, object]],
+    *,
+    column: str | None = None,
+    id_column: str | None = None,
+    template: str | None = None,
+    max_rows: int = MAX_ROWS,
+    max_question_bytes: int = MAX_QUESTION_BYTES,
+) -> QuestionList:
+    """The list in Python values: strings, or mappings with the keys a file would have as columns.
+
+    The items are taken to the end and kept in a temporary file, so that a generator too is checked as a whole before
+    its first question is queued. Raises InputError when an item is neither, or holds what JSON cannot.
+    """
+    if isinstance(items, str | bytes | Mapping):
+        raise InputError(
+            "a list of questions is expected, not a single one", remedy='Write ["…"] around a single question.'
+        )
+    if hasattr(items, "columns"):
+        # Iterating over a data frame gives the names of its columns: they would be asked.
+        raise InputError(
+            f"a {type(items).__name__} is no list of questions",
+            remedy='Pass its rows: frame.to_dict("records") of pandas, frame.to_dicts() of polars.',
+        )
+    options = Options(
+        format=formats.JSONL,
+        column=column,
+        id_column=id_column,
+        template=None if template is None else Template(template),
+        max_rows=max_rows,
+        max_question_bytes=max_question_bytes,
+    )
+    return QuestionList(spool_lines("item", _items_as_lines(items, max_rows=max_rows)), options)
+
+
+def from_items(
+    items: Iterable[str | Mapping[str, object]],
+    *,
+    column: str | None = None,
+    id_column: str | None = None,
+    template: str | None = None,
+    max_rows: int = MAX_ROWS,
+    max_question_bytes: int = MAX_QUESTION_BYTES,
+) -> Iterator[Question]:
+    """The questions in Python values, all of them checked before this returns. See `open_items`."""
+    opened = open_items(
+        items,
+        column=column,
+        id_column=id_column,
+        template=template,
+        max_rows=max_rows,
+        max_question_bytes=max_question_bytes,
+    )
+    try:
+        opened.check()
+    except BaseException:
+        opened.close()
+        raise
+    return _closing(opened)
+
+
+def _closing(opened: QuestionList) -> Iterator[Question]:
+    with opened:
+        yield from opened
+
+
+def _items_as_lines(items: Iterable[object], *, max_rows: int) -> Iterator[bytes]:
+    problems: list[Problem] = []
+    for number, item in enumerate(items, 1):
+        if number > max_rows + 1:
+            # The check will say that there are too many; an endless generator must end before the disk does.
+            break
+        if not isinstance(item, str | Mapping):
+            what = f"a string or a mapping is expected, not {type(item).__name__}"
+        else:
+            try:
+                line = json.dumps(item if isinstance(item, str) else dict(item), allow_nan=False)
+            except (TypeError, ValueError, RecursionError) as exc:
+                what = f"it cannot be kept as JSON: {exc}"
+            else:
+                yield line.encode() + b"\n"
+                continue
+        problems.append(Problem(file="item", line=number, message=what))
+        if len(problems) >= _PROBLEMS_KEPT:
+            break
+        # Keeps the numbers of the items after it; never read, because the problems are raised.
+        yield b"\n"
+    if problems:
+        raise InputError(problems, remedy="Nothing was queued; use text, numbers, lists and mappings only.")

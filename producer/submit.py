@@ -1,0 +1,114 @@
+"""Putting a list into the store: all of it or, after a crash, what is missing of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from askq.assistants.model import Assistant
+from askq.errors import InputError, Problem
+from askq.jobs.model import NewBatch, NewJob, Question
+from askq.jobs.store import Store
+from producer.questions import QuestionList, Summary
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """What came of it."""
+
+    batch: str
+    created: bool
+    """False when the batch was there under its idempotency key."""
+    added: int
+    already: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A checked list and who is to answer it."""
+
+    questions: QuestionList
+    summary: Summary
+    assistant: Assistant
+    others: Mapping[str, Assistant]
+    """Assistants that rows name themselves."""
+    name: str | None = None
+    metadata: Mapping[str, str] | None = None
+    idempotency_key: str | None = None
+    limit: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many questions will be asked."""
+        return self.summary.rows if self.limit is None else min(self.limit, self.summary.rows)
+
+    def jobs(self) -> Iterator[list[NewJob]]:
+        """The rows as new jobs, in chunks; the list is read anew."""
+        rows = itertools.islice(iter(self.questions), self.limit)
+        while chunk := [self._job(question) for question in itertools.islice(rows, _CHUNK)]:
+            yield chunk
+
+    def _job(self, question: Question) -> NewJob:
+        assistant = self.assistant if question.assistant is None else self.others[question.assistant]
+        return NewJob(
+            question=question,
+            assistant=assistant.name,
+            assistant_digest=assistant.digest,
+            protocol=assistant.protocol,
+        )
+
+
+def submit(store: Store, submission: Submission, *, progress: Callable[[int], None] | None = None) -> Submitted:
+    """Store every row that is not there yet.
+
+    Raises InputError, and adds nothing, when the batch of this idempotency key has other questions under the same
+    ids. Raises StoreError; the rows stored until then stay, and the same call adds the rest.
+    """
+    for assistant in {assistant.digest: assistant for assistant in _all(submission)}.values():
+        store.save_assistant(assistant.digest, assistant.to_json())
+    table = {"columns": submission.summary.columns, "roles": dict(submission.summary.roles)}
+    batch, created = store.open_batch(
+        NewBatch(
+            name=submission.name,
+            assistant=submission.assistant.name,
+            protocol=submission.assistant.protocol,
+            idempotency_key=submission.idempotency_key,
+            metadata=submission.metadata or {},
+            table=json.dumps(table, ensure_ascii=False),
+        )
+    )
+    if not created:
+        conflicts = [row for chunk in submission.jobs() for row in store.compare(batch, chunk).conflicts]
+        if conflicts:
+            raise _conflict(batch, submission, conflicts)
+    added = already = 0
+    for chunk in submission.jobs():
+        found = store.add(batch, chunk)
+        added += found.added
+        already += found.already
+        if progress is not None:
+            progress(added + already)
+    store.seal(batch, added + already)
+    return Submitted(batch=batch, created=created, added=added, already=already)
+
+
+def _all(submission: Submission) -> Iterator[Assistant]:
+    yield submission.assistant
+    yield from submission.others.values()
+
+
+def _conflict(batch: str, submission: Submission, rows: Sequence[str]) -> InputError:
+    return InputError(
+        [
+            Problem(
+                file=submission.questions.name,
+                message=f"row {row} is in batch {batch} already, with another question, model or assistant",
+            )
+            for row in rows
+        ],
+        remedy="Nothing was added. Use another idempotency key for a changed list.",
+    )

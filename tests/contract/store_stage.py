@@ -1,0 +1,267 @@
+"""Job stores on a stage: each can be filled, moved on in time and looked at from behind."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from askq.ids import SHARDS, job_id, shard_of
+from askq.jobs import keys
+from askq.jobs.memory_store import MemoryStore
+from askq.jobs.model import (
+    LANE_OF,
+    MOVES,
+    TERMINAL,
+    Answer,
+    BatchStatus,
+    Claim,
+    Job,
+    Lane,
+    Move,
+    NewBatch,
+    NewJob,
+    Outcome,
+    Question,
+    State,
+    Usage,
+)
+from askq.jobs.redis_store import RedisStore
+from askq.jobs.store import Store
+from tests.conftest import RedisServer, eventually, flush
+
+LONG = 600.0
+"""Seconds no test lasts: what is due or held that long stays so."""
+SHORT = 0.05
+"""Seconds a test can wait for."""
+ALL = tuple(range(SHARDS))
+
+
+class Stage(Protocol):
+    """A store, its clock and what is behind it."""
+
+    @property
+    def store(self) -> Store:
+        """The store under test."""
+
+    def another(self) -> Store:
+        """The same truth as another process sees it."""
+
+    def now(self) -> float:
+        """The store's own clock."""
+
+    def pass_time(self, seconds: float) -> None:
+        """Return when that much time has passed by the store's clock."""
+
+    def lanes(self) -> Mapping[str, Sequence[Lane]]:
+        """The lanes each job is due in."""
+
+    def everything(self) -> object:
+        """All that is stored, to compare with what it was."""
+
+    def close(self) -> None:
+        """Clear the stage."""
+
+
+class MemoryStage:
+    """The store in memory, with time that passes when told to."""
+
+    def __init__(self) -> None:
+        self._time = 1_800_000_000.0
+        self.store = MemoryStore(clock=self.now)
+
+    def another(self) -> Store:
+        return self.store
+
+    def now(self) -> float:
+        return self._time
+
+    def pass_time(self, seconds: float) -> None:
+        self._time += seconds
+
+    def lanes(self) -> Mapping[str, Sequence[Lane]]:
+        # One collection holds records and due times here; what the public methods tell is all there is to see.
+        found: dict[str, list[Lane]] = {}
+        for batch in self.store._batches:
+            for job in self.store.jobs(batch):
+                if job.due_at is not None:
+                    found[job.id] = [LANE_OF[job.state]]
+        return found
+
+    def everything(self) -> object:
+        kept = {name: value for name, value in vars(self.store).items() if name not in ("_clock", "_lock")}
+        return copy.deepcopy(kept)
+
+    def close(self) -> None:
+        self.store.close()
+
+
+class RedisStage:
+    """The store in a real server, empty at first."""
+
+    def __init__(self, server: RedisServer, *, keep_days: float = 30) -> None:
+        flush(server)
+        self._url = server.url
+        # The client's types speak of every protocol and of asyncio at once.
+        self.raw: Any = server.client()
+        self.store = RedisStore(server.url, keep_days=keep_days)
+        self._others: list[RedisStore] = []
+
+    def another(self) -> Store:
+        self._others.append(RedisStore(self._url))
+        return self._others[-1]
+
+    def now(self) -> float:
+        seconds, micros = self.raw.time()
+        return float(seconds) + float(micros) / 1e6
+
+    def pass_time(self, seconds: float) -> None:
+        until = self.now() + seconds
+        eventually(lambda: self.now() > until, timeout=seconds + 10, what=f"{seconds} s by the server's clock")
+
+    def lanes(self) -> Mapping[str, Sequence[Lane]]:
+        found: dict[str, list[Lane]] = {}
+        for lane in Lane:
+            for shard in range(SHARDS):
+                for member in self.raw.zrange(keys.due(shard, lane), 0, -1):
+                    job = member.decode()
+                    assert shard_of(job) == shard, f"{job} is due in shard {shard}"
+                    found.setdefault(job, []).append(lane)
+        return found
+
+    def everything(self) -> object:
+        return {key: (self._value(key), self.raw.ttl(key) > 0) for key in self.raw.keys("*")}
+
+    def _value(self, key: bytes) -> object:
+        match self.raw.type(key):
+            case b"string":
+                return self.raw.get(key)
+            case b"hash":
+                return self.raw.hgetall(key)
+            case b"zset":
+                return self.raw.zrange(key, 0, -1, withscores=True)
+            case kind:
+                raise AssertionError(f"{key!r} is a {kind!r}, which keys.py does not know")
+
+    def close(self) -> None:
+        for store in (self.store, *self._others):
+            store.close()
+        self.raw.close()
+
+
+def question(index: int, text: str | None = None, *, row_id: str | None = None, **more: Any) -> NewJob:
+    """One row of a list."""
+    return NewJob(
+        question=Question(row_id=row_id or f"q{index}", index=index, text=text or f"What is {index}?", **more),
+        assistant="tutor",
+        assistant_digest="0123456789abcdef",
+        protocol="responses",
+    )
+
+
+def open_batch(store: Store, *, key: str | None = None) -> str:
+    """The id of a new, empty batch."""
+    return store.open_batch(NewBatch(name="homework", assistant="tutor", protocol="responses", idempotency_key=key))[0]
+
+
+def submit(store: Store, jobs: int | Sequence[NewJob], *, key: str | None = None) -> str:
+    """A sealed batch of these rows."""
+    rows = [question(index) for index in range(jobs)] if isinstance(jobs, int) else jobs
+    batch = open_batch(store, key=key)
+    store.add(batch, rows)
+    store.seal(batch, len(rows))
+    return batch
+
+
+def status_of(store: Store, batch: str) -> BatchStatus:
+    """A batch that must be there."""
+    status = store.batch(batch)
+    assert status is not None, f"no batch {batch}"
+    return status
+
+
+def job_of(store: Store, job: str) -> Job:
+    """A job that must be there."""
+    found = store.job(job)
+    assert found is not None, f"no job {job}"
+    return found
+
+
+def claim(store: Store, job: str, *, lease_s: float = LONG) -> Claim:
+    """Claim one job that is due, and whatever else is due in its shard and lane."""
+    lane = LANE_OF[job_of(store, job).state]
+    claims = {claim.id: claim for claim in store.claim(lane, [shard_of(job)], limit=1000, lease_s=lease_s)}
+    assert job in claims, f"{job} was not due in lane {lane}"
+    return claims[job]
+
+
+def move(store: Store, job: str, fence: int, name: str, **more: Any) -> Outcome:
+    """Commit one transition."""
+    (outcome,) = store.commit([Move(job=job, fence=fence, name=name, **more)])
+    return outcome
+
+
+def way_to(state: State) -> list[str]:
+    """The shortest chain of moves from queued to a state, by the table."""
+    ways: dict[State, list[str]] = {State.QUEUED: []}
+    next_ = deque(ways)
+    while next_:
+        at = next_.popleft()
+        for rule in MOVES.values():
+            if at in rule.sources and rule.target is not None and rule.target not in ways:
+                ways[rule.target] = [*ways[at], rule.name]
+                next_.append(rule.target)
+    return ways[state]
+
+
+def bring(store: Store, job: str, state: State, *, lease_s: float = LONG) -> int:
+    """Bring a queued job to a state; the fence of a claim that holds it then, the last one for an ended job."""
+    fence = claim(store, job).fence
+    for name in way_to(state):
+        assert move(store, job, fence, name) is Outcome.MOVED
+    if state in TERMINAL:
+        return fence
+    if state is State.QUEUED:
+        assert move(store, job, fence, "defer") is Outcome.MOVED
+    return claim(store, job, lease_s=lease_s).fence
+
+
+def answer_all(store: Store, batch: str, *, usage: Usage | None = None) -> None:
+    """Complete every job of a batch that waits to be started."""
+    for job in [job.id for job in store.jobs(batch, states=[State.QUEUED])]:
+        fence = claim(store, job, lease_s=0).fence
+        for name in ("intend", "start"):
+            assert move(store, job, fence, name) is Outcome.MOVED
+        answer = Answer(text=f"answer to {job}", usage=usage)
+        assert move(store, job, fence, "complete", answer=answer) is Outcome.MOVED
+
+
+def audit(stage: Stage, *batches: str) -> None:
+    """I0: due ⇔ not ended, in the lane of its state and no other. I6: counters = recount."""
+    lanes = stage.lanes()
+    seen = set()
+    for batch in batches:
+        jobs = list(stage.store.jobs(batch))
+        seen |= {job.id for job in jobs}
+        for job in jobs:
+            wanted = [] if job.state.terminal else [LANE_OF[job.state]]
+            assert list(lanes.get(job.id, [])) == wanted, f"{job.id} is {job.state} and due in {lanes.get(job.id)}"
+            assert (job.due_at is None) is job.state.terminal
+            assert (job.completed_at is not None) is job.state.terminal
+        status = status_of(stage.store, batch)
+        assert status.counts == {state: sum(job.state is state for job in jobs) for state in State}
+        used = [job.answer.usage for job in jobs if job.answer is not None and job.answer.usage is not None]
+        assert status.usage.total_tokens == sum(usage.total_tokens for usage in used)
+    assert set(lanes) <= seen, "something is due that is in no batch"
+
+
+def in_shard(batch: str, shard: int, many: int) -> list[str]:
+    """Row ids whose jobs live in one shard."""
+    found: list[str] = []
+    number = 0
+    while len(found) < many:
+        if shard_of(job_id(batch, f"r{number}")) == shard:
+            found.append(f"r{number}")
+        number += 1
+    return found
