@@ -103,6 +103,9 @@ def _check_store(app: Application, *, sender: Any, **_: Any) -> None:
 
 
 def _after_fork(**_: Any) -> None:
+    # A line per request, on every poll, is for finding faults and not for keeping.
+    for name in ("httpx2", "openai"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
     process.tie_to_parent()
 
 

@@ -63,7 +63,8 @@ class _Call:
     def __init__(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> None:
         self.script = script
         self.keys = keys
-        self.args = args
+        # Encoded here, because the client's fast packer cannot be told what to do with surrogates.
+        self.args = [_bytes(arg) if isinstance(arg, str) else arg for arg in args]
 
 
 class RedisStore:
@@ -82,7 +83,6 @@ class RedisStore:
                 url,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
-                encoding_errors=_SURROGATES,
                 health_check_interval=10,
                 max_connections=64,
                 # One quick repeat heals a connection that died while it was idle. Repeating is safe: every write
@@ -122,18 +122,18 @@ class RedisStore:
         if new.table is not None:
             values["table"] = new.table
         if new.metadata:
-            values["meta"] = json.dumps(dict(new.metadata), ensure_ascii=False)
+            values["meta"] = json.dumps(dict(new.metadata))
 
         def write() -> None:
             # Field by field "unless there": whoever comes second, or comes back after a crash, changes nothing.
             pipe = self._redis.pipeline(transaction=True)
             for field, value in values.items():
-                pipe.hsetnx(keys.batch(batch), field, value)
+                pipe.hsetnx(keys.batch(batch), field, _bytes(value))
             pipe.zadd(keys.BATCHES, {batch: float(now)}, nx=True)
-            # Rows may be coming: a batch that was to expire stays.
-            pipe.persist(keys.batch(batch))
-            if new.idempotency_key is not None:
-                pipe.persist(keys.idempotency(new.idempotency_key))
+            if batch != mine:
+                # Rows may be coming: a batch that was to expire stays.
+                for name in _lasting(batch, new.idempotency_key):
+                    pipe.persist(name)
             pipe.execute()
 
         self._run(write)
@@ -207,9 +207,8 @@ class RedisStore:
         def write() -> None:
             pipe = self._redis.pipeline(transaction=True)
             pipe.hset(key, "total", str(total))
-            pipe.persist(key)
-            if idem is not None:
-                pipe.persist(keys.idempotency(_text(idem)))
+            for name in _lasting(batch, None if idem is None else _text(idem)):
+                pipe.persist(name)
             pipe.execute()
 
         self._run(write)
@@ -490,12 +489,7 @@ class RedisStore:
     def _expire(self, batches: Sequence[BatchStatus], keep_s: int) -> None:
         pipe = self._redis.pipeline(transaction=False)
         for status in batches:
-            names = [keys.batch(status.id)]
-            if status.idempotency_key is not None:
-                names.append(keys.idempotency(status.idempotency_key))
-            for shard in range(SHARDS):
-                names += (keys.rows(shard, status.id), keys.count(shard, status.id))
-            for name in names:
+            for name in _lasting(status.id, status.idempotency_key):
                 pipe.expire(name, keep_s)
         pipe.execute()
 
@@ -580,6 +574,20 @@ def _without_password(url: str) -> str:
 
 def _text(value: bytes | str) -> str:
     return value.decode(errors=_SURROGATES) if isinstance(value, bytes) else value
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors=_SURROGATES)
+
+
+def _lasting(batch: str, idempotency_key: str | None) -> list[str]:
+    """The keys of a batch that last as long as any of its jobs has not ended."""
+    names = [keys.batch(batch)]
+    if idempotency_key is not None:
+        names.append(keys.idempotency(idempotency_key))
+    for shard in range(SHARDS):
+        names += (keys.rows(shard, batch), keys.count(shard, batch))
+    return names
 
 
 def _by_shard(batch: str, jobs: Sequence[NewJob]) -> dict[int, list[tuple[int, str]]]:

@@ -200,9 +200,10 @@ def test_times_are_noted_when_things_happen(stage: Stage) -> None:
     assert ended.completed_at is not None
     times = [before, ended.created_at, taken.intent_at, ended.started_at, ended.completed_at, stage.now()]
     assert times == sorted(times)
-    assert taken.now - ended.created_at >= SHORT
-    assert ended.started_at - taken.intent_at >= SHORT
-    assert ended.completed_at - ended.started_at >= SHORT
+    micros = 1e-5
+    assert taken.now - ended.created_at >= SHORT - micros
+    assert ended.started_at - taken.intent_at >= SHORT - micros
+    assert ended.completed_at - ended.started_at >= SHORT - micros
 
 
 @pytest.mark.parametrize("state", sorted(PENDING))
@@ -287,14 +288,12 @@ def test_a_stale_fence_renews_nothing(stage: Stage) -> None:
     store = stage.store
     batch = submit(store, 30)
     old = {claim.id: claim.fence for claim in store.claim(Lane.START, ALL, limit=1000, lease_s=0)}
-    lost = [id_ for id_ in old if split_job_id(id_)[1] in ("q1", "q5", "q20")]
-    new = {claim.id: claim.fence for id_ in lost for claim in [_reclaim(store, id_)]}
-    before = stage.everything()
-    assert sorted(store.renew(list(new.items()), lease_s=0)) == []
-    assert stage.everything() != before, "a renewal may also shorten"
+    assert len(old) == 30
+    lost = [claim.id for claim in store.claim(Lane.START, ALL[:8], limit=1000, lease_s=LONG)]
+    assert 0 < len(lost) < 30
     dues = {id_: job_of(store, id_).due_at for id_ in lost}
     pairs = [*old.items(), (job_id(batch, "nobody"), 1)]
-    assert sorted(store.renew(pairs, lease_s=LONG)) == sorted([*lost, job_id(batch, "nobody")])
+    assert sorted(store.renew(pairs, lease_s=2 * LONG)) == sorted([*lost, job_id(batch, "nobody")])
     assert {id_: job_of(store, id_).due_at for id_ in lost} == dues
     assert store.renew([], lease_s=LONG) == []
     audit(stage, batch)
@@ -330,14 +329,14 @@ def test_claims_come_earliest_first_within_a_shard(stage: Stage) -> None:
     for index, row in enumerate(rows):
         store.add(batch, [question(index, row_id=row)])
         stage.pass_time(0.001)
-    first = claim(store, job_id(batch, rows[0]), lease_s=0)
+    (first,) = store.claim(Lane.START, [shard], limit=1, lease_s=LONG)
+    assert first.id == job_id(batch, rows[0])
     assert move(store, first.id, first.fence, "defer") is Outcome.MOVED
-    # Those behind the first were claimed along with it, for no time at all: their order stayed.
     claims = store.claim(Lane.START, [shard], limit=4, lease_s=LONG)
     assert [split_job_id(claim.id)[1] for claim in claims] == rows[1:5]
     assert [claim.was_due for claim in claims] == sorted(claim.was_due for claim in claims)
     rest = store.claim(Lane.START, [shard], limit=4, lease_s=LONG)
-    assert sorted(split_job_id(claim.id)[1] for claim in rest) == sorted([rows[0], rows[5]])
+    assert [split_job_id(claim.id)[1] for claim in rest] == [rows[5], rows[0]]
 
 
 @pytest.mark.parametrize("limit", [-1, 0, 1, 2, 7, 16, 33, 1000])
@@ -407,7 +406,7 @@ def test_the_next_due_time_of_a_lane_is_told(stage: Stage) -> None:
     stage.pass_time(SHORT)
     due = store.next_due(Lane.START)
     assert due is not None
-    assert due <= -SHORT, "overdue"
+    assert due <= -SHORT + 1e-5, "overdue"
     for index in range(3):
         fence = claim(store, job_id(batch, f"q{index}"), lease_s=0).fence
         for name in ("intend", "start"):
@@ -936,7 +935,6 @@ def test_finished_batches_are_marked_once_and_then_go(stage: Stage) -> None:
     answer_all(store, ended)
     assert store.tidy(keep_s=1) == 1
     assert store.tidy(keep_s=1) == 0
-    assert len(list(store.jobs(ended))) == 2, "still there"
     stage.pass_time(1.1)
     assert store.tidy(keep_s=1) == 0
     assert store.batch(ended) is None
@@ -950,12 +948,13 @@ def test_a_marked_batch_that_gets_more_rows_stays(stage: Stage) -> None:
     store = stage.store
     batch = submit(store, 1, key="k")
     answer_all(store, batch)
-    assert store.tidy(keep_s=1) == 1
+    assert store.tidy(keep_s=2) == 1
+    assert len(list(store.jobs(batch))) == 1, "still there"
     assert open_batch(store, key="k") == batch
     store.add(batch, [question(1)])
     store.seal(batch, 2)
-    stage.pass_time(1.1)
-    assert store.tidy(keep_s=1) == 0
+    stage.pass_time(2.1)
+    assert store.tidy(keep_s=2) == 0
     status = status_of(store, batch)
     assert (status.total, status.pending, status.counts[State.QUEUED]) == (2, 1, 1)
     assert open_batch(store, key="k") == batch
@@ -1110,7 +1109,7 @@ def test_a_wrong_password_is_told_from_a_silent_server(start_redis: StartRedis, 
 
 
 def test_a_user_who_may_not_write_is_told_so(start_redis: StartRedis) -> None:
-    server = start_redis("--user", "reader on >pw ~* +@read +info +ping")
+    server = start_redis("--user", "reader", "on", ">pw", "~*", "+@read", "+info", "+ping")
     store = RedisStore(server.url.replace("//", "//reader:pw@"))
     with pytest.raises(StoreError, match="refused us") as caught:
         open_batch(store)
@@ -1237,7 +1236,3 @@ def _settled_memory(behind: RedisStage) -> int:
 def _source(name: str) -> State:
     """A state a move may leave."""
     return next(state for state in State if state in MOVES[name].sources)
-
-
-def _reclaim(store: Store, job: str) -> Any:
-    return claim(store, job, lease_s=LONG)

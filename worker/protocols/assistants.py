@@ -17,7 +17,7 @@ from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from worker.protocols.base import Ask, Found, Gone, RunState, Search, Status, ToolCall
 from worker.protocols.codes import code_of_failure, code_of_incomplete
-from worker.protocols.prices import cost_usd
+from worker.protocols.prices import has_known_prices, with_cost
 from worker.protocols.wire import JsonObject, Reply, call
 
 # Every call announces the sunset at run time; askq serves what is left of this protocol on purpose.
@@ -44,6 +44,7 @@ class AssistantsProtocol:
     lists_runs = True
 
     def __init__(self, client: AsyncOpenAI) -> None:
+        self._priced = has_known_prices(client.base_url.host)
         self._beta = client.beta
         self._client = client
 
@@ -73,7 +74,7 @@ class AssistantsProtocol:
             ),
             names=thread_id,
         )
-        return _status(reply, ask.assistant.completion_window)
+        return _status(reply, priced=self._priced)
 
     async def find_started(self, job_id: str, attempt: int, thread_id: str) -> Found:
         ids, after = [], None
@@ -95,7 +96,7 @@ class AssistantsProtocol:
         reply = await call(
             self._beta.threads.runs.with_raw_response.retrieve(run_id, thread_id=thread_id), names=run_id
         )
-        return _status(reply, None)
+        return _status(reply, priced=self._priced)
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         messages = [
@@ -203,7 +204,7 @@ def _response_format(assistant: Assistant) -> Mapping[str, Any] | None:
     return {"type": "json_schema", "json_schema": {name: part for name, part in wanted.items() if name != "type"}}
 
 
-def _status(reply: Reply, window: str | None) -> Status:
+def _status(reply: Reply, *, priced: bool) -> Status:
     run = reply.body
     raw = str(run.get("status"))
     state = _STATES.get(raw, RunState.PENDING)
@@ -220,7 +221,7 @@ def _status(reply: Reply, window: str | None) -> Status:
         run_id=str(run["id"]),
         poll_after=reply.poll_after,
         tool_calls=_tool_calls(run) if state is RunState.ACTION else (),
-        usage=_usage(run, window),
+        usage=_usage(run, priced=priced),
         error_code=code,
         error_message=message,
     )
@@ -238,7 +239,7 @@ def _tool_calls(run: JsonObject) -> tuple[ToolCall, ...]:
     )
 
 
-def _usage(run: JsonObject, window: str | None) -> Usage | None:
+def _usage(run: JsonObject, *, priced: bool) -> Usage | None:
     used = run.get("usage")
     if not used:
         return None
@@ -249,13 +250,7 @@ def _usage(run: JsonObject, window: str | None) -> Usage | None:
         output_tokens=int(used.get("completion_tokens") or 0),
         total_tokens=int(used.get("total_tokens") or 0),
     )
-    return Usage(
-        input_tokens=usage.input_tokens,
-        cached_tokens=usage.cached_tokens,
-        output_tokens=usage.output_tokens,
-        total_tokens=usage.total_tokens,
-        cost_usd=cost_usd(run.get("model"), usage, window=window),
-    )
+    return with_cost(usage, run.get("model")) if priced else usage
 
 
 def _entries(reply: Reply) -> list[JsonObject]:

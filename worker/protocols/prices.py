@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 
 import genai_prices
@@ -12,12 +13,19 @@ WINDOW_FACTOR = {"2h": 0.70, "8h": 0.60}
 """Discount of a completion window (OpenAI, background guide, November 2026); not in the reply's usage."""
 
 
-def cost_usd(model: str | None, usage: Usage, *, window: str | None = None, tier: str | None = None) -> float | None:
-    """US dollars for these tokens, or None where the model has no known price."""
+def has_known_prices(host: str) -> bool:
+    """Whether a server's tokens cost what the price list says: OpenAI's own do."""
+    return host == "openai.com" or host.endswith(".openai.com")
+
+
+def with_cost(usage: Usage, model: str | None, *, window: str | None = None, tier: str | None = None) -> Usage:
+    """The usage with its price, where the model has a known one."""
     if model is None or usage.total_tokens == 0:
-        return None
-    rates = _price(model, usage.input_tokens, usage.cached_tokens, usage.output_tokens, tier)
-    return None if rates is None else rates * WINDOW_FACTOR.get(window or "", 1.0)
+        return usage
+    price = _price(model, usage.input_tokens, usage.cached_tokens, usage.output_tokens, tier)
+    if price is None:
+        return usage
+    return dataclasses.replace(usage, cost_usd=price * WINDOW_FACTOR.get(window or "", 1.0))
 
 
 @lru_cache(maxsize=4096)

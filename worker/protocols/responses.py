@@ -17,7 +17,7 @@ from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from worker.protocols.base import Ask, Blocked, Found, Gone, RunState, Search, Status, ToolCall
 from worker.protocols.codes import code_of_failure, code_of_incomplete
-from worker.protocols.prices import cost_usd
+from worker.protocols.prices import has_known_prices, with_cost
 from worker.protocols.wire import JsonObject, Reply, call
 
 _STATES: Mapping[str, RunState] = {
@@ -36,6 +36,7 @@ class ResponsesProtocol:
     lists_runs = False
 
     def __init__(self, client: AsyncOpenAI) -> None:
+        self._priced = has_known_prices(client.base_url.host)
         self._client = client
         self._conversations = True
 
@@ -63,7 +64,7 @@ class ResponsesProtocol:
             ),
             names=thread_id,
         )
-        return _status(reply)
+        return _status(reply, priced=self._priced)
 
     async def find_started(self, job_id: str, attempt: int, thread_id: str) -> Found:
         if not thread_id:
@@ -85,7 +86,7 @@ class ResponsesProtocol:
             self._client.responses.with_raw_response.retrieve(run_id, include=_INCLUDE),
             names=run_id,
         )
-        return _status(reply)
+        return _status(reply, priced=self._priced)
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         status = await self.poll(thread_id, run_id)
@@ -172,7 +173,7 @@ def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any]) -> dict[str, An
     return dict(tool)
 
 
-def _status(reply: Reply) -> Status:
+def _status(reply: Reply, *, priced: bool) -> Status:
     response = reply.body
     raw = str(response.get("status"))
     state = _STATES.get(raw, RunState.PENDING)
@@ -180,7 +181,7 @@ def _status(reply: Reply) -> Status:
     if state is RunState.PENDING:
         return Status(state=state, raw=raw, run_id=run_id, poll_after=reply.poll_after)
     items = [item for item in response.get("output") or [] if isinstance(item, dict)]
-    usage = _usage(response)
+    usage = _usage(response, priced=priced)
     calls = _tool_calls(items)
     if state is RunState.DONE and calls:
         return Status(state=RunState.ACTION, raw=raw, run_id=run_id, tool_calls=calls, usage=usage)
@@ -239,23 +240,18 @@ def read_answer(items: Sequence[JsonObject], *, model: str | None, usage: Usage 
     )
 
 
-def _usage(response: JsonObject) -> Usage | None:
+def _usage(response: JsonObject, *, priced: bool) -> Usage | None:
     used = response.get("usage")
     if not used:
         return None
     cached = (used.get("input_tokens_details") or {}).get("cached_tokens") or 0
-    counted = Usage(
+    usage = Usage(
         input_tokens=int(used.get("input_tokens") or 0),
         cached_tokens=int(cached),
         output_tokens=int(used.get("output_tokens") or 0),
         total_tokens=int(used.get("total_tokens") or 0),
     )
+    if not priced:
+        return usage
     window = (response.get("background_options") or {}).get("completion_window")
-    price = cost_usd(response.get("model"), counted, window=window, tier=response.get("service_tier"))
-    return Usage(
-        input_tokens=counted.input_tokens,
-        cached_tokens=counted.cached_tokens,
-        output_tokens=counted.output_tokens,
-        total_tokens=counted.total_tokens,
-        cost_usd=price,
-    )
+    return with_cost(usage, response.get("model"), window=window, tier=response.get("service_tier"))

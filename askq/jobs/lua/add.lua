@@ -3,8 +3,7 @@
 -- KEYS[1] due:start   KEYS[2] rows   KEYS[3] count   then per row: job, ask
 -- ARGV per row: job id, row id, index, digest, assistant, assistant digest, protocol, question (JSON)
 -- Returns per row: 1 added, 0 already there and the same, -1 there with another digest.
--- Leaves behind: per added row one record, its text, a member of due:start and of rows, one more queued. Rows and
--- counters of a batch that was to expire stay: it has work again.
+-- Leaves behind: per added row one record, its text, a member of due:start and of rows, one more queued.
 
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
@@ -31,7 +30,5 @@ for row = 0, (#KEYS - 3) / 2 - 1 do
 end
 if added > 0 then
   redis.call('HINCRBY', KEYS[3], 'queued', added)
-  redis.call('PERSIST', KEYS[2])
-  redis.call('PERSIST', KEYS[3])
 end
 return found

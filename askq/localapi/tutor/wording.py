@@ -3,8 +3,6 @@
 Nothing is understood here: `3 × 4²`, `three times 4 squared` and `3 곱하기 4^2` merely come out alike.
 """
 
-# the look-alikes of ASCII are what this file is about
-
 from __future__ import annotations
 
 import re

@@ -1,7 +1,5 @@
 """Questions of every kind, worded unlike the examples, with the answers a teacher would check."""
 
-# people write the signs that look like others
-
 from __future__ import annotations
 
 import csv

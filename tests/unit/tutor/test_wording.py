@@ -1,7 +1,5 @@
 """Different spellings of one question come out alike."""
 
-# people write the signs that look like others
-
 from __future__ import annotations
 
 import pytest

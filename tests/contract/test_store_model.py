@@ -1,0 +1,190 @@
+"""A job store against a model of itself: random claims, commits, renewals and submissions, right and wrong ones.
+
+After every step: a job is due if and only if it has not ended (I0), counters are what a recount gives (I6), a stale
+fence has moved nothing (I8), and what has ended stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from askq.ids import job_id
+from askq.jobs.model import LANE_OF, MOVES, TERMINAL, Answer, Job, Lane, Move, Outcome, State, Usage
+from tests.conftest import RedisServer, redis_binaries
+from tests.contract.store_stage import (
+    ALL,
+    LONG,
+    MemoryStage,
+    RedisStage,
+    Stage,
+    audit,
+    job_of,
+    open_batch,
+    question,
+)
+
+ROWS = 6
+BRIEF = 1 / 512
+"""A lease short enough to wait for at every step."""
+
+RUNS = settings(
+    max_examples=25,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    # Finding the shortest failing run is worth minutes; when nothing fails it costs nothing.
+    phases=(Phase.generate, Phase.shrink),
+)
+
+
+@dataclass
+class Known:
+    """What the model knows of one job."""
+
+    state: State = State.QUEUED
+    fence: int = 0
+    token: tuple[int, str] | None = None
+    held: bool = False
+    due_at: float | None = None
+    ended: Job | None = None
+    fences: list[int] = field(default_factory=lambda: [0])
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Does to a store what any number of workers, alive and dead, may do to it."""
+
+    make: Callable[[], Stage]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = type(self).make()
+        self.store = self.stage.store
+        self.batch = open_batch(self.store)
+        self.known: dict[str, Known] = {}
+
+    @initialize(rows=st.integers(1, ROWS))
+    def submit(self, rows: int) -> None:
+        self.add(rows, changed=False)
+
+    @rule(rows=st.integers(1, ROWS), changed=st.booleans())
+    def add(self, rows: int, *, changed: bool) -> None:
+        """Rows are submitted, again or for the first time; `changed` ones ask something else."""
+        jobs = [question(index, f"Changed {index}?" if changed else None) for index in range(rows)]
+        there = [new.question.row_id for new in jobs if job_id(self.batch, new.question.row_id) in self.known]
+        jobs = [new for new in jobs if not changed or new.question.row_id in there]
+        found = self.store.add(self.batch, jobs)
+        assert found.added == len(jobs) - len(there)
+        assert found.already == (0 if changed else len(there))
+        assert found.conflicts == (tuple(there) if changed else ())
+        for new in jobs:
+            self.known.setdefault(job_id(self.batch, new.question.row_id), Known())
+
+    @rule(lane=st.sampled_from(Lane), lease_s=st.sampled_from([0.0, BRIEF, LONG]), many=st.booleans())
+    def claim(self, lane: Lane, lease_s: float, *, many: bool) -> None:
+        """Some worker claims what is due."""
+        before = self.stage.now()
+        limit = 1000 if many else 1
+        claims = self.store.claim(lane, ALL, limit=limit, lease_s=lease_s)
+        due = [
+            id_
+            for id_, known in self.known.items()
+            if LANE_OF.get(known.state) is lane and known.due_at is not None and known.due_at <= before
+        ]
+        assert len(claims) <= limit
+        assert len(claims) >= min(limit, len(due)), "what is due is claimed"
+        if many:
+            assert {claim.id for claim in claims} >= set(due)
+        for claim in claims:
+            known = self.known[claim.id]
+            assert claim.state is known.state
+            assert LANE_OF[claim.state] is lane
+            assert claim.fence == known.fence + 1, "fences grow"
+            assert claim.was_due == known.due_at
+            assert claim.was_due <= claim.now, "a lease that has not ended is respected"
+            known.fence = claim.fence
+            known.held = True
+            known.fences.append(claim.fence)
+
+    @rule(data=st.data(), name=st.sampled_from(sorted(MOVES)), delay=st.sampled_from([0.0, BRIEF, LONG]))
+    def commit(self, data: st.DataObject, name: str, delay: float) -> None:
+        """Some worker commits, under the present fence or any other."""
+        id_ = data.draw(st.sampled_from(sorted(self.known)))
+        known = self.known[id_]
+        # The present fence more often than those of the dead.
+        fence = data.draw(st.sampled_from([*known.fences, *[known.fence] * 4, known.fence + 1]))
+        expected = self._expected(known, fence, name)
+        answer = Answer(text=f"{id_} by {fence}", usage=Usage(total_tokens=fence)) if name == "complete" else None
+        (outcome,) = self.store.commit([Move(job=id_, fence=fence, name=name, delay=delay, answer=answer)])
+        assert outcome is expected
+        if outcome is Outcome.MOVED:
+            assert fence == known.fence, "a stale fence never commits"
+            known.state = MOVES[name].target or known.state
+            known.token = (fence, name)
+            known.held = MOVES[name].keeps_claim
+
+    @staticmethod
+    def _expected(known: Known, fence: int, name: str) -> Outcome:
+        if known.token == (fence, name):
+            return Outcome.ALREADY
+        if fence == 0 or fence != known.fence or known.state not in MOVES[name].sources:
+            return Outcome.NOT_YOURS
+        return Outcome.MOVED
+
+    @rule(data=st.data(), lease_s=st.sampled_from([BRIEF, LONG]))
+    def renew(self, data: st.DataObject, lease_s: float) -> None:
+        """Some worker renews what it holds, or believes to hold."""
+        pairs = [(id_, data.draw(st.sampled_from(known.fences))) for id_, known in sorted(self.known.items())]
+        lost = [id_ for id_, fence in pairs if fence != self.known[id_].fence or not self.known[id_].held]
+        assert sorted(self.store.renew(pairs, lease_s=lease_s)) == lost
+        for id_ in lost:
+            assert job_of(self.store, id_).due_at == self.known[id_].due_at, "a stale fence never extends"
+
+    @rule(data=st.data(), attempt=st.integers(0, 2))
+    def bear_witness(self, data: st.DataObject, attempt: int) -> None:
+        """Some worker that has lost its lease leaves the id of a run."""
+        self.store.witness(data.draw(st.sampled_from(sorted(self.known))), attempt, "run_lost")
+
+    @rule()
+    def wait(self) -> None:
+        """Brief leases end."""
+        self.stage.pass_time(BRIEF)
+
+    @invariant()
+    def holds_together(self) -> None:
+        audit(self.stage, self.batch)
+        jobs = {job.id: job for job in self.store.jobs(self.batch)}
+        assert set(jobs) == set(self.known)
+        for id_, job in jobs.items():
+            known = self.known[id_]
+            assert (job.state, job.fence) == (known.state, known.fence)
+            if known.ended is not None:
+                assert job == known.ended, "what has ended stays as it was"
+            if known.state in TERMINAL:
+                known.ended = job
+            known.due_at = job.due_at
+
+    def teardown(self) -> None:
+        self.stage.close()
+
+
+def _run(make: Callable[[], Stage]) -> None:
+    machine = type("Machine", (StoreMachine,), {"make": staticmethod(make)})
+    run_state_machine_as_test(machine, settings=RUNS)
+
+
+def test_the_store_in_memory_follows_the_model() -> None:
+    _run(MemoryStage)
+
+
+@pytest.mark.parametrize("name", redis_binaries())
+def test_the_store_in_redis_follows_the_model(redis_servers: Callable[[str], RedisServer], name: str) -> None:
+    server = redis_servers(name)
+    _run(lambda: RedisStage(server))
