@@ -47,7 +47,7 @@ def _run(protocol: str, questions: int, durations: list[float]) -> dict[str, Any
         wall = time.monotonic() - began
         cpu = _cpu() - cpu
         lines = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]
-        ledger = _ledger(folder / "home" / "localapi", script)
+        ledger = _ledger(folder / "home" / "localapi" / "data", script)
     wrong = [line["id"] for line in lines if line["answer"] != f"Answer to: {line['question']}"]
     per_job = Counter(entry["metadata"]["askq_job"] for entry in ledger)
     took = [_seconds(line["started_at"], line["completed_at"]) for line in lines]

@@ -22,7 +22,7 @@ from askq.names import JOB
 log = logging.getLogger(__name__)
 
 _QUESTION_SHOWN = 80
-_RESULT_SHOWN = 200
+_RESULT_SHOWN = 70
 _PROGRESS_EVERY_S = 2.0
 
 
@@ -42,10 +42,11 @@ class Monitor:
         """A job was taken up for the first time."""
         if claim.state is State.QUEUED and claim.thread_id is None and claim.fence == 1:
             batch, row = split_job_id(claim.id)
-            about = {"batch": batch, "item": row, "assistant": claim.assistant}
+            # Flower's search reads the arguments as a Python literal, its table shows their beginning.
+            about = {}
             if self._show_text and claim.question is not None:
                 about["q"] = _cut(claim.question.text, _QUESTION_SHOWN)
-            # Flower's search reads the arguments as a Python literal.
+            about |= {"assistant": claim.assistant, "item": row, "batch": batch}
             self._send("task-received", claim.id, name=JOB, args="()", kwargs=repr(about), retries=0, eta=None)
 
     def moved(self, claim: Claim, move: Move) -> None:
@@ -72,7 +73,9 @@ class Monitor:
 
     def _end(self, kind: str, claim: Claim, **fields: Any) -> None:
         self._told.pop(claim.id, None)
-        self._send(kind, claim.id, runtime=max(0.0, claim.now - (claim.started_at or claim.now)), **fields)
+        self._send(
+            kind, claim.id, runtime=max(0.0, claim.now - (claim.started_at or claim.intent_at or claim.now)), **fields
+        )
 
     def _result(self, move: Move) -> str:
         answer = move.answer

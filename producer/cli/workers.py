@@ -22,7 +22,7 @@ GRACE_S = 12.0
 
 FLOWER_USER = "askq"
 _FLOWER = {
-    "FLOWER_TASKS_COLUMNS": "name,uuid,kwargs,state,result,received,runtime,worker",
+    "FLOWER_TASKS_COLUMNS": "uuid,state,kwargs,result,runtime,received,worker,name",
     # About 5 kB each; the default of 100,000 takes half a gigabyte.
     "FLOWER_MAX_TASKS": "20000",
     "FLOWER_PURGE_OFFLINE_WORKERS": "600",

@@ -121,13 +121,16 @@ class RedisStage:
         eventually(lambda: self.now() > until, timeout=seconds + 10, what=f"{seconds} s by the server's clock")
 
     def lanes(self) -> Mapping[str, Sequence[Lane]]:
+        places = [(shard, lane) for shard in range(SHARDS) for lane in Lane]
+        pipe = self.raw.pipeline(transaction=False)
+        for shard, lane in places:
+            pipe.zrange(keys.due(shard, lane), 0, -1)
         found: dict[str, list[Lane]] = {}
-        for lane in Lane:
-            for shard in range(SHARDS):
-                for member in self.raw.zrange(keys.due(shard, lane), 0, -1):
-                    job = member.decode()
-                    assert shard_of(job) == shard, f"{job} is due in shard {shard}"
-                    found.setdefault(job, []).append(lane)
+        for (shard, lane), members in zip(places, pipe.execute(), strict=True):
+            for member in members:
+                job = member.decode(errors="surrogatepass")
+                assert shard_of(job) == shard, f"{job} is due in shard {shard}"
+                found.setdefault(job, []).append(lane)
         return found
 
     def everything(self) -> object:

@@ -1,0 +1,182 @@
+"""The table of moves is consistent, and the Lua beside it is written as agreed."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from askq import jobs
+from askq.ends import ENDS
+from askq.ids import SHARDS
+from askq.jobs import keys
+from askq.jobs.model import FINISHING, LANE_OF, MOVES, PENDING, TERMINAL, Lane, State
+
+ROOT = Path(jobs.__file__).parents[2]
+FOLDER = Path(jobs.__file__).parent
+SCRIPTS = sorted((FOLDER / "lua").glob("*.lua"))
+ARROWS = {(source, rule.target) for rule in MOVES.values() for source in rule.sources if rule.target is not None}
+
+
+def _reachable(start: State) -> set[State]:
+    found, left = {start}, [start]
+    while left:
+        at = left.pop()
+        for source, target in ARROWS:
+            if source is at and target not in found:
+                found.add(target)
+                left.append(target)
+    return found
+
+
+def test_a_state_is_either_pending_or_an_end() -> None:
+    assert set(State) == PENDING | TERMINAL
+    assert not PENDING & TERMINAL
+    assert {state for state in State if state.terminal} == TERMINAL
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_is_reached_from_queued(state: State) -> None:
+    assert state in _reachable(State.QUEUED)
+
+
+@pytest.mark.parametrize("state", sorted(PENDING))
+def test_every_pending_state_has_a_way_to_every_plain_end(state: State) -> None:
+    assert {State.FAILED, State.CANCELLED, State.EXPIRED} <= _reachable(state)
+    assert State.COMPLETED in _reachable(state), "and none is a dead end for an answer"
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_move_leaves_pending_states_only(name: str) -> None:
+    rule = MOVES[name]
+    assert rule.name == name
+    assert rule.sources
+    assert rule.sources <= PENDING, "an end is an end"
+
+
+def test_only_a_started_run_can_be_polled_collected_or_completed() -> None:
+    """No run without an intent (I3): nothing that needs a run leaves `queued` other than by the intent or an end."""
+    assert {target for source, target in ARROWS if source is State.QUEUED} == {
+        State.STARTING,
+        State.FAILED,
+        State.CANCELLED,
+        State.EXPIRED,
+    }
+    assert {source for source, target in ARROWS if target is State.STARTING} == {State.QUEUED}
+    assert {source for source, target in ARROWS if target is State.UNCERTAIN} == {State.STARTING}
+
+
+def test_only_the_intent_keeps_the_claim() -> None:
+    assert [rule.name for rule in MOVES.values() if rule.keeps_claim] == ["intend"]
+
+
+def test_lanes_cover_the_pending_states_and_no_other() -> None:
+    assert set(LANE_OF) == PENDING
+    assert set(LANE_OF.values()) == set(Lane)
+
+
+def test_a_move_that_stays_stays_in_its_lane() -> None:
+    """`prepare` and `defer` keep the state, so they need no lane of their own."""
+    assert {rule.name for rule in MOVES.values() if rule.target is None} == {"prepare", "defer"}
+
+
+def test_finishing_names_a_move_for_every_end() -> None:
+    assert set(FINISHING) == TERMINAL
+    for state, name in FINISHING.items():
+        assert MOVES[name].target is state
+    assert sum(rule.target in TERMINAL for rule in MOVES.values()) == len(TERMINAL), "one move for each end"
+
+
+@pytest.mark.parametrize("code", ENDS)
+def test_the_state_of_an_end_is_reached_by_a_move(code: str) -> None:
+    assert ENDS[code].state in FINISHING
+
+
+def test_names_of_moves_fit_the_scripts() -> None:
+    """A commit's token is `fence/move`; sources travel as `,a,b,`."""
+    for word in [*MOVES, *State]:
+        assert re.fullmatch(r"[a-z]+", word)
+
+
+# -- Lua -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_opens_with_what_it_takes_returns_and_leaves(path: Path) -> None:
+    text = path.read_text("utf-8")
+    header = re.match(r"(--.*\n)+\n", text)
+    assert header is not None, "the header is a comment, then an empty line"
+    lines = header.group()
+    assert lines.startswith(f"-- {path.stem}: ")
+    places = [lines.index(word) for word in ("\n-- KEYS[1] ", "\n-- ARGV", "\n-- Returns ")]
+    assert places == sorted(places)
+    assert re.search(r"Leaves (behind|nothing behind)", lines[places[-1] :])
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_is_used_and_says_what_every_argument_is(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert re.search(rf'_Call\(\s*"{path.stem}"', (FOLDER / "redis_store.py").read_text("utf-8"))
+    header = text.partition("\n\n")[0]
+    for name in set(re.findall(r"(?:KEYS|ARGV)\[\d+\]", text)):
+        documented = name in header or "per row" in header or "per job" in header
+        assert documented, f"{name} is not in the header"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_asks_redis_for_the_time_and_names_no_key(path: Path) -> None:
+    code = re.sub(r"--.*", "", path.read_text("utf-8"))
+    assert not re.search(r"os\.|math\.random", code)
+    assert not re.search(r"'[^'\s]*:[^'\s]*'", code), "the key map is keys.py"
+
+
+# -- keys ----------------------------------------------------------------------------------------------------
+
+
+def test_no_key_is_written_outside_the_key_map() -> None:
+    """Only keys.py puts together names that begin with the prefix or carry a shard's hash tag."""
+    strangers = []
+    for folder in ("askq", "config", "producer", "worker"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path == FOLDER / "keys.py":
+                continue
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if (
+                    isinstance(node, ast.Constant)
+                    and isinstance(node.value, str)
+                    and re.match(rf"{keys.PREFIX}[a-z{{]|\{{s\d", node.value)
+                ):
+                    strangers.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}")
+    assert strangers == []
+
+
+def test_the_key_map_tells_of_every_key() -> None:
+    table = set(re.findall(r"^\| `(askq:[^`]+)` \|", keys.__doc__ or "", re.MULTILINE))
+    made = {keys.BATCHES, keys.NODES, keys.PAUSES}
+    made |= {keys.batch("<id>"), keys.assistant("<digest>"), keys.remote("<account>", "<digest>")}
+    made |= {keys.probe("<account>"), re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k"))}
+    sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
+    sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL)}
+    made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL)}
+    made |= {re.sub(r"\{s\d\d\}", "{sNN}", key) for key in sharded}
+    assert {re.sub(rf":{Lane.POLL}$", ":<lane>", key) for key in made} == table
+
+
+def test_all_keys_of_a_job_share_the_hash_tag_of_its_shard() -> None:
+    for number in range(200):
+        job = f"b_0.q{number}"
+        tags = {re.findall(r"\{s\d\d\}", key)[0] for key in (keys.job(job), keys.ask(job), keys.answer(job))}
+        assert len(tags) == 1
+        shard = int(tags.pop()[2:4])
+        assert 0 <= shard < SHARDS
+        assert keys.job(job) == keys.job_stem(shard) + job
+        assert keys.ask(job) == keys.ask_stem(shard) + job
+        for key in (keys.due(shard, Lane.START), keys.rows(shard, "b_0"), keys.count(shard, "b_0")):
+            assert key.startswith(keys.shard_prefix(shard))
+
+
+def test_what_people_write_does_not_bend_a_key() -> None:
+    assert keys.idempotency("a") != keys.idempotency("b")
+    assert re.fullmatch(r"askq:idem:[0-9a-f]{64}", keys.idempotency("any {text} № 1 \n"))
