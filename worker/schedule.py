@@ -6,9 +6,9 @@ from askq.assistants.model import Assistant
 
 FIRST_POLL_S = 0.7
 """Runs rarely end sooner, and an early poll costs a request of the account's limit."""
-GROWTH = 0.5
-"""Share of a run's age until its next poll: polls at 0.7, 1.05, 1.6, 2.4 … seconds."""
-LONGEST_POLL_S = 12.0
+GROWTH = 0.3
+"""Share of a run's age until its next poll: seen a third of its age late at worst."""
+LONGEST_POLL_S = 10.0
 LONGEST_WINDOW_POLL_S = 300.0
 """Never rarer: where nothing is retained, an answer lives about ten minutes (protocols B.6)."""
 JITTER = 0.2

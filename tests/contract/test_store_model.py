@@ -36,7 +36,8 @@ BRIEF = 1 / 512
 # What is drawn must not depend on how long things took: jobs by their place, fences by their distance from the
 # present one, which comes more often than those of the dead and one that was never given.
 PLACES = st.integers(0, ROWS - 1)
-AGES = st.sampled_from([0, 0, 0, 0, 1, 2, 3, -1])
+AGES = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, -1])
+DELAYS = st.sampled_from([0.0, 0.0, 0.0, BRIEF, LONG])
 
 RUNS = settings(
     max_examples=20,
@@ -91,7 +92,7 @@ class StoreMachine(RuleBasedStateMachine):
         for new in jobs:
             self.known.setdefault(job_id(self.batch, new.question.row_id), Known())
 
-    @rule(lane=st.sampled_from(Lane), lease_s=st.sampled_from([0.0, BRIEF, LONG]), many=st.booleans())
+    @rule(lane=st.sampled_from(Lane), lease_s=DELAYS, many=st.booleans())
     def claim(self, lane: Lane, lease_s: float, *, many: bool) -> None:
         """Some worker claims what is due."""
         before = self.stage.now()
@@ -113,6 +114,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert claim.fence == known.fence + 1, "fences grow"
             assert claim.was_due == known.due_at
             assert claim.was_due <= claim.now, "a lease that has not ended is respected"
+            assert job_of(self.store, claim.id).due_at == pytest.approx(claim.now + lease_s, abs=1e-5)
             known.fence = claim.fence
             known.held = True
 
@@ -120,13 +122,33 @@ class StoreMachine(RuleBasedStateMachine):
         id_ = sorted(self.known)[place % len(self.known)]
         return id_, self.known[id_]
 
-    @rule(place=PLACES, age=AGES, name=st.sampled_from(sorted(MOVES)), delay=st.sampled_from([0.0, BRIEF, LONG]))
-    def commit(self, place: int, age: int, name: str, delay: float) -> None:
-        """Some worker commits, under the present fence or any other."""
+    @rule(place=PLACES, choice=st.integers(0, 99), delay=DELAYS)
+    def advance(self, place: int, choice: int, delay: float) -> None:
+        """The worker that holds a job does what may be done, and mostly does not end the job."""
         id_, known = self._job(place)
-        fence = known.fence - age
+        apt = [name for name, rule in MOVES.items() if known.state in rule.sources]
+        going_on = [name for name in apt if MOVES[name].target not in TERMINAL]
+        names = apt if choice >= 80 or not going_on else going_on
+        if names:
+            self._commit(id_, known, known.fence, names[choice % len(names)], delay)
+
+    @rule(place=PLACES, age=AGES, name=st.sampled_from(sorted(MOVES)), delay=DELAYS)
+    def commit(self, place: int, age: int, name: str, delay: float) -> None:
+        """Some worker commits anything, under the present fence or any other."""
+        id_, known = self._job(place)
+        self._commit(id_, known, known.fence - age, name, delay)
+
+    @rule(place=PLACES, delay=DELAYS)
+    def commit_again(self, place: int, delay: float) -> None:
+        """Some worker did not hear the reply to its last commit."""
+        id_, known = self._job(place)
+        if known.token is not None:
+            self._commit(id_, known, *known.token, delay)
+
+    def _commit(self, id_: str, known: Known, fence: int, name: str, delay: float) -> None:
         expected = self._expected(known, fence, name)
         answer = Answer(text=f"{id_} by {fence}", usage=Usage(total_tokens=fence)) if name == "complete" else None
+        before = self.stage.now()
         (outcome,) = self.store.commit([Move(job=id_, fence=fence, name=name, delay=delay, answer=answer)])
         assert outcome is expected
         if outcome is Outcome.MOVED:
@@ -134,6 +156,9 @@ class StoreMachine(RuleBasedStateMachine):
             known.state = MOVES[name].target or known.state
             known.token = (fence, name)
             known.held = MOVES[name].keeps_claim
+            due = job_of(self.store, id_).due_at
+            if due is not None:
+                assert before + delay - 1e-5 <= due <= self.stage.now() + delay + 1e-5
 
     @staticmethod
     def _expected(known: Known, fence: int, name: str) -> Outcome:

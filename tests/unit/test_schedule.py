@@ -15,7 +15,7 @@ CHEAP = dataclasses.replace(PLAIN, completion_window="8h")
 
 def test_polls_grow_rarer_with_the_age_of_a_run_up_to_a_bound() -> None:
     delays = [until_poll(PLAIN, age, None, 0.0) for age in (0, 1, 2, 4, 8, 1000)]
-    assert delays == [0.7, 0.7, 1.0, 2.0, 4.0, 12.0]
+    assert delays == [0.7, 0.7, 0.7, 1.2, 2.4, 10.0]
 
 
 def test_the_servers_hint_wins_within_bounds() -> None:
@@ -30,8 +30,8 @@ def test_discounted_windows_are_polled_rarely_but_never_beyond_five_minutes() ->
 
 
 def test_jitter_spreads_evenly_around_the_delay() -> None:
-    assert until_poll(PLAIN, 8, None, -1.0) == pytest.approx(3.2)
-    assert until_poll(PLAIN, 8, None, 1.0) == pytest.approx(4.8)
+    assert until_poll(PLAIN, 8, None, -1.0) == pytest.approx(1.92)
+    assert until_poll(PLAIN, 8, None, 1.0) == pytest.approx(2.88)
 
 
 def test_backoff_doubles_to_a_minute() -> None:

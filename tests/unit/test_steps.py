@@ -266,7 +266,7 @@ def test_a_search_that_is_limited_or_blocked_waits() -> None:
 def test_a_pending_run_is_polled_again(raw: str) -> None:
     move = legal(steps.polled(running(polls=2), status(RunState.PENDING, raw), TUTOR, 0.0), running()).move
     assert (move.name, move.fields["polls"], move.fields["remote"]) == ("poll", 3, raw)
-    assert move.delay == pytest.approx(2.0)
+    assert move.delay == pytest.approx(1.2)
 
 
 def test_a_run_past_its_deadline_is_cancelled_and_given_a_last_while() -> None:

@@ -1,0 +1,517 @@
+"""The command line without any server: what it says, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from askq.errors import AskqError
+from askq.jobs.memory_store import MemoryStore
+from askq.jobs.model import FINISHING, Answer, Lane, Move, State, Usage
+from askq.jobs.store import Health
+from producer import Client
+from producer.cli import run
+from producer.parts import Parts
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [
+    "run", "ask", "submit", "status", "watch", "results", "show", "list", "assistants", "up", "worker", "flower",
+    "local-api", "doctor", "completion",
+]  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+    """A store in memory in place of Redis, and an empty folder to work in."""
+    memory = MemoryStore()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASKQ_ASSISTANTS_DIR", str(ROOT / "assistants"))
+    monkeypatch.setattr(Parts, "store", lambda self, *, must_be_safe=False: memory)
+    monkeypatch.setattr(Parts, "nudge", lambda self: None)
+    return memory
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.csv"
+    path.write_text('id,question,topic\na,What is 1 + 1?,sums\nb,"What is 2, plus 2?",sums\n', "utf-8")
+    return path
+
+
+Asked = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def askq(capfd: pytest.CaptureFixture[str]) -> Asked:
+    """Runs a command; exit code, standard output, standard error."""
+
+    def call(*argv: str) -> tuple[int, str, str]:
+        code = run([str(part) for part in argv])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+def end_all(store: MemoryStore, states: dict[str, State] | None = None) -> None:
+    """End every job, as a worker would: completed, or as told by row id."""
+    for claim in store.claim(Lane.START, range(16), limit=1000, lease_s=60):
+        row = claim.id.partition(".")[2]
+        state = (states or {}).get(row, State.COMPLETED)
+        store.commit([Move(job=claim.id, fence=claim.fence, name="intend", fields={"attempts": 1})])
+        answer = Answer(text=f"answer {row}", code=({"input": "print(2)", "output": "2"},), usage=Usage(total_tokens=7))
+        fields = {} if state is State.COMPLETED else {"error_code": "server_error", "error_message": "oops"}
+        move = Move(job=claim.id, fence=claim.fence, name=FINISHING[state], fields=fields, answer=answer)
+        (outcome,) = store.commit([move])
+        assert outcome == "moved"
+
+
+def test_help_names_every_command_and_imports_none() -> None:
+    """`askq --help` must be quick: it imports neither celery, openai, redis nor rich."""
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from producer.cli import run; code = run(['--help'])\n"
+            "print(sorted({'celery', 'openai', 'redis', 'rich', 'kombu', 'jsonschema'} & set(sys.modules)))\n"
+            "sys.exit(code)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    *help_text, loaded = told.strip().splitlines()
+    assert loaded == "[]"
+    for command in COMMANDS:
+        assert any(line.strip().startswith(command) for line in help_text), command
+
+
+def test_reading_imports_neither_celery_nor_openai() -> None:
+    script = (
+        "import sys; import producer.cli.reading, producer.parts, producer.client, askq.jobs.redis_store;"
+        "from producer import Client; assert not {'celery', 'openai', 'kombu'} & set(sys.modules), 'too much'"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(askq: Asked, command: str) -> None:
+    code, out, err = askq(command, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: askq {command}")
+
+
+def test_version(askq: Asked) -> None:
+    assert askq("--version")[:2] == (0, "askq, version 0.1.0\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["statu"], "Did you mean status?"),
+        (["run", "--outptu", "x"], "Did you mean '--output'?"),
+        (["run"], "Missing argument 'FILE|-'"),
+        (["show"], "Missing argument 'JOB'"),
+        (["results", "--only", "some"], "'some' is not one of"),
+        (["run", "x.csv", "--protocol", "smtp"], "'smtp' is not one of"),
+        (["run", "x.csv", "--limit", "0"], "0 is not in the range"),
+    ],
+)
+def test_a_typo_is_answered_with_what_was_meant(askq: Asked, argv: list[str], told: str) -> None:
+    code, out, err = askq(*argv)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_submit_prints_the_id_and_nothing_else(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    code, out, err = askq("submit", questions)
+    (status,) = store.batches()
+    assert (code, out) == (0, status.id + "\n")
+    assert "No worker is running" in err
+    assert f"next: askq watch {status.id}" in err
+    assert (status.total, status.sealed, status.counts[State.QUEUED]) == (2, True, 2)
+    job = store.job(f"{status.id}.b")
+    assert job is not None
+    assert (job.question.text, job.question.input) == ("What is 2, plus 2?", {"topic": "sums"})
+
+
+def test_submit_under_a_key_adds_what_is_missing(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    _, first, _ = askq("submit", questions, "--idempotency-key", "k")
+    with questions.open("a", encoding="utf-8") as file:
+        file.write("c,What is 3 + 3?,sums\n")
+    code, second, err = askq("submit", questions, "--idempotency-key", "k")
+    assert (code, second) == (0, first)
+    assert "2 known, 1 added" in err
+    assert store.batches()[0].total == 3
+
+
+def test_a_changed_row_under_the_same_key_is_refused_and_adds_nothing(
+    store: MemoryStore, askq: Asked, questions: Path
+) -> None:
+    askq("submit", questions, "--idempotency-key", "k")
+    questions.write_text("id,question\na,What is 1 + 2?\nz,New?\n", "utf-8")
+    code, out, err = askq("submit", questions, "--idempotency-key", "k")
+    assert (code, out) == (2, "")
+    assert "row a is in batch" in err
+    assert "another idempotency key" in err
+    assert store.batches()[0].total == 2
+
+
+def test_a_dry_run_stores_nothing(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    code, out, err = askq("submit", questions, "--dry-run")
+    assert (code, out) == (0, "")
+    assert "2 questions (csv" in err
+    assert store.batches() == []
+
+
+def test_a_wrong_list_queues_nothing(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    questions.write_text("id,question\na,\nb,ok\nb,again\n", "utf-8")
+    for argv in (["submit", questions], ["run", questions]):
+        code, out, err = askq(*argv)
+        assert (code, out) == (2, "")
+        assert "questions.csv:2: the question is empty" in err
+        assert "Traceback" not in err
+    assert store.batches() == []
+
+
+@pytest.mark.parametrize("argv", [["submit"], ["run"]])
+def test_an_unknown_assistant_is_named_with_those_that_exist(
+    store: MemoryStore, askq: Asked, questions: Path, argv: list[str]
+) -> None:
+    code, _, err = askq(*argv, questions, "-a", "tutr")
+    assert code == 2
+    assert "Did you mean tutor?" in err
+    assert store.batches() == []
+
+
+def test_meta_takes_pairs(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    assert askq("submit", questions, "--meta", "team=support", "--meta", "x=1=2")[0] == 0
+    assert store.batches()[0].metadata == {"team": "support", "x": "1=2"}
+    code, _, err = askq("submit", questions, "--meta", "team")
+    assert code == 2
+    assert "--meta takes KEY=VALUE" in err
+
+
+def test_status_of_a_batch(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    askq("submit", questions, "--name", "weekly")
+    code, out, _ = askq("status", "@last")
+    assert code == 0
+    assert "weekly" in out
+    assert "2 queued" in out
+    assert askq("status", "--exit-status")[0] == 8
+    end_all(store, {"b": State.FAILED})
+    code, out, _ = askq("status")
+    assert "finished: 1 completed, 1 failed" in out
+    assert askq("status", "--exit-status")[0] == 5
+    record = json.loads(askq("status", "--json")[1])
+    assert list(record) == [
+        "id", "name", "assistant", "protocol", "metadata", "done", "submitted", "total", "pending", "counts", "usage",
+        "paused", "created_at", "finished_at",
+    ]  # fmt: skip
+    assert record["counts"]["completed"] == 1
+    assert record["usage"]["total_tokens"] == 14
+
+
+def test_a_pause_is_shown_with_its_reason(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    askq("submit", questions)
+    store.pause("acc", "rejected_key", "Incorrect API key", probe_after_s=30)
+    assert "rejected_key: Incorrect API key" in askq("status")[1]
+
+
+def test_ids_may_be_shortened_while_they_are_unique(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    askq("submit", questions)
+    batch = store.batches()[0].id
+    assert askq("status", batch[:20])[0] == 0
+    askq("submit", questions, "--idempotency-key", "other")
+    code, _, err = askq("status", batch[:4])
+    assert code == 2
+    assert "Write more of the id" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["status", "b_nothing"], "there is no batch b_nothing"),
+        (["watch", "b_nothing"], "there is no batch b_nothing"),
+        (["results", "b_nothing"], "there is no batch b_nothing"),
+        (["show", "b_nothing.q1"], "there is no batch b_nothing"),
+        (["show", "q1"], "q1 is no job's id"),
+        (["status"], "no list was submitted from this folder yet"),
+    ],
+)
+def test_an_unknown_id_is_said_to_be_one(store: MemoryStore, askq: Asked, argv: list[str], told: str) -> None:
+    code, out, err = askq(*argv)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_results_come_in_the_order_of_the_list(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    askq("submit", questions)
+    code, out, err = askq("results")
+    assert (code, out) == (8, "")
+    assert "2 of 2 pending" in err
+    assert len(askq("results", "--partial")[1].splitlines()) == 2
+    end_all(store, {"b": State.FAILED})
+    code, out, _ = askq("results")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [line["custom_id"] for line in lines] == ["a", "b"]
+    assert lines[0]["answer"] == "answer a"
+    assert lines[1]["error"]["remedy"]
+    assert [json.loads(line)["custom_id"] for line in askq("results", "--only", "failed")[1].splitlines()] == ["b"]
+
+
+def test_results_into_files_by_their_suffix(store: MemoryStore, askq: Asked, questions: Path, tmp_path: Path) -> None:
+    askq("submit", questions)
+    end_all(store)
+    code, out, err = askq("results", "-o", "a.csv", "-o", "a.jsonl")
+    assert (code, out) == (0, "")
+    assert "2 answers: a.csv" in err
+    header = (tmp_path / "a.csv").read_text("utf-8-sig").splitlines()[0]
+    assert header.startswith('"id","question","topic","answer","status"')
+    code, _, err = askq("results", "-o", "a.xlsx")
+    assert code == 1
+    assert "Write .csv" in err
+    assert askq("results", "-f", "table", "-o", "x.csv")[0] == 2
+
+
+def test_results_as_a_table(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    askq("submit", questions)
+    end_all(store)
+    _, out, _ = askq("--no-color", "results", "-f", "table")
+    assert "answer a" in out
+    assert "\x1b" not in out
+
+
+def test_show_tells_everything_about_one_question(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    askq("submit", questions)
+    end_all(store, {"b": State.FAILED})
+    code, out, _ = askq("show", "@last.a")
+    assert code == 0
+    for part in ("What is 1 + 1?", "answer a", "print(2)", "7 tokens", "topic:"):
+        assert part in out
+    assert "server_error: oops" in askq("show", "@last.b")[1]
+    code_only = askq("show", "@last.a", "--code")[1]
+    assert "print(2)" in code_only
+    assert "answer a" not in code_only
+    record = json.loads(askq("show", "@last.a", "--json")[1])
+    assert (record["answer"], record["state"]) == ("answer a", "completed")
+    code, _, err = askq("show", "@last.zzz")
+    assert code == 2
+    assert "there is no job" in err
+
+
+def test_terminal_controls_in_answers_do_not_reach_the_terminal(
+    store: MemoryStore, askq: Asked, questions: Path
+) -> None:
+    askq("submit", questions)
+    claim = store.claim(Lane.START, range(16), limit=1, lease_s=60)[0]
+    store.commit([Move(job=claim.id, fence=claim.fence, name="intend")])
+    evil = Answer(text="\x1b]0;owned\x07hello\x1b[2J")
+    store.commit([Move(job=claim.id, fence=claim.fence, name="complete", answer=evil)])
+    out = askq("show", claim.id)[1]
+    assert "hello" in out
+    assert "\x1b" not in out
+
+
+def test_list_shows_the_newest_first(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    assert "No list was submitted yet" in askq("list")[2]
+    for name in ("one", "two"):
+        askq("submit", questions, "--name", name)
+    _, out, _ = askq("list")
+    first, second = out.splitlines()
+    assert first.endswith("two")
+    assert second.endswith("one")
+    assert [entry["name"] for entry in json.loads(askq("list", "--json")[1])] == ["two", "one"]
+
+
+def test_watch_follows_to_the_end(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    askq("submit", questions)
+    code, _, err = askq("watch", "--timeout", "0", "--interval", "0.1")
+    assert code == 3
+    assert "is not finished after 0 s" in err
+    end_all(store, {"b": State.FAILED})
+    code, out, err = askq("watch")
+    assert (code, out) == (0, "")
+    assert "2/2 done" in err
+    assert askq("watch", "--exit-status")[0] == 5
+
+
+def test_quiet_says_nothing(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    code, out, err = askq("-q", "submit", questions)
+    assert (code, err) == (0, "")
+    assert out.startswith("b_")
+
+
+def test_a_finished_list_is_answered_from_the_store(
+    store: MemoryStore, askq: Asked, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given the list was answered, when the command is run again, then no part is started and nothing is paid."""
+    monkeypatch.setattr(Parts, "api", lambda self: pytest.fail("the API is not needed"))
+
+    with pytest.raises(BaseException, match="the API is not needed"):
+        run(["run", str(questions)])
+    assert store.batches() == [], "nothing is queued before the API has answered"
+    assert askq("run", questions, "--no-worker", "--timeout", "0")[0] == 3
+    end_all(store)
+    code, _, err = askq("run", questions)
+    assert code == 0
+    assert "answered before" in err
+    assert (tmp_path / "answers.csv").exists()
+    assert askq("run", questions, "--new", "--no-worker", "--timeout", "0")[0] == 3
+    assert len(store.batches()) == 2
+
+
+def test_run_says_when_some_have_no_answer(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    askq("run", questions, "--no-worker", "--timeout", "0")
+    end_all(store, {"a": State.FAILED})
+    code, out, err = askq("run", questions, "--json")
+    assert code == 5
+    assert "1 completed, 1 failed" in err
+    assert json.loads(out)["outputs"] == ["answers.csv"]
+
+
+def test_run_refuses_a_place_it_cannot_write_before_anything_else(
+    store: MemoryStore, askq: Asked, questions: Path
+) -> None:
+    code, _, err = askq("run", questions, "-o", "nowhere/answers.csv")
+    assert code == 1
+    assert "there is no folder nowhere" in err
+    assert store.batches() == []
+
+
+def test_settings_that_are_wrong_are_told_together(askq: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASKQ_WORKERS", "many")
+    monkeypatch.setenv("ASKQ_LEASES", "3")
+    code, _, err = askq("status")
+    assert code == 4
+    assert "ASKQ_WORKERS=many" in err
+    assert "did you mean ASKQ_LEASE_S?" in err
+
+
+def test_a_base_url_needs_a_key(
+    store: MemoryStore, askq: Asked, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    code, _, err = askq("run", questions)
+    assert code == 4
+    assert "there is no key for it" in err
+    assert store.batches() == []
+
+
+def test_an_api_that_does_not_answer_is_told_before_anything_is_queued(
+    store: MemoryStore, askq: Asked, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-secret")
+    code, _, err = askq("run", questions)
+    assert code == 1
+    assert "does not answer" in err
+    assert "sk-secret" not in err
+    assert store.batches() == []
+
+
+def test_a_redis_that_does_not_answer(askq: Asked, questions_elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@127.0.0.1:9/0")
+    for argv in (["status", "b_x"], ["run", questions_elsewhere], ["submit", questions_elsewhere]):
+        code, out, err = askq(*argv)
+        assert (code, out) == (1, "")
+        assert "does not answer" in err
+        assert "REDIS_URL" in err
+        assert "hunter2" not in err
+
+
+@pytest.fixture
+def questions_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "list.txt"
+    path.write_text("What is 1 + 1?\n", "utf-8")
+    return path
+
+
+def test_an_unsafe_redis_is_refused() -> None:
+    health = Health(version="7", append_only=False, eviction="allkeys-lru", used_memory=1, max_memory=2)
+    with pytest.raises(AskqError) as caught:
+        health.require_safe()
+    assert caught.value.exit_code == 1
+    assert "append-only file is off" in str(caught.value)
+    assert "allkeys-lru" in str(caught.value)
+    assert "ASKQ_ALLOW_UNSAFE_REDIS" in str(caught.value)
+
+
+def test_assistants_are_listed_shown_and_checked(askq: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASKQ_ASSISTANTS_DIR", str(tmp_path))
+    (tmp_path / "mine.toml").write_text('description = "Mine"\n', "utf-8")
+    (tmp_path / "bad.toml").write_text('modle = "x"\ntemperature = 9\n', "utf-8")
+    _, out, _ = askq("assistants", "list")
+    assert "Mine" in out
+    assert "2 problems" in out
+    assert "tutor" in out, "those that came with askq are there too"
+    shown = json.loads(askq("assistants", "show", "mine", "--json")[1])
+    assert (shown["name"], len(shown["digest"])) == ("mine", 16)
+    code, _, err = askq("assistants", "validate")
+    assert code == 2
+    assert "bad.toml:1" in err
+    assert "bad.toml:2" in err
+    assert askq("assistants", "validate", "mine")[0] == 0
+    assert json.loads(askq("assistants", "schema")[1])["title"] == "askq assistant"
+    assert askq("assistants", "show", "bad")[0] == 2
+
+
+def test_completion_scripts(askq: Asked) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        code, out, _ = askq("completion", shell)
+        assert code == 0
+        assert "_ASKQ_COMPLETE" in out
+
+
+def test_the_python_client(store: MemoryStore, tmp_path: Path) -> None:
+    with Client(store=store) as client:
+        batch = client.submit(["What is 1 + 1?", {"question": "And 2 + 2?", "topic": "sums"}], name="py")
+        assert (len(batch), batch.done, batch.status.name) == (2, False, "py")
+        end_all(store)
+        assert batch.wait(timeout=5).done
+        assert [job.answer.text for job in batch if job.answer] == ["answer q0001", "answer q0002"]
+        assert batch["q0002"].question.input == {"topic": "sums"}
+        again = client.batch(batch.id)
+        assert again.counts[State.COMPLETED] == 2
+        assert client.job(f"{batch.id}.q0001").state is State.COMPLETED
+        assert [status.id for status in client.batches()] == [batch.id]
+        assert again.save(tmp_path / "out.jsonl") == 2
+        assert repr(again) == f"<Batch {batch.id}: 2 of 2 done>"
+        with pytest.raises(KeyError):
+            batch["nothing"]
+        for wrong in (lambda: client.batch("b_none"), lambda: client.job("b_none.q1")):
+            with pytest.raises(AskqError, match="there is no"):
+                wrong()
+        assert "tutor" in client.assistants()
+
+
+def test_waiting_may_end_before_the_batch(store: MemoryStore) -> None:
+    with Client(store=store) as client:
+        batch = client.submit(["What is 1 + 1?"])
+        with pytest.raises(AskqError, match="1 of 1 pending") as caught:
+            batch.wait(timeout=0)
+        assert caught.value.exit_code == 3
+
+
+def test_output_that_nobody_reads_to_the_end(tmp_path: Path) -> None:
+    """`askq … | head -1` ends quietly."""
+    command = f"{sys.executable} -m producer.cli assistants schema | head -1"
+    told = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "ASKQ_HOME": str(tmp_path)},
+        check=False,
+    )
+    assert told.stderr == ""
