@@ -37,7 +37,12 @@ def input_options(command: F) -> F:
         click.option("--id-column", metavar="NAME", help="The column with the ids."),
         click.option("--template", metavar="TEXT", help="Build questions from columns: 'Translate to {lang}: {text}'."),
         click.option("--split", type=click.Choice(["line", "blank-line"]), help="What separates questions in a text."),
-        click.option("--input-format", metavar="NAME", help="txt, csv, tsv, json, jsonl or openai."),
+        click.option(
+            "--format",
+            "input_format",
+            metavar="NAME",
+            help="How FILE is written: txt, csv, tsv, json, jsonl or openai.",
+        ),
     ):
         gathered = option(gathered)
     return gathered  # type: ignore[return-value]  # a decorated command takes the place of the function

@@ -65,9 +65,12 @@ class Session:
                 store.close()
 
     def remember(self, batch: str) -> None:
-        """Make `@last` mean this batch."""
-        self.settings.home.mkdir(parents=True, exist_ok=True)
-        (self.settings.home / "last").write_text(batch + "\n", "utf-8")
+        """Make `@last` mean this batch, where a file can be written; it is a convenience and no more."""
+        try:
+            self.settings.home.mkdir(parents=True, exist_ok=True)
+            (self.settings.home / "last").write_text(batch + "\n", "utf-8")
+        except OSError as error:
+            self.say(f"@last is not remembered: {error}")
 
     def batch_id(self, store: Store, given: str) -> str:
         """The batch a person means: a whole id, a beginning that only one has, or `@last`. Raises NotFound."""

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import TextIO
 
 from askq.errors import InputError, Problem
+from producer.questions.columns import QUESTION_NAMES, key_of
 
 LINES, CSV, TSV, JSONL, JSON, OPENAI = "txt", "csv", "tsv", "jsonl", "json", "openai"
+
+_HEADER_LIMIT = 64 << 10
+"""Characters of a line looked at: a header is shorter."""
 
 FORMATS = (LINES, CSV, TSV, JSONL, JSON, OPENAI)
 """What `format=` accepts; `openai` is the JSONL of OpenAI's Batch API, recognised by itself in any JSONL."""
@@ -55,8 +59,21 @@ def format_of(path: Path) -> str:
 
 
 def sniff(text: TextIO) -> str:
-    """The format of a stream without a name, from its first character that is not blank."""
-    while part := text.read(4096):
-        if stripped := part.lstrip():
-            return {"{": JSONL, "[": JSON}.get(stripped[0], LINES)
+    """The format of a stream without a name, from its first line that is not blank.
+
+    A table is one whose header names a question column beside others; anything else that is not JSON is lines.
+    """
+    for line in iter(lambda: text.readline(_HEADER_LIMIT), ""):
+        if stripped := line.strip():
+            if stripped[0] in "{[":
+                return JSONL if stripped[0] == "{" else JSON
+            return CSV if _is_header(stripped) else LINES
     return LINES
+
+
+def _is_header(line: str) -> bool:
+    for delimiter in (",", ";", "\t"):
+        names = [key_of(name.strip().strip('"')) for name in line.split(delimiter)]
+        if len(names) > 1 and not {key_of(name) for name in QUESTION_NAMES}.isdisjoint(names):
+            return True
+    return False

@@ -946,20 +946,23 @@ def test_finished_batches_are_marked_once_and_then_go(stage: Stage) -> None:
 
 def test_a_marked_batch_that_gets_more_rows_stays(stage: Stage) -> None:
     store = stage.store
-    batch = submit(store, 1, key="k")
-    answer_all(store, batch)
-    assert store.tidy(keep_s=2) == 1
-    assert len(list(store.jobs(batch))) == 1, "still there"
-    assert open_batch(store, key="k") == batch
-    store.add(batch, [question(1)])
-    store.seal(batch, 2)
+    batches = {key: submit(store, 1, key=key) for key in ("sealed again", "submitter died")}
+    for batch in batches.values():
+        answer_all(store, batch)
+    assert store.tidy(keep_s=2) == 2
+    for key, batch in batches.items():
+        assert len(list(store.jobs(batch))) == 1, "still there"
+        assert open_batch(store, key=key) == batch
+        store.add(batch, [question(1)])
+    store.seal(batches["sealed again"], 2)
     stage.pass_time(2.1)
     assert store.tidy(keep_s=2) == 0
-    status = status_of(store, batch)
-    assert (status.total, status.pending, status.counts[State.QUEUED]) == (2, 1, 1)
-    assert open_batch(store, key="k") == batch
-    answer_all(store, batch)
-    assert store.tidy(keep_s=1) == 1, "and is marked again when it is done again"
+    for key, batch in batches.items():
+        status = status_of(store, batch)
+        assert (status.total, status.pending, status.counts[State.QUEUED]) == (2, 1, 1)
+        assert open_batch(store, key=key) == batch
+        answer_all(store, batch)
+    assert store.tidy(keep_s=2) == 2, "and is marked again when it is done again"
 
 
 def test_every_key_of_a_finished_batch_expires_and_none_before(behind: RedisStage) -> None:

@@ -37,10 +37,11 @@ BRIEF = 1 / 512
 # present one, which comes more often than those of the dead and one that was never given.
 PLACES = st.integers(0, ROWS - 1)
 AGES = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, -1])
+CHOICES = st.lists(st.integers(0, 99), min_size=1, max_size=6)
 DELAYS = st.sampled_from([0.0, 0.0, 0.0, BRIEF, LONG])
 
 RUNS = settings(
-    max_examples=20,
+    max_examples=30,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
@@ -75,13 +76,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.batch = open_batch(self.store)
         self.known: dict[str, Known] = {}
 
-    @initialize(rows=st.integers(1, ROWS))
+    @initialize(rows=st.integers(2, ROWS))
     def submit(self, rows: int) -> None:
-        self.add(rows, changed=False)
+        self._add(rows, changed=False)
 
     @rule(rows=st.integers(1, ROWS), changed=st.booleans())
     def add(self, rows: int, *, changed: bool) -> None:
         """Rows are submitted, again or for the first time; `changed` ones ask something else."""
+        self._add(rows, changed=changed)
+
+    def _add(self, rows: int, *, changed: bool) -> None:
         jobs = [question(index, f"Changed {index}?" if changed else None) for index in range(rows)]
         there = [new.question.row_id for new in jobs if job_id(self.batch, new.question.row_id) in self.known]
         jobs = [new for new in jobs if not changed or new.question.row_id in there]
@@ -94,7 +98,23 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(lane=st.sampled_from(Lane), lease_s=DELAYS, many=st.booleans())
     def claim(self, lane: Lane, lease_s: float, *, many: bool) -> None:
-        """Some worker claims what is due."""
+        """Some worker claims what is due, and dies."""
+        self._claim(lane, lease_s, many=many)
+
+    @rule(lane=st.sampled_from(Lane), choices=CHOICES, delay=DELAYS)
+    def work(self, lane: Lane, choices: list[int], delay: float) -> None:
+        """Workers claim what is due, and all who hold a job go on with it as far as their claims allow."""
+        self._claim(lane, LONG, many=True)
+        for id_, known in sorted(self.known.items()):
+            for choice in choices:
+                apt = [name for name, rule in MOVES.items() if known.state in rule.sources and known.held]
+                going_on = [name for name in apt if MOVES[name].target not in (TERMINAL | {None})]
+                # Most jobs should live on, or there would be little to see.
+                names = apt if choice >= 80 else going_on
+                if names:
+                    self._commit(id_, known, known.fence, names[(choice + known.fence) % len(names)], delay)
+
+    def _claim(self, lane: Lane, lease_s: float, *, many: bool) -> list[str]:
         before = self.stage.now()
         limit = 1000 if many else 1
         claims = self.store.claim(lane, ALL, limit=limit, lease_s=lease_s)
@@ -117,20 +137,11 @@ class StoreMachine(RuleBasedStateMachine):
             assert job_of(self.store, claim.id).due_at == pytest.approx(claim.now + lease_s, abs=1e-5)
             known.fence = claim.fence
             known.held = True
+        return [claim.id for claim in claims]
 
     def _job(self, place: int) -> tuple[str, Known]:
         id_ = sorted(self.known)[place % len(self.known)]
         return id_, self.known[id_]
-
-    @rule(place=PLACES, choice=st.integers(0, 99), delay=DELAYS)
-    def advance(self, place: int, choice: int, delay: float) -> None:
-        """The worker that holds a job does what may be done, and mostly does not end the job."""
-        id_, known = self._job(place)
-        apt = [name for name, rule in MOVES.items() if known.state in rule.sources]
-        going_on = [name for name in apt if MOVES[name].target not in TERMINAL]
-        names = apt if choice >= 80 or not going_on else going_on
-        if names:
-            self._commit(id_, known, known.fence, names[choice % len(names)], delay)
 
     @rule(place=PLACES, age=AGES, name=st.sampled_from(sorted(MOVES)), delay=DELAYS)
     def commit(self, place: int, age: int, name: str, delay: float) -> None:

@@ -78,9 +78,11 @@ def test_help_names_every_command_and_imports_none() -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from producer.cli import run; code = run(['--help'])\n"
-            "print(sorted({'celery', 'openai', 'redis', 'rich', 'kombu', 'jsonschema'} & set(sys.modules)))\n"
-            "sys.exit(code)",
+            (
+                "import sys; from producer.cli import run; code = run(['--help'])\n"
+                "print(sorted({'celery', 'openai', 'redis', 'rich', 'kombu', 'jsonschema'} & set(sys.modules)))\n"
+                "sys.exit(code)"
+            ),
         ],
         capture_output=True,
         text=True,

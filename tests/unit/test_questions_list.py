@@ -510,3 +510,19 @@ def test_a_summary_is_a_value(tmp_path: Path) -> None:
     summary = open_list(write(tmp_path, "a")).check()
     with pytest.raises(dataclasses.FrozenInstanceError):
         summary.rows = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("header", ["id,question", "Question;Thema", "topic\tPROMPT", '"id","Query"'])
+def test_a_table_on_standard_input_is_known_by_its_header(header: str) -> None:
+    delimiter = next(mark for mark in ",;\t" if mark in header)
+    content = f"{header}\nx{delimiter}y\n".encode()
+    with open_list("-", stdin=io.BytesIO(content)) as questions:
+        assert questions.check().format == "csv"
+        assert len(list(questions)) == 1
+
+
+@pytest.mark.parametrize("line", ["What is the question, anyway?", "First, ask; then answer", "question"])
+def test_a_sentence_on_standard_input_is_no_header(line: str) -> None:
+    with open_list("-", stdin=io.BytesIO(f"{line}\nnext\n".encode())) as questions:
+        assert questions.check().format == "txt"
+        assert len(list(questions)) == 2
