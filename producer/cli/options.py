@@ -41,7 +41,7 @@ def input_options(command: F) -> F:
             "--format",
             "input_format",
             metavar="NAME",
-            help="How FILE is written: txt, csv, tsv, json, jsonl or openai.",
+            help="txt, csv, tsv, json, jsonl or openai; else found out.",
         ),
     ):
         gathered = option(gathered)
