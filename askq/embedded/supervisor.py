@@ -118,7 +118,7 @@ class Supervisor:
             child.quick_ends += 1
         if child.quick_ends >= _HOPELESS:
             child.failed = f"{child.name} ended {_HOPELESS} times at its start ({reason}):\n{tail(child.log)}"
-            return child.failed
+            return f"{child.name} ended ({reason}) and is given up"
         child.again_at = now + child.pause
         child.pause = min(2 * child.pause, _LONGEST_PAUSE_S)
         return f"{child.name} ended ({reason}); starting it again"
