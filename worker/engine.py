@@ -58,6 +58,7 @@ class Engine:
         self._account = Account(store, account, in_flight=in_flight)
         self._assistants: dict[str, Assistant] = {}
         self._remote: dict[str, asyncio.Future[str | None]] = {}
+        self._intended: set[str] = set()
         self._open: dict[Lane, set[asyncio.Task[None]]] = {lane: set() for lane in Lane}
         self._flusher: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="askq-engine", daemon=True)
@@ -130,9 +131,12 @@ class Engine:
             log.warning("%s: left for the next claim: %s", claim.id, error.message)
         except Exception as error:  # the outermost frame of a job: it becomes a recorded end
             log.exception("%s: a defect in state %s", claim.id, claim.state)
-            if claim.state is not State.STARTING and self._leases.fresh(claim):
+            # Where a run may exist, the next claim looks for it; nothing is ended over its head.
+            may_run = claim.state is State.STARTING or claim.id in self._intended
+            if not may_run and self._leases.fresh(claim):
                 await self._commit(claim, steps.end(claim, "internal", f"{type(error).__name__}: {error}"))
         finally:
+            self._intended.discard(claim.id)
             self._leases.drop(claim)
 
     async def _step(self, claim: Claim) -> None:
@@ -179,6 +183,7 @@ class Engine:
         intent = steps.intent(claim, self.lease_s)
         if await self._commits.commit(intent) is not Outcome.MOVED or not self._leases.fresh(claim):
             return
+        self._intended.add(claim.id)
         attempt = claim.attempts + 1
         try:
             status = await protocol.start(self._ask(claim, assistant, attempt), thread, remote)

@@ -357,6 +357,23 @@ def test_a_defect_becomes_a_recorded_end(store: MemoryStore, service: Service, e
     assert {job.error_code for job in store.jobs(batch)} == {"internal"}
 
 
+def test_a_defect_after_the_paid_call_does_not_lose_its_run(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    """Given a reply nobody was prepared for, when the job is claimed again, then its run is found and adopted."""
+    batch = submit(store, 2)
+    failures = itertools.count()
+
+    def break_down(ask: Ask) -> None:
+        if next(failures) < 2:
+            raise ZeroDivisionError("oops")
+
+    service.after = break_down
+    drive(engines(), finished(store, batch))
+    assert len(service.ledger) == 2
+    assert all(job.state is State.COMPLETED and job.runs == 1 for job in store.jobs(batch))
+
+
 def test_a_job_whose_assistant_is_gone_says_so(store: MemoryStore, service: Service, engines: Engines) -> None:
     batch = submit(store, 1)
     store._assistants.clear()
