@@ -41,7 +41,13 @@ class Commits:
         while self._waiting:
             await asyncio.sleep(_GATHER_S)
             batch, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
-            outcomes = await self._until_stored([move for move, _ in batch])
+            try:
+                outcomes = await self._until_stored([move for move, _ in batch])
+            except Exception as error:  # a defect: whoever waits must hear of it, and the next batch must go on
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 if not future.done():
                     future.set_result(outcome)

@@ -181,7 +181,9 @@ class Engine:
         if not self._leases.fresh(claim):
             return
         intent = steps.intent(claim, self.lease_s)
-        if await self._commits.commit(intent) is not Outcome.MOVED or not self._leases.fresh(claim):
+        # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
+        made = await self._commits.commit(intent) in (Outcome.MOVED, Outcome.ALREADY)
+        if not made or not self._leases.fresh(claim):
             return
         self._intended.add(claim.id)
         attempt = claim.attempts + 1

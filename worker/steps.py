@@ -148,9 +148,9 @@ def created(claim: Claim, status: Status, assistant: Assistant, jitter: float) -
     match status.state:
         case RunState.DONE if status.answer is not None:
             # A server without background mode answers at once, and may know nothing of the run afterwards.
-            return finished(claim, status, fields)
+            return finished(claim, status, fields | {"started": claim.now})
         case RunState.INCOMPLETE | RunState.FAILED if status.answer is not None or status.error_code:
-            return finished(claim, status, fields)
+            return finished(claim, status, fields | {"started": claim.now})
     delay = until_poll(assistant, 0.0, status.poll_after, jitter) if status.state is RunState.PENDING else 0.0
     return _move(claim, "start", delay=delay, fields=fields)
 
@@ -216,6 +216,7 @@ def searched(claim: Claim, found: Found, assistant: Assistant, lease_s: float, j
                     name="complete",
                     fields={
                         **_CLEAN,
+                        "started": claim.intent_at,
                         "runs": claim.runs + 1,
                         "looks": None,
                         "note": "answer found in the conversation; the run's id and usage are unknown",
