@@ -76,7 +76,9 @@ def commands() -> str:
     lines = ["# Commands", "", _NOTE.format(source="askq's own --help")]
 
     def add(command: click.Command, path: list[str], parent: click.Context | None) -> None:
-        with click.Context(command, info_name=path[-1], parent=parent, max_content_width=100) as context:
+        # As a call would make it, so that the settings of the group hold.
+        context = command.make_context(path[-1], [], parent=parent, resilient_parsing=True, max_content_width=100)
+        with context:
             lines.extend([f"## `{' '.join(path)}`", "", "```text", command.get_help(context).rstrip(), "```", ""])
             if isinstance(command, click.Group):
                 for name in command.list_commands(context):
