@@ -116,12 +116,18 @@ def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
 @click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--exit-status", is_flag=True, help="Exit 5 when some have no complete answer.")
+@json_option
 @pass_session
-def watch_command(session: Session, *, batch: str, interval: float, timeout: float | None, exit_status: bool) -> int:
+def watch_command(
+    session: Session, *, batch: str, interval: float, timeout: float | None, exit_status: bool, as_json: bool
+) -> int:
     """Follow BATCH until it ends. Ctrl-C stops watching and nothing else."""
     with session.store() as store:
         found = session.batch_id(store, batch)
-        return follow(session, store, found, timeout=timeout, exit_status=exit_status, interval=interval)
+        code = follow(session, store, found, timeout=timeout, exit_status=exit_status, interval=interval)
+        if as_json:
+            print_json(status_record(_status(store, found)))
+        return code
 
 
 def follow(

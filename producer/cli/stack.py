@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ import click
 
 from askq.embedded.supervisor import Supervisor
 from askq.errors import ConfigError
-from producer.cli.shared import Session, pass_session
+from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.cli.workers import (
     FLOWER_USER,
     add_flower,
@@ -20,6 +22,7 @@ from producer.cli.workers import (
     require_free,
     require_hope,
 )
+from producer.parts import Parts
 from producer.preflight import check
 
 _TICK_S = 0.2
@@ -30,51 +33,47 @@ port_option = click.option("--port", type=click.IntRange(1, 65535), help="Flower
 @click.command("up")
 @port_option
 @click.option("--no-flower", is_flag=True, help="Without Flower.")
+@json_option
 @pass_session
-def up_command(session: Session, *, port: int | None, no_flower: bool) -> int:
+def up_command(session: Session, *, port: int | None, no_flower: bool, as_json: bool) -> int:
     """Keep the whole local stack running: Redis, the API if there is no key, workers, Flower. Ctrl-C ends all of it."""
     with session.parts() as parts:
-        parts.store(must_be_safe=True).close()
-        check(parts.api())
+        _prepare(parts)
         supervisor = Supervisor()
         add_workers(supervisor, parts)
         flower = None if no_flower else add_flower(supervisor, parts, port or session.settings.flower_port)
-        for line in parts.lines():
-            session.say(line)
-        session.say(f"Workers: {session.settings.workers}; logs in {parts.log_folder()}")
-        if flower is not None:
-            session.say(f"Flower: {flower[0]}  user {FLOWER_USER}  password {flower[1]}")
-        return _stay(session, supervisor)
+        return _stay(session, parts, supervisor, flower, as_json=as_json)
 
 
 @click.command("worker")
+@json_option
 @pass_session
-def worker_command(session: Session) -> int:
-    """Keep a worker running: started again when it ends. Ctrl-C lets it finish its open calls."""
+def worker_command(session: Session, *, as_json: bool) -> int:
+    """Keep workers running: started again when they end. Ctrl-C lets them finish their open calls."""
     with session.parts() as parts:
-        parts.store(must_be_safe=True).close()
-        check(parts.api())
+        _prepare(parts)
         supervisor = Supervisor()
         add_workers(supervisor, parts)
-        for line in parts.lines():
-            session.say(line)
-        session.say(f"Log: {parts.log_folder() / 'worker-1.log'}")
-        return _stay(session, supervisor)
+        return _stay(session, parts, supervisor, None, as_json=as_json)
 
 
 @click.command("flower")
 @port_option
+@json_option
 @pass_session
-def flower_command(session: Session, *, port: int | None) -> int:
+def flower_command(session: Session, *, port: int | None, as_json: bool) -> int:
     """Keep Flower running on 127.0.0.1, with a password."""
     with session.parts() as parts:
         parts.store().close()
         supervisor = Supervisor()
-        address, password = add_flower(supervisor, parts, port or session.settings.flower_port)
-        for line in parts.lines():
-            session.say(line)
-        session.say(f"Flower: {address}  user {FLOWER_USER}  password {password}")
-        return _stay(session, supervisor)
+        flower = add_flower(supervisor, parts, port or session.settings.flower_port)
+        return _stay(session, parts, supervisor, flower, as_json=as_json)
+
+
+def _prepare(parts: Parts) -> None:
+    """Refuse to start on a Redis that would lose jobs, or with an API that does not answer."""
+    parts.store(must_be_safe=True).close()
+    check(parts.api())
 
 
 @click.command("local-api")
@@ -113,9 +112,6 @@ def local_api_command(
     ):
         if value is not None:
             argv += [option, str(value)]
-    import os
-    import subprocess
-
     environment = os.environ | settings.child_environment()
     child = subprocess.Popen(argv, env=environment)
     try:
@@ -124,10 +120,21 @@ def local_api_command(
         return child.wait(10)
 
 
-def _stay(session: Session, supervisor: Supervisor) -> int:
+def _stay(
+    session: Session, parts: Parts, supervisor: Supervisor, flower: tuple[str, str] | None, *, as_json: bool
+) -> int:
+    """Say what runs, and keep it running until Ctrl-C or SIGTERM."""
+    for line in parts.lines():
+        session.say(line)
+    session.say(f"Logs: {parts.log_folder()}")
+    if flower is not None:
+        session.say(f"Flower: {flower[0]}  user {FLOWER_USER}  password {flower[1]}")
     try:
         with foreground(), kept_running(supervisor):
             session.say("ready; Ctrl-C ends it")
+            if as_json:
+                shown = None if flower is None else {"url": flower[0], "user": FLOWER_USER, "password": flower[1]}
+                print_json({"parts": parts.lines(), "logs": str(parts.log_folder()), "flower": shown})
             while True:
                 for text in supervisor.tick():
                     session.say(text)
