@@ -53,6 +53,8 @@ class Client:
         and StoreError; nothing is queued then.
         """
         settings = self._settings
+        if not settings.allow_unsafe_redis:
+            self._store.health().require_safe()
         opened = (
             open_list(questions, max_rows=settings.max_rows, max_question_bytes=settings.max_question_bytes)
             if isinstance(questions, str | Path)

@@ -84,7 +84,7 @@ def batch(batch_id: str) -> str:
 
 
 def idempotency(key: str) -> str:
-    return f"{PREFIX}idem:{hashlib.sha256(key.encode()).hexdigest()}"
+    return f"{PREFIX}idem:{hashlib.sha256(key.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def assistant(digest: str) -> str:

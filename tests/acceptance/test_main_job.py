@@ -14,7 +14,8 @@ import pytest
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Job, State
-from tests.acceptance.stack import Process, Stack, eventually, running_stack
+from tests.acceptance.stack import Process, Stack, running_stack
+from tests.parts import eventually
 
 PROTOCOLS = ("assistants", "responses")
 SCRIPT = {"default": {"answer": "Answer to: {question}", "duration": [0.3, 2.5]}}

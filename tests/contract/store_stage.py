@@ -29,7 +29,7 @@ from askq.jobs.model import (
 )
 from askq.jobs.redis_store import RedisStore
 from askq.jobs.store import Store
-from tests.conftest import RedisServer, eventually, flush
+from tests.parts import RedisServer, eventually
 
 LONG = 600.0
 """Seconds no test lasts: what is due or held that long stays so."""
@@ -101,7 +101,7 @@ class RedisStage:
     """The store in a real server, empty at first."""
 
     def __init__(self, server: RedisServer, *, keep_days: float = 30) -> None:
-        flush(server)
+        server.flush()
         self._url = server.url
         # The client's types speak of every protocol and of asyncio at once.
         self.raw: Any = server.client()
@@ -118,7 +118,8 @@ class RedisStage:
 
     def pass_time(self, seconds: float) -> None:
         until = self.now() + seconds
-        eventually(lambda: self.now() > until, timeout=seconds + 10, what=f"{seconds} s by the server's clock")
+        passed = f"{seconds} s by the server's clock"
+        eventually(lambda: self.now() > until, seconds=seconds + 10, what=passed, every=0.002)
 
     def lanes(self) -> Mapping[str, Sequence[Lane]]:
         places = [(shard, lane) for shard in range(SHARDS) for lane in Lane]

@@ -30,7 +30,7 @@ from askq.jobs.model import (
 )
 from askq.jobs.redis_store import RedisStore
 from askq.jobs.store import Health, Store
-from tests.conftest import RedisServer, StartRedis, eventually, redis_binaries
+from tests.conftest import StartRedis
 from tests.contract.store_stage import (
     ALL,
     LONG,
@@ -51,6 +51,7 @@ from tests.contract.store_stage import (
     submit,
     way_to,
 )
+from tests.parts import RedisServer, eventually, redis_binaries
 
 SERVERS = tuple(redis_binaries())
 USAGE = Usage(input_tokens=70, cached_tokens=20, output_tokens=30, total_tokens=100, cost_usd=0.00125)
@@ -204,6 +205,21 @@ def test_times_are_noted_when_things_happen(stage: Stage) -> None:
     assert taken.now - ended.created_at >= SHORT - micros
     assert ended.started_at - taken.intent_at >= SHORT - micros
     assert ended.completed_at - ended.started_at >= SHORT - micros
+
+
+def test_a_run_that_was_found_has_started_when_it_was_found(stage: Stage) -> None:
+    store = stage.store
+    job = job_id(submit(store, 1), "q0")
+    move(store, job, claim(store, job, lease_s=0).fence, "intend")
+    stage.pass_time(SHORT)
+    taken, before = claim(store, job), stage.now()
+    assert taken.started_at is None
+    assert move(store, job, taken.fence, "adopt") is Outcome.MOVED
+    found = claim(store, job)
+    assert found.started_at == job_of(store, job).started_at
+    assert found.started_at is not None
+    assert before - 1e-5 <= found.started_at <= stage.now()
+    assert found.intent_at == taken.intent_at, "the intent was made before"
 
 
 @pytest.mark.parametrize("state", sorted(PENDING))
@@ -509,6 +525,28 @@ def test_a_row_that_comes_twice_is_added_once(stage: Stage) -> None:
     assert status_of(store, batch).counts[State.QUEUED] == 2
 
 
+def test_a_row_whose_result_expired_is_not_asked_again(redis_servers: Callable[[str], RedisServer]) -> None:
+    """Given a list that is submitted again after some of its results have expired, then nobody is paid twice."""
+    stage = RedisStage(redis_servers(SERVERS[0]), keep_days=1 / 86_400)
+    try:
+        store = stage.store
+        batch = submit(store, 2, key="k")
+        answer_all(store, batch)
+        eventually(lambda: not any(store.jobs(batch)), what="the results expire")
+        store.add(batch, [question(2)])
+        rows = [question(0), question(1, "Something else?"), question(2, "Something else?"), question(3), question(3)]
+        expected = store.compare(batch, rows)
+        assert (expected.added, expected.already, expected.conflicts) == (1, 3, ("q2",))
+        assert store.add(batch, rows) == expected
+        store.seal(batch, 4)
+        status = status_of(store, batch)
+        assert (status.total, status.pending) == (4, 2)
+        assert {state: many for state, many in status.counts.items() if many} == {State.COMPLETED: 2, State.QUEUED: 2}
+        assert [job.question.row_id for job in store.jobs(batch)] == ["q2", "q3"]
+    finally:
+        stage.close()
+
+
 def test_two_who_add_the_same_rows_at_once_add_them_once(stage: Stage) -> None:
     batch = open_batch(stage.store)
     rows = [question(index) for index in range(200)]
@@ -548,6 +586,9 @@ def test_an_idempotency_key_leads_to_its_batch(stage: Stage) -> None:
     other, created = store.open_batch(dataclasses.replace(new, idempotency_key="K"))
     assert created
     assert other != batch
+    odd, _ = store.open_batch(dataclasses.replace(new, idempotency_key="not text: \udcff"))
+    assert store.batch_under("not text: \udcff") == odd
+    assert status_of(store, odd).idempotency_key == "not text: \udcff"
     unkeyed = dataclasses.replace(new, idempotency_key=None)
     assert store.open_batch(unkeyed)[0] != store.open_batch(unkeyed)[0]
 
@@ -637,6 +678,12 @@ def test_jobs_come_in_input_order_however_many_and_however_added(stage: Stage) -
     assert [job.question.row_id for job in jobs] == [f"row {650 - index}" for index in range(650)]
     assert {job.question.text for job in jobs if job.index == 649} == {"What is 649?"}
     assert list(store.jobs("b_0")) == []
+
+
+def test_jobs_of_one_place_come_in_the_order_of_their_ids(stage: Stage) -> None:
+    """A list that was changed and submitted again may give a place twice."""
+    batch = submit(stage.store, [question(0, row_id=row) for row in "dbeac"])
+    assert [job.question.row_id for job in stage.store.jobs(batch)] == list("abcde")
 
 
 def test_jobs_of_some_states_are_picked(stage: Stage) -> None:
@@ -779,6 +826,7 @@ def test_the_newest_batches_come_first(stage: Stage) -> None:
     assert [status.id for status in store.batches(limit=4)] == ids[:-5:-1]
     assert [status.id for status in store.batches(limit=100)] == ids[::-1]
     assert [status.id for status in store.batches()] == ids[::-1]
+    assert [store.batches(limit=limit) for limit in (0, -1)] == [[], []]
     assert store.find_batches("b_") == ids[:-11:-1], "ten at most"
     assert store.find_batches(ids[3]) == [ids[3]]
     assert store.find_batches("b_zzz") == []
@@ -819,6 +867,19 @@ def test_a_shard_has_one_holder_until_it_is_given_back_or_the_lease_ends(stage: 
     store.discharge(Lane.POLL, "one", [1, 2, 3])
     assert store.hold(Lane.POLL, "four", [1, 2, 3], ttl_s=LONG) == [2, 3]
     assert store.hold(Lane.POLL, "four", [], ttl_s=LONG) == []
+
+
+def test_what_is_kept_for_no_time_is_gone_soon(stage: Stage) -> None:
+    store = stage.store
+    assert store.hold(Lane.POLL, "one", [1], ttl_s=0) == [1]
+    assert store.hint(Lane.POLL, ttl_s=0)
+    store.pause("acc", "quota", "why", probe_after_s=0)
+    stage.pass_time(0.003)
+    assert store.hold(Lane.POLL, "two", [1], ttl_s=LONG) == [1]
+    assert store.hint(Lane.POLL, ttl_s=LONG)
+    assert store.probe("acc", again_after_s=0)
+    stage.pass_time(0.003)
+    assert store.probe("acc", again_after_s=LONG)
 
 
 def test_a_lease_is_prolonged_by_holding_it_again(stage: Stage) -> None:
@@ -963,6 +1024,23 @@ def test_a_marked_batch_that_gets_more_rows_stays(stage: Stage) -> None:
         assert open_batch(store, key=key) == batch
         answer_all(store, batch)
     assert store.tidy(keep_s=2) == 2, "and is marked again when it is done again"
+
+
+def test_marking_that_was_cut_off_half_way_is_done_again(behind: RedisStage) -> None:
+    """Given a batch that finished, when the batch itself expires, then so does all that belongs to it."""
+    batch = submit(behind.store, 5, key="k")
+    answer_all(behind.store, batch)
+    with behind.raw.monitor() as commands:
+        assert behind.store.tidy(keep_s=1000) == 1
+        behind.raw.echo("end of tidy")
+        marked = []
+        for command in (seen["command"] for seen in commands.listen()):
+            if "end of tidy" in command:
+                break
+            if command.startswith("EXPIRE "):
+                marked.append(command.split()[1])
+    assert len(marked) == 2 + 2 * SHARDS
+    assert marked[-1] == keys.batch(batch), "what tells that a batch is marked comes last"
 
 
 def test_every_key_of_a_finished_batch_expires_and_none_before(behind: RedisStage) -> None:

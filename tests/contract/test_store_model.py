@@ -16,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from askq.ids import job_id
 from askq.jobs.model import LANE_OF, MOVES, TERMINAL, Answer, Job, Lane, Move, Outcome, State, Usage
-from tests.conftest import RedisServer, redis_binaries
 from tests.contract.store_stage import (
     ALL,
     LONG,
@@ -28,6 +27,7 @@ from tests.contract.store_stage import (
     open_batch,
     question,
 )
+from tests.parts import RedisServer, redis_binaries
 
 ROWS = 6
 BRIEF = 1 / 512

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from askq.ids import ROW_ID_LIMIT, SHARDS, job_id, new_batch_id, shard_of, split_job_id
-from tests.conftest import eventually
+from tests.parts import eventually
 
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 

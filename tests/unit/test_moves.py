@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,21 @@ from askq import jobs
 from askq.ends import ENDS
 from askq.ids import SHARDS
 from askq.jobs import keys
-from askq.jobs.model import FINISHING, LANE_OF, MOVES, PENDING, TERMINAL, Lane, State
+from askq.jobs.codec import record_fields
+from askq.jobs.model import (
+    FINISHING,
+    LANE_OF,
+    MOST_TOKENS,
+    MOVES,
+    PENDING,
+    TERMINAL,
+    TOKEN_FIELDS,
+    Answer,
+    Lane,
+    Move,
+    State,
+    Usage,
+)
 
 ROOT = Path(jobs.__file__).parents[2]
 FOLDER = Path(jobs.__file__).parent
@@ -98,6 +114,45 @@ def test_names_of_moves_fit_the_scripts() -> None:
     """A commit's token is `fence/move`; sources travel as `,a,b,`."""
     for word in [*MOVES, *State]:
         assert re.fullmatch(r"[a-z]+", word)
+
+
+# -- what a move may carry -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delay", [math.nan, math.inf, -math.inf])
+def test_a_move_is_due_at_some_time(delay: float) -> None:
+    with pytest.raises(ValueError, match=r"defer of b_0\.q1: a delay of -?(nan|inf) seconds never ends"):
+        Move(job="b_0.q1", fence=1, name="defer", delay=delay)
+
+
+@pytest.mark.parametrize("count", [-1, MOST_TOKENS, 7.0, math.nan, "7"])
+@pytest.mark.parametrize("name", TOKEN_FIELDS)
+def test_tokens_are_counted_in_whole_numbers(name: str, count: Any) -> None:
+    """The script adds them up, and what it has written by then it could not take back."""
+    with pytest.raises(ValueError, match=r"collect of b_0\.q1: .* is no number of tokens"):
+        Move(job="b_0.q1", fence=1, name="collect", fields={name: count})
+    usage = Usage(**{{"in": "input", "out": "output"}.get(name, name) + "_tokens": count})
+    with pytest.raises(ValueError, match=r"complete of b_0\.q1: .* is no number of tokens"):
+        Move(job="b_0.q1", fence=1, name="complete", answer=Answer(text="x", usage=usage))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_prices_and_times_are_finite(number: float) -> None:
+    for more in (
+        {"fields": {"deadline": number}},
+        {"fields": {"cost": number}},
+        {"answer": Answer(text="x", usage=Usage(cost_usd=number))},
+    ):
+        with pytest.raises(ValueError, match=r"b_0\.q1: (nan|inf) is not a finite number"):
+            Move(job="b_0.q1", fence=1, name="complete", **more)
+
+
+def test_a_plain_move_carries_anything_a_store_keeps() -> None:
+    usage = Usage(input_tokens=MOST_TOKENS - 1, cost_usd=0.0)
+    fields: dict[str, str | int | float | None] = {"in": 0, "total": None, "deadline": 1.5, "note": "nan"}
+    move = Move(job="b_0.q1", fence=1, name="fail", delay=-1, fields=fields, answer=Answer(text="", usage=usage))
+    assert (move.fields, move.delay) == (fields, -1)
+    assert {field for field in record_fields(move) if field in TOKEN_FIELDS} == set(TOKEN_FIELDS)
 
 
 # -- Lua -----------------------------------------------------------------------------------------------------

