@@ -60,7 +60,9 @@ class Monitor:
                 self._end("task-succeeded", claim, result=repr(self._result(move)))
             case "cut" | "fail" | "cancel" | "expire" | "doubt":
                 code, message = move.fields.get("error_code"), move.fields.get("error_message")
-                self._end("task-failed", claim, exception=f"{code}: {_cut(str(message), _RESULT_SHOWN)}", traceback="")
+                told = f"{code}: {_cut(str(message), _RESULT_SHOWN)}"
+                # Flower's table shows the result, which would go on saying how far the run was.
+                self._end("task-failed", claim, exception=told, traceback="", result=told)
 
     def _progress(self, claim: Claim, fields: Mapping[str, str | int | float | None]) -> None:
         now = time.monotonic()
