@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from openai import AsyncOpenAI
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
-from worker.protocols.base import Ask, Found, Gone, RunState, Search, Status, ToolCall
+from worker.protocols.base import Ask, Found, RunState, Search, Status, ToolCall
 from worker.protocols.codes import code_of_failure, code_of_incomplete
+from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
+from worker.protocols.forgiving import cancelled, deleted, reached
 from worker.protocols.prices import has_known_prices, with_cost
-from worker.protocols.wire import JsonObject, Reply, call
+from worker.protocols.wire import Reply, Wire
 
 # Every call announces the sunset at run time; askq serves what is left of this protocol on purpose.
 warnings.filterwarnings(
     "ignore", message=r"(deprecated|The Assistants API is deprecated).*", category=DeprecationWarning
 )
 
-_STATES: Mapping[str, RunState] = {
+STATES: Mapping[str, RunState] = {
+    "queued": RunState.PENDING,
+    "in_progress": RunState.PENDING,
+    "cancelling": RunState.PENDING,
     "requires_action": RunState.ACTION,
     "completed": RunState.DONE,
     "incomplete": RunState.INCOMPLETE,
@@ -33,8 +39,20 @@ _STATES: Mapping[str, RunState] = {
     "cancelled": RunState.CANCELLED,
     "expired": RunState.EXPIRED,
 }
-_MARKER = re.compile(r"【[^】]*】")
-_PAGE = 100
+"""A test says that every status the SDK knows is here; one that it does not know is pending."""
+
+_MARKER = re.compile(r"[ \u00a0]?【\d+(?::\d+)?†[^】]*】")
+"""Where a source is cited. The service leaves it to the client to take the mark out of the text."""
+_ANY_MARKER = re.compile(r"【[^】]*】")
+_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """What the last poll of a run said beside its status."""
+
+    model: str | None
+    usage: Usage | None
 
 
 class AssistantsProtocol:
@@ -45,108 +63,126 @@ class AssistantsProtocol:
 
     def __init__(self, client: AsyncOpenAI) -> None:
         self._priced = has_known_prices(client.base_url.host)
+        self._wire = Wire(client)
         self._beta = client.beta
         self._client = client
+        self._ended: dict[str, _Ended] = {}
 
     async def ensure_assistant(self, assistant: Assistant) -> str | None:
         if assistant.assistant_id is not None:
             return assistant.assistant_id
         body = assistant_body(assistant)
-        reply = await call(self._beta.assistants.with_raw_response.create(model=assistant.model, extra_body=body))
+        reply = await self._wire.call(
+            self._beta.assistants.with_raw_response.create(model=assistant.model, extra_body=body)
+        )
         return str(reply.body["id"])
 
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
         body: dict[str, Any] = {
             "messages": [{"role": "user", "content": ask.text}],
-            "metadata": {**ask.metadata, "askq_job": ask.job_id},
+            "metadata": ask.thread_metadata,
         }
-        reply = await call(self._beta.threads.with_raw_response.create(extra_body=body))
+        reply = await self._wire.call(self._beta.threads.with_raw_response.create(extra_body=body))
         return str(reply.body["id"])
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
-        body: dict[str, Any] = {
-            "metadata": {**ask.metadata, "askq_job": ask.job_id, "askq_attempt": str(ask.attempt)},
-            **run_body(ask),
-        }
-        reply = await call(
+        reply = await self._wire.call(
             self._beta.threads.runs.with_raw_response.create(
-                thread_id, assistant_id=assistant_id or "", extra_body=body
+                thread_id,
+                assistant_id=assistant_id or "",
+                extra_body=run_body(ask),
+                extra_headers={"Idempotency-Key": ask.idempotency_key},
             ),
             names=thread_id,
         )
-        return _status(reply, priced=self._priced)
+        return self._status(reply, str(reply.body["id"]))
 
     async def find_started(self, job_id: str, attempt: int, thread_id: str) -> Found:
-        ids, after = [], None
-        while True:
-            query: dict[str, Any] = {"limit": _PAGE, "order": "asc"} | ({"after": after} if after else {})
-            reply = await call(
-                self._beta.threads.runs.with_raw_response.list(thread_id, extra_query=query),
-                names=thread_id,
-                needs_id=False,
-            )
-            runs = _entries(reply)
-            ids += [str(run["id"]) for run in runs if (run.get("metadata") or {}).get("askq_job") == job_id]
-            if not reply.body.get("has_more") or not runs:
-                break
-            after = runs[-1].get("id")
-        return Found(search=Search.FOUND, run_ids=tuple(ids)) if ids else Found(search=Search.NOT_STARTED)
+        """The thread is this job's own, so a run that names no job (a server that drops metadata) is taken for ours.
+        So is one of an earlier attempt that is still at work: to pay for another beside it would be the mistake."""
+        runs = await self._wire.every(
+            lambda query: self._beta.threads.runs.with_raw_response.list(thread_id, extra_query=query),
+            names=thread_id,
+        )
+        ids = tuple(str(run["id"]) for run in runs if a_text(run.get("id")) and _is_ours(run, job_id, attempt))
+        return Found(search=Search.FOUND, run_ids=ids) if ids else Found(search=Search.NOT_STARTED)
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
-        reply = await call(
-            self._beta.threads.runs.with_raw_response.retrieve(run_id, thread_id=thread_id), names=run_id
-        )
-        return _status(reply, priced=self._priced)
+        return self._status(await self._run(thread_id, run_id), run_id)
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
-        messages = [
-            message for message in await self._all(thread_id, run_id, "messages") if message.get("role") == "assistant"
-        ]
-        parts, citations, files = _read_messages(messages)
-        code: tuple[Mapping[str, Any], ...] = ()
-        if assistant.uses("code_interpreter"):
-            code = _read_code(await self._all(thread_id, run_id, "steps"))
-        return Answer(
-            text="\n\n".join(parts) if messages else None,
-            citations=tuple(citations),
-            code=code,
-            files=tuple(files),
-            model=assistant.model,
+        messages = await self._wire.every(
+            lambda query: self._beta.threads.messages.with_raw_response.list(
+                thread_id, extra_query={**query, "run_id": run_id}
+            ),
+            names=run_id,
         )
-
-    async def _all(self, thread_id: str, run_id: str, what: str) -> list[JsonObject]:
-        """Every message or step of a run, oldest first."""
-        found: list[JsonObject] = []
-        after: str | None = None
-        while True:
-            query: dict[str, Any] = {"limit": _PAGE, "order": "asc"} | ({"after": after} if after else {})
-            listing: Awaitable[Any]
-            if what == "messages":
-                listing = self._beta.threads.messages.with_raw_response.list(
-                    thread_id, extra_query=query | {"run_id": run_id}
-                )
-            else:
-                listing = self._beta.threads.runs.steps.with_raw_response.list(
+        steps: list[JsonObject] = []
+        if assistant.uses("code_interpreter"):
+            steps = await self._wire.every(
+                lambda query: self._beta.threads.runs.steps.with_raw_response.list(
                     run_id, thread_id=thread_id, extra_query=query
-                )
-            reply = await call(listing, names=run_id, needs_id=False)
-            entries = _entries(reply)
-            found += entries
-            if not reply.body.get("has_more") or not entries:
-                return found
-            after = str(entries[-1].get("id"))
+                ),
+                names=run_id,
+            )
+        # The poll that saw the end is usually this process's own.
+        ended = self._ended.pop(run_id, None) or self._read_end((await self._run(thread_id, run_id)).body)
+        # A server may not know the filter `run_id`: the question is no part of the answer.
+        ours = [m for m in messages if m.get("role") == "assistant" and m.get("run_id") in (None, run_id)]
+        return read_answer(ours, steps, model=ended.model, usage=ended.usage)
 
     async def cancel(self, thread_id: str, run_id: str) -> None:
-        await call(self._beta.threads.runs.with_raw_response.cancel(run_id, thread_id=thread_id), names=run_id)
+        call = self._beta.threads.runs.with_raw_response.cancel(run_id, thread_id=thread_id)
+        await cancelled(self._wire.call(call, names=run_id, needs_body=False), run_id)
 
     async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None:
-        try:
-            await call(self._beta.threads.with_raw_response.delete(thread_id), names=thread_id)
-        except Gone:
-            return
+        call = self._beta.threads.with_raw_response.delete(thread_id)
+        await deleted(self._wire.call(call, names=thread_id, needs_body=False), thread_id)
 
     async def check(self) -> None:
-        await call(self._client.models.with_raw_response.list(), needs_id=False, names="models")
+        await reached(self._wire.call(self._client.models.with_raw_response.list(), needs_id=False))
+
+    async def _run(self, thread_id: str, run_id: str) -> Reply:
+        """GET the run. It needs no id of its own to be understood, but something must show that it is one."""
+        call = self._beta.threads.runs.with_raw_response.retrieve(run_id, thread_id=thread_id)
+        reply = await self._wire.call(call, names=run_id, needs_id=False)
+        reply.require("status", "id")
+        return reply
+
+    def _status(self, reply: Reply, run_id: str) -> Status:
+        run = reply.body
+        raw = a_status(run.get("status"))
+        state = STATES.get(raw, RunState.PENDING)
+        if state is RunState.PENDING:
+            return Status(state=state, raw=raw, run_id=run_id, poll_after=reply.poll_after)
+        ended = self._read_end(run)
+        if state in (RunState.DONE, RunState.INCOMPLETE):
+            while len(self._ended) >= _REMEMBERED:
+                del self._ended[next(iter(self._ended))]
+            self._ended[run_id] = ended
+        code, message = _why(run, state)
+        return Status(
+            state=state,
+            raw=raw,
+            run_id=run_id,
+            tool_calls=_tool_calls(run) if state is RunState.ACTION else (),
+            usage=ended.usage,
+            error_code=code,
+            error_message=message,
+        )
+
+    def _read_end(self, run: JsonObject) -> _Ended:
+        model = a_text(run.get("model")) or None
+        used = an_object(run.get("usage"))
+        if not used:
+            return _Ended(model, None)
+        usage = Usage(
+            input_tokens=a_count(used.get("prompt_tokens")),
+            cached_tokens=a_count(an_object(used.get("prompt_tokens_details")).get("cached_tokens")),
+            output_tokens=a_count(used.get("completion_tokens")),
+            total_tokens=a_count(used.get("total_tokens")),
+        )
+        return _Ended(model, with_cost(usage, model) if self._priced else usage)
 
 
 def assistant_body(assistant: Assistant) -> dict[str, Any]:
@@ -167,9 +203,11 @@ def assistant_body(assistant: Assistant) -> dict[str, Any]:
 
 
 def run_body(ask: Ask) -> dict[str, Any]:
-    """The part of a run's body that the assistant object does not hold."""
+    """The body that creates a run, without its assistant: what the assistant object cannot hold, and the row's own
+    wishes. Service tiers and completion windows are unknown to this protocol."""
     assistant = ask.assistant
     body: dict[str, Any] = {
+        "metadata": ask.run_metadata,
         "model": ask.model,
         "instructions": ask.instructions,
         "max_completion_tokens": assistant.max_output_tokens,
@@ -204,89 +242,102 @@ def _response_format(assistant: Assistant) -> Mapping[str, Any] | None:
     return {"type": "json_schema", "json_schema": {name: part for name, part in wanted.items() if name != "type"}}
 
 
-def _status(reply: Reply, *, priced: bool) -> Status:
-    run = reply.body
-    raw = str(run.get("status"))
-    state = _STATES.get(raw, RunState.PENDING)
-    code, message = None, None
-    if state is RunState.FAILED:
-        error = run.get("last_error") or {}
-        code, message = code_of_failure(error.get("code")), error.get("message") or error.get("code")
-    elif state is RunState.INCOMPLETE:
-        reason = (run.get("incomplete_details") or {}).get("reason")
-        code, message = code_of_incomplete(reason), f"the run stopped early: {reason or 'no reason given'}"
-    return Status(
-        state=state,
-        raw=raw,
-        run_id=str(run["id"]),
-        poll_after=reply.poll_after,
-        tool_calls=_tool_calls(run) if state is RunState.ACTION else (),
-        usage=_usage(run, priced=priced),
-        error_code=code,
-        error_message=message,
-    )
+def _is_ours(run: JsonObject, job_id: str, attempt: int) -> bool:
+    metadata = an_object(run.get("metadata"))
+    if metadata.get("askq_job", job_id) != job_id:
+        return False
+    at_work = STATES.get(a_status(run.get("status")), RunState.PENDING) in (RunState.PENDING, RunState.ACTION)
+    return at_work or metadata.get("askq_attempt", str(attempt)) == str(attempt)
+
+
+def _why(run: JsonObject, state: RunState) -> tuple[str | None, str | None]:
+    """Why a run ended otherwise than completed: the code of the job's end, and words."""
+    match state:
+        case RunState.FAILED:
+            error = an_object(run.get("last_error"))
+            return code_of_failure(error.get("code")), a_text(error.get("message")) or a_text(error.get("code")) or None
+        case RunState.INCOMPLETE:
+            reason = an_object(run.get("incomplete_details")).get("reason")
+            return code_of_incomplete(reason), f"the run stopped early: {reason or 'no reason given'}"
+        case RunState.CANCELLED:
+            return "cancelled_remotely", None
+        case RunState.EXPIRED:
+            return "run_expired", None
+    return None, None
 
 
 def _tool_calls(run: JsonObject) -> tuple[ToolCall, ...]:
-    asked = ((run.get("required_action") or {}).get("submit_tool_outputs") or {}).get("tool_calls") or []
+    outputs = an_object(an_object(run.get("required_action")).get("submit_tool_outputs"))
+    calls = [(entry, an_object(entry.get("function"))) for entry in objects(outputs.get("tool_calls"))]
     return tuple(
         ToolCall(
-            call_id=str(entry.get("id")),
-            name=str((entry.get("function") or {}).get("name")),
-            arguments=str((entry.get("function") or {}).get("arguments")),
+            call_id=a_text(entry.get("id")),
+            name=a_text(function.get("name")),
+            arguments=a_text(function.get("arguments")),
         )
-        for entry in asked
+        for entry, function in calls
     )
 
 
-def _usage(run: JsonObject, *, priced: bool) -> Usage | None:
-    used = run.get("usage")
-    if not used:
-        return None
-    details = used.get("prompt_tokens_details") or {}
-    usage = Usage(
-        input_tokens=int(used.get("prompt_tokens") or 0),
-        cached_tokens=int(details.get("cached_tokens") or 0),
-        output_tokens=int(used.get("completion_tokens") or 0),
-        total_tokens=int(used.get("total_tokens") or 0),
-    )
-    return with_cost(usage, run.get("model")) if priced else usage
-
-
-def _entries(reply: Reply) -> list[JsonObject]:
-    return [entry for entry in reply.body.get("data") or [] if isinstance(entry, dict)]
-
-
-def _read_messages(
-    messages: Sequence[JsonObject],
-) -> tuple[list[str], list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    parts: list[str] = []
+def read_answer(
+    messages: Sequence[JsonObject], steps: Sequence[JsonObject], *, model: str | None, usage: Usage | None
+) -> Answer:
+    """Text, citations and files of a run's messages (oldest first), and the code of its steps."""
+    texts: list[str] = []
     citations: list[Mapping[str, Any]] = []
-    files: list[Mapping[str, Any]] = []
+    files: dict[str, Mapping[str, Any]] = {}
     for message in messages:
-        for part in message.get("content") or []:
-            kind = part.get("type")
-            if kind == "text":
-                text = part.get("text") or {}
-                value = str(text.get("value") or "")
-                for note in text.get("annotations") or []:
-                    citations.append({name: value_ for name, value_ in note.items() if name != "text"})
-                    if note.get("type") == "file_citation":
-                        value = value.replace(str(note.get("text") or ""), "")
-                parts.append(_MARKER.sub("", value) if citations else value)
-            elif kind == "refusal":
-                parts.append(str(part.get("refusal") or ""))
-            elif kind == "image_file":
-                files.append({"file_id": (part.get("image_file") or {}).get("file_id"), "kind": "image"})
-    return parts, citations, files
-
-
-def _read_code(steps: Sequence[JsonObject]) -> tuple[Mapping[str, Any], ...]:
-    calls = []
+        for part in objects(message.get("content")):
+            match part.get("type"):
+                case "text":
+                    texts.append(_read_text(an_object(part.get("text")), citations, files))
+                case "refusal":
+                    texts.append(a_text(part.get("refusal")))
+                case "image_file":
+                    file_id = a_text(an_object(part.get("image_file")).get("file_id"))
+                    files.setdefault(file_id, {"kind": "image", "file_id": file_id})
+        for attached in objects(message.get("attachments")):
+            file_id = a_text(attached.get("file_id"))
+            files.setdefault(file_id, {"kind": "file", "file_id": file_id})
+    code = []
     for step in steps:
-        for entry in (step.get("step_details") or {}).get("tool_calls") or []:
-            if entry.get("type") == "code_interpreter":
-                run = entry.get("code_interpreter") or {}
-                logs = [str(out.get("logs")) for out in run.get("outputs") or [] if out.get("type") == "logs"]
-                calls.append({"input": run.get("input") or "", "output": "\n".join(logs)})
-    return tuple(calls)
+        for call in objects(an_object(step.get("step_details")).get("tool_calls")):
+            if call.get("type") == "code_interpreter":
+                code.append(_read_code(an_object(call.get("code_interpreter")), files))
+    files.pop("", None)
+    return Answer(
+        text=joined(texts),
+        citations=tuple(citations),
+        code=tuple(code),
+        files=tuple(files.values()),
+        model=model,
+        usage=usage,
+    )
+
+
+def _read_text(text: JsonObject, citations: list[Mapping[str, Any]], files: dict[str, Mapping[str, Any]]) -> str:
+    """The text without its marks; what they stand for goes into `citations` (in the flat shape of Responses) and
+    `files`. Links to files (`sandbox:/…`) stay: they are words of a sentence."""
+    value = a_text(text.get("value"))
+    for note in objects(text.get("annotations")):
+        kind, mark = a_text(note.get("type")), a_text(note.get("text"))
+        source = an_object(note.get(kind))
+        if kind == "file_path":
+            file_id, name = a_text(source.get("file_id")), mark.rpartition("/")[2]
+            files.setdefault(file_id, {"kind": "file", "file_id": file_id, "name": name})
+            continue
+        citations.append({"type": kind, **source})
+        if _ANY_MARKER.fullmatch(mark):
+            value = value.replace(f" {mark}", "").replace(mark, "")
+    return _MARKER.sub("", value)
+
+
+def _read_code(call: JsonObject, files: dict[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    logs = []
+    for output in objects(call.get("outputs")):
+        if output.get("type") == "logs":
+            logs.append(a_text(output.get("logs")))
+        elif output.get("type") == "image":
+            file_id = a_text(an_object(output.get("image")).get("file_id"))
+            files.setdefault(file_id, {"kind": "image", "file_id": file_id})
+    return {"input": a_text(call.get("input")), "output": "\n".join(logs)}

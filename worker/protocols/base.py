@@ -14,6 +14,7 @@ CallError
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol as TypingProtocol
@@ -40,11 +41,12 @@ class Refused(CallError):
 
 
 class Limited(CallError):
-    """Not now: rate limit, overload announced before any work."""
+    """Not now: a rate limit, or no connection could be made. Nothing was begun and nothing is charged."""
 
 
 class Blocked(CallError):
-    """The account (`rejected_key`, `quota_exhausted`, `forbidden_account`) or the endpoint (`endpoint_gone`)."""
+    """The account (`rejected_key`, `quota_exhausted`, `forbidden_account`), the endpoint (`endpoint_gone`) or the base
+    URL (`bad_address`)."""
 
 
 class Gone(CallError):
@@ -56,7 +58,7 @@ class Busy(CallError):
 
 
 class Ambiguous(CallError):
-    """Timeout, reset, 5xx, or a reply that cannot be understood."""
+    """Timeout, reset, 5xx, 409 without a reason, or a reply that cannot be understood."""
 
 
 class RunState(StrEnum):
@@ -119,6 +121,8 @@ class Found:
     search: Search
     run_ids: tuple[str, ...] = ()
     answer: Answer | None = None
+    error_code: str | None = None
+    """Why the answer that was found is only a part: a key of `askq.ends.ENDS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +137,24 @@ class Ask:
     model: str | None = None
     """Overrides the assistant's, for one row."""
     instructions: str | None = None
+    """Replaces the assistant's, for one row."""
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def thread_metadata(self) -> dict[str, str]:
+        """What the thread or conversation carries: whose it is."""
+        return {**self.metadata, "askq_job": self.job_id}
+
+    @property
+    def run_metadata(self) -> dict[str, str]:
+        """What the run carries: whose it is, and which intent made it."""
+        return {**self.thread_metadata, "askq_attempt": str(self.attempt)}
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every repetition of this intent. It is always sent, because some servers honour it; OpenAI
+        does not say so, and nothing relies on it."""
+        return hashlib.sha256(f"{self.job_id}|run|{self.attempt}".encode()).hexdigest()
 
 
 class Protocol(TypingProtocol):
@@ -162,10 +183,13 @@ class Protocol(TypingProtocol):
         """Fetch text, citations and code of a run that is done or incomplete."""
 
     async def cancel(self, thread_id: str, run_id: str) -> None:
-        """Ask the service to cancel; best effort, the next poll decides."""
+        """Ask the service to cancel; best effort, the next poll decides. A refusal (the run has ended, is gone, cannot
+        be cancelled here) is no error."""
 
     async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None:
-        """Delete the thread or conversation with its items, and the responses. 404 counts as deleted."""
+        """Delete the thread or conversation with its items, and the responses. 404 counts as deleted; a server that
+        cannot delete keeps them as long as it pleases."""
 
     async def check(self) -> None:
-        """One free call that proves key and endpoint; raises like any other."""
+        """One free call that proves key and endpoint; raises like any other. A server without a list of models is
+        there all the same."""

@@ -5,6 +5,13 @@ from __future__ import annotations
 import httpx2
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
+_CONNECT_S = 5.0
+_POOL_S = 10.0
+"""For a free connection or a new one. Nothing has been sent by then, so giving up early costs nothing."""
+_IDLE_S = 4.0
+"""Shorter than the five seconds after which uvicorn and Node hang up: a create that is sent into a connection which
+the server is just closing has an unknown end."""
+
 
 def open_client(
     *,
@@ -15,9 +22,13 @@ def open_client(
     timeout_s: float,
     in_flight: int,
 ) -> AsyncOpenAI:
-    """A client for the running event loop. It never retries: the engine decides what may be repeated."""
-    limits = httpx2.Limits(max_connections=in_flight + 50, max_keepalive_connections=in_flight + 50)
-    timeout = httpx2.Timeout(timeout_s, connect=5.0, pool=timeout_s)
+    """A client for the running event loop of this process: never make one before a fork, or share it between loops.
+
+    It never retries: the engine decides what may be repeated. `timeout_s` bounds each wait for data.
+    """
+    most = in_flight + 50
+    limits = httpx2.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=_IDLE_S)
+    timeout = httpx2.Timeout(timeout_s, connect=_CONNECT_S, pool=_POOL_S)
     return AsyncOpenAI(
         api_key=api_key,
         base_url=base_url,

@@ -6,7 +6,6 @@ run completes, its answer appears among the conversation's items, even though th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,16 +16,30 @@ from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from worker.protocols.base import Ask, Blocked, Found, Gone, RunState, Search, Status, ToolCall
 from worker.protocols.codes import code_of_failure, code_of_incomplete
+from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
+from worker.protocols.forgiving import cancelled, deleted, reached
 from worker.protocols.prices import has_known_prices, with_cost
-from worker.protocols.wire import JsonObject, Reply, call
+from worker.protocols.wire import Reply, Wire
 
-_STATES: Mapping[str, RunState] = {
+STATES: Mapping[str, RunState] = {
+    "queued": RunState.PENDING,
+    "in_progress": RunState.PENDING,
     "completed": RunState.DONE,
     "incomplete": RunState.INCOMPLETE,
     "failed": RunState.FAILED,
     "cancelled": RunState.CANCELLED,
+    # Not OpenAI's, but what could it mean else.
+    "expired": RunState.EXPIRED,
 }
+"""A test says that every status the SDK knows is here; one that it does not know is pending."""
+
 _INCLUDE: list[ResponseIncludable] = ["code_interpreter_call.outputs", "file_search_call.results"]
+_WINDOW = "askq_window"
+"""Metadata: the completion window that was asked for. It sets the price, and no reply repeats it."""
+
+_CALLS = {"function_call": "arguments", "custom_tool_call": "input", "mcp_approval_request": "arguments"}
+"""Items that complete a response and wait for the client: what their arguments are called."""
+_OUTPUTS = {"function_call_output", "custom_tool_call_output", "mcp_approval_response"}
 
 
 class ResponsesProtocol:
@@ -37,6 +50,7 @@ class ResponsesProtocol:
 
     def __init__(self, client: AsyncOpenAI) -> None:
         self._priced = has_known_prices(client.base_url.host)
+        self._wire = Wire(client)
         self._client = client
         self._conversations = True
 
@@ -46,9 +60,9 @@ class ResponsesProtocol:
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
         if not self._conversations:
             return ""
-        body = {"metadata": {**ask.metadata, "askq_job": ask.job_id}}
+        body = {"metadata": ask.thread_metadata}
         try:
-            reply = await call(self._client.conversations.with_raw_response.create(extra_body=body))
+            reply = await self._wire.call(self._client.conversations.with_raw_response.create(extra_body=body))
         except Blocked as error:
             if error.code != "endpoint_gone":
                 raise
@@ -58,78 +72,112 @@ class ResponsesProtocol:
         return str(reply.body["id"])
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
-        reply = await call(
+        reply = await self._wire.call(
             self._client.responses.with_raw_response.create(
-                extra_body=request_body(ask, thread_id), extra_headers={"Idempotency-Key": _key(ask)}
+                extra_body=request_body(ask, thread_id), extra_headers={"Idempotency-Key": ask.idempotency_key}
             ),
             names=thread_id,
         )
-        return _status(reply, priced=self._priced)
+        return self._status(reply, str(reply.body["id"]))
 
     async def find_started(self, job_id: str, attempt: int, thread_id: str) -> Found:
+        """The conversation holds one job's response alone, and nothing of it before it has completed."""
         if not thread_id:
             return Found(search=Search.UNKNOWN)
-        reply = await call(
-            self._client.conversations.items.with_raw_response.list(
-                thread_id, extra_query={"order": "asc", "limit": 100}
+        items = await self._wire.every(
+            lambda query: self._client.conversations.items.with_raw_response.list(
+                thread_id, include=_INCLUDE, extra_query=query
             ),
             names=thread_id,
-            needs_id=False,
         )
-        items = [item for item in reply.body.get("data") or [] if isinstance(item, dict)]
-        if any(item.get("type") == "message" and item.get("role") == "assistant" for item in items):
-            return Found(search=Search.ANSWERED, answer=read_answer(items, model=None, usage=None))
-        return Found(search=Search.UNKNOWN)
+        said = [item for item in items if item.get("type") == "message" and item.get("role") == "assistant"]
+        if not said or said[-1].get("status") == "in_progress" or _tool_calls(items):
+            return Found(search=Search.UNKNOWN)
+        cut = said[-1].get("status") == "incomplete"
+        return Found(
+            search=Search.ANSWERED,
+            answer=read_answer(items, model=None, usage=None),
+            error_code="incomplete" if cut else None,
+        )
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
-        reply = await call(
+        reply = await self._wire.call(
             self._client.responses.with_raw_response.retrieve(run_id, include=_INCLUDE),
             names=run_id,
+            needs_id=False,
         )
-        return _status(reply, priced=self._priced)
+        reply.require("status", "id")
+        return self._status(reply, run_id)
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         status = await self.poll(thread_id, run_id)
         return status.answer or Answer(text=None)
 
     async def cancel(self, thread_id: str, run_id: str) -> None:
-        await call(self._client.responses.with_raw_response.cancel(run_id), names=run_id)
+        call = self._client.responses.with_raw_response.cancel(run_id)
+        await cancelled(self._wire.call(call, names=run_id, needs_body=False), run_id)
 
     async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None:
         for run_id in run_ids:
-            await _delete(self._client.responses.with_raw_response.delete(run_id), run_id)
+            response = self._client.responses.with_raw_response.delete(run_id)
+            await deleted(self._wire.call(response, names=run_id, needs_body=False), run_id)
         if not thread_id:
             return
         # Deleting a conversation leaves its items: they are the user's texts, so they go first.
+        all_items = self._client.conversations.items.with_raw_response
         try:
-            reply = await call(
-                self._client.conversations.items.with_raw_response.list(thread_id, extra_query={"limit": 100}),
-                names=thread_id,
-                needs_id=False,
-            )
+            items = await self._wire.every(lambda query: all_items.list(thread_id, extra_query=query), names=thread_id)
         except Gone:
             return
-        for item in reply.body.get("data") or []:
-            await _delete(
-                self._client.conversations.items.with_raw_response.delete(item["id"], conversation_id=thread_id),
-                item["id"],
-            )
-        await _delete(self._client.conversations.with_raw_response.delete(thread_id), thread_id)
+        for item_id in filter(None, (a_text(item.get("id")) for item in items)):
+            item = all_items.delete(item_id, conversation_id=thread_id)
+            await deleted(self._wire.call(item, names=item_id, needs_body=False), item_id)
+        conversation = self._client.conversations.with_raw_response.delete(thread_id)
+        await deleted(self._wire.call(conversation, names=thread_id, needs_body=False), thread_id)
 
     async def check(self) -> None:
-        await call(self._client.models.with_raw_response.list(), needs_id=False, names="models")
+        await reached(self._wire.call(self._client.models.with_raw_response.list(), needs_id=False))
 
+    def _status(self, reply: Reply, run_id: str) -> Status:
+        response = reply.body
+        raw = a_status(response.get("status"))
+        state = STATES.get(raw, RunState.PENDING)
+        if state is RunState.PENDING:
+            return Status(state=state, raw=raw, run_id=run_id, poll_after=reply.poll_after)
+        items = objects(response.get("output"))
+        usage = self._usage(response)
+        calls = _tool_calls(items)
+        if state is RunState.DONE and calls:
+            return Status(state=RunState.ACTION, raw=raw, run_id=run_id, tool_calls=calls, usage=usage)
+        code, message = _why(response, state)
+        return Status(
+            state=state,
+            raw=raw,
+            run_id=run_id,
+            usage=usage,
+            error_code=code,
+            error_message=message,
+            answer=read_answer(items, model=a_text(response.get("model")) or None, usage=usage),
+        )
 
-async def _delete(response: Any, names: str) -> None:
-    try:
-        await call(response, names=names, needs_id=False)
-    except Gone:
-        return
-
-
-def _key(ask: Ask) -> str:
-    """Some servers honour an idempotency key; OpenAI does not say so, and nothing here relies on it."""
-    return hashlib.sha256(f"{ask.job_id}|run|{ask.attempt}".encode()).hexdigest()
+    def _usage(self, response: JsonObject) -> Usage | None:
+        used = an_object(response.get("usage"))
+        if not used:
+            return None
+        usage = Usage(
+            input_tokens=a_count(used.get("input_tokens")),
+            cached_tokens=a_count(an_object(used.get("input_tokens_details")).get("cached_tokens")),
+            output_tokens=a_count(used.get("output_tokens")),
+            total_tokens=a_count(used.get("total_tokens")),
+        )
+        if not self._priced:
+            return usage
+        return with_cost(
+            usage,
+            a_text(response.get("model")) or None,
+            window=a_text(an_object(response.get("metadata")).get(_WINDOW)) or None,
+            tier=a_text(response.get("service_tier")) or None,
+        )
 
 
 def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
@@ -147,7 +195,7 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
         "store": True,
         "background_options": {"completion_window": window} if window is not None else None,
         "conversation": thread_id or None,
-        "metadata": {**ask.metadata, "askq_job": ask.job_id, "askq_attempt": str(ask.attempt)},
+        "metadata": ask.run_metadata | ({_WINDOW: window} if window in ("2h", "8h") else {}),
         "tools": [_tool(tool, assistant.tool_resources) for tool in assistant.tools],
         "include": _INCLUDE if assistant.tools else None,
         "temperature": assistant.temperature,
@@ -173,85 +221,87 @@ def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any]) -> dict[str, An
     return dict(tool)
 
 
-def _status(reply: Reply, *, priced: bool) -> Status:
-    response = reply.body
-    raw = str(response.get("status"))
-    state = _STATES.get(raw, RunState.PENDING)
-    run_id = str(response["id"])
-    if state is RunState.PENDING:
-        return Status(state=state, raw=raw, run_id=run_id, poll_after=reply.poll_after)
-    items = [item for item in response.get("output") or [] if isinstance(item, dict)]
-    usage = _usage(response, priced=priced)
-    calls = _tool_calls(items)
-    if state is RunState.DONE and calls:
-        return Status(state=RunState.ACTION, raw=raw, run_id=run_id, tool_calls=calls, usage=usage)
-    answer = read_answer(items, model=response.get("model"), usage=usage)
-    code, message = None, None
-    if state is RunState.FAILED:
-        error = response.get("error") or {}
-        code, message = code_of_failure(error.get("code")), error.get("message") or error.get("code")
-    elif state is RunState.INCOMPLETE:
-        reason = (response.get("incomplete_details") or {}).get("reason")
-        code, message = code_of_incomplete(reason), f"the run stopped early: {reason or 'no reason given'}"
-    return Status(
-        state=state,
-        raw=raw,
-        run_id=run_id,
-        usage=usage,
-        error_code=code,
-        error_message=message,
-        answer=answer,
-    )
+def _why(response: JsonObject, state: RunState) -> tuple[str | None, str | None]:
+    """Why a response ended otherwise than completed: the code of the job's end, and words."""
+    match state:
+        case RunState.FAILED:
+            error = an_object(response.get("error"))
+            return code_of_failure(error.get("code")), a_text(error.get("message")) or a_text(error.get("code")) or None
+        case RunState.INCOMPLETE:
+            reason = an_object(response.get("incomplete_details")).get("reason")
+            return code_of_incomplete(reason), f"the run stopped early: {reason or 'no reason given'}"
+        case RunState.CANCELLED:
+            return "cancelled_remotely", None
+        case RunState.EXPIRED:
+            return "run_expired", None
+    return None, None
 
 
 def _tool_calls(items: Sequence[JsonObject]) -> tuple[ToolCall, ...]:
-    answered = {item.get("call_id") for item in items if item.get("type") == "function_call_output"}
-    return tuple(
-        ToolCall(call_id=str(item.get("call_id")), name=str(item.get("name")), arguments=str(item.get("arguments")))
-        for item in items
-        if item.get("type") == "function_call" and item.get("call_id") not in answered
-    )
+    """Calls without an output among the items."""
+    answered = {
+        item.get("approval_request_id") or item.get("call_id") for item in items if item.get("type") in _OUTPUTS
+    }
+    calls = []
+    for item in items:
+        kind = item.get("type")
+        call_id = item.get("id") if kind == "mcp_approval_request" else item.get("call_id")
+        if kind in _CALLS and call_id not in answered:
+            calls.append(
+                ToolCall(
+                    call_id=a_text(call_id), name=a_text(item.get("name")), arguments=a_text(item.get(_CALLS[kind]))
+                )
+            )
+    return tuple(calls)
 
 
 def read_answer(items: Sequence[JsonObject], *, model: str | None, usage: Usage | None) -> Answer:
-    """Text, citations and code of output items; commentary is left out where final answers are marked."""
+    """Text, citations, code and files of output items; commentary is left out where final answers are marked."""
     messages = [item for item in items if item.get("type") == "message" and item.get("role") == "assistant"]
     final = [item for item in messages if item.get("phase") == "final_answer"]
-    texts: list[str] = []
     citations: list[Mapping[str, Any]] = []
-    for message in final or messages:
-        for part in message.get("content") or []:
-            if part.get("type") == "output_text":
-                texts.append(str(part.get("text") or ""))
-                citations += part.get("annotations") or []
-            elif part.get("type") == "refusal":
-                texts.append(str(part.get("refusal") or ""))
-    code = []
-    for item in items:
-        if item.get("type") == "code_interpreter_call":
-            logs = [str(out.get("logs")) for out in item.get("outputs") or [] if out.get("type") == "logs"]
-            code.append({"input": item.get("code") or "", "output": "\n".join(logs)})
+    files: dict[str, Mapping[str, Any]] = {}
+    texts = [_read_message(message, citations, files) for message in final or messages]
+    code = [_read_code(item, files) for item in items if item.get("type") == "code_interpreter_call"]
+    files.pop("", None)
     return Answer(
-        text="\n\n".join(texts) if texts else None,
+        text=joined(texts),
         citations=tuple(citations),
         code=tuple(code),
+        files=tuple(files.values()),
         model=model,
         usage=usage,
     )
 
 
-def _usage(response: JsonObject, *, priced: bool) -> Usage | None:
-    used = response.get("usage")
-    if not used:
-        return None
-    cached = (used.get("input_tokens_details") or {}).get("cached_tokens") or 0
-    usage = Usage(
-        input_tokens=int(used.get("input_tokens") or 0),
-        cached_tokens=int(cached),
-        output_tokens=int(used.get("output_tokens") or 0),
-        total_tokens=int(used.get("total_tokens") or 0),
-    )
-    if not priced:
-        return usage
-    window = (response.get("background_options") or {}).get("completion_window")
-    return with_cost(usage, response.get("model"), window=window, tier=response.get("service_tier"))
+def _read_message(message: JsonObject, citations: list[Mapping[str, Any]], files: dict[str, Mapping[str, Any]]) -> str:
+    """One message's text: its parts are pieces of one text. A refusal is an answer too."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    text = ""
+    for part in objects(content):
+        text += a_text(part.get("text")) if part.get("type") == "output_text" else a_text(part.get("refusal"))
+        for note in objects(part.get("annotations")):
+            citations.append(note)
+            if note.get("type") in ("container_file_citation", "file_path"):
+                file_id = a_text(note.get("file_id"))
+                files.setdefault(file_id, _file(note))
+    return text
+
+
+def _file(note: JsonObject) -> Mapping[str, Any]:
+    described = {"kind": "file", "file_id": note.get("file_id"), "name": note.get("filename")}
+    described["container_id"] = note.get("container_id")
+    return {name: value for name, value in described.items() if value is not None}
+
+
+def _read_code(item: JsonObject, files: dict[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    logs = []
+    for output in objects(item.get("outputs")):
+        if output.get("type") == "logs":
+            logs.append(a_text(output.get("logs")))
+        elif output.get("type") == "image":
+            url = a_text(output.get("url"))
+            files.setdefault(url, {"kind": "image", "url": url})
+    return {"input": a_text(item.get("code")), "output": "\n".join(logs)}
