@@ -209,18 +209,17 @@ def searched(claim: Claim, found: Found, assistant: Assistant, lease_s: float, j
         case Search.FOUND:
             return adopted(claim, found.run_ids[0], assistant, runs=len(found.run_ids))
         case Search.ANSWERED:
+            fields: Fields = {"started": claim.intent_at, "runs": claim.runs + 1, "looks": None}
+            note = "answer found in the conversation; the run's id and usage are unknown"
+            if found.error_code is not None:
+                message = f"the run stopped early; {note}"
+                return end(claim, found.error_code, message, fields=fields, answer=found.answer)
             return Decision(
                 Move(
                     job=claim.id,
                     fence=claim.fence,
                     name="complete",
-                    fields={
-                        **_CLEAN,
-                        "started": claim.intent_at,
-                        "runs": claim.runs + 1,
-                        "looks": None,
-                        "note": "answer found in the conversation; the run's id and usage are unknown",
-                    },
+                    fields={**_CLEAN, **fields, "note": note},
                     answer=found.answer,
                 )
             )

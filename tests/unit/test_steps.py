@@ -217,6 +217,12 @@ def test_the_answer_is_taken_from_the_conversation() -> None:
     assert (move.name, move.answer, move.fields["runs"]) == ("complete", ANSWER, 1)
 
 
+def test_a_partial_answer_in_the_conversation_is_kept_as_one() -> None:
+    found = Found(search=Search.ANSWERED, answer=Answer(text="x ="), error_code="incomplete")
+    move = legal(steps.searched(starting(), found, TUTOR, LEASE, 0.0), starting()).move
+    assert (move.name, move.answer, move.fields["runs"]) == ("cut", Answer(text="x ="), 1)
+
+
 def test_an_intent_is_voided_only_when_the_request_cannot_be_on_its_way_any_more() -> None:
     nothing = Found(search=Search.NOT_STARTED)
     first = steps.searched(starting(looks=0, intent_at=NOW - 100), nothing, TUTOR, LEASE, 0.0).move
