@@ -158,7 +158,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _commit(self, id_: str, known: Known, fence: int, name: str, delay: float) -> None:
         expected = self._expected(known, fence, name)
-        answer = Answer(text=f"{id_} by {fence}", usage=Usage(total_tokens=fence)) if name == "complete" else None
+        # A fence that was never given may be below zero; tokens may not.
+        usage = Usage(total_tokens=max(0, fence))
+        answer = Answer(text=f"{id_} by {fence}", usage=usage) if name == "complete" else None
         before = self.stage.now()
         (outcome,) = self.store.commit([Move(job=id_, fence=fence, name=name, delay=delay, answer=answer)])
         assert outcome is expected

@@ -314,7 +314,8 @@ async def test_a_response_without_its_fields_breaks_nothing() -> None:
     assert (await polled({"id": "resp_1"})).state is RunState.PENDING
     assert (await polled({"id": "resp_1", "status": None})).raw == "unknown"
     assert (await polled({"status": "queued"})).run_id == "resp_1"
-    outputs: tuple[object, ...] = (None, "x", {}, [None, "x", {}], [{"type": "message"}]):
+    outputs: tuple[object, ...] = (None, "x", {}, [None, "x", {}], [{"type": "message"}])
+    for output in outputs:
         status = await polled({"id": "resp_1", "status": "completed", "output": output, "usage": output})
         assert (status.state, status.answer) == (RunState.DONE, Answer(text=None))
     with pytest.raises(Ambiguous, match="neither status nor id"):
