@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from askq.errors import StoreError
-from askq.jobs.model import Move, Outcome
+from askq.jobs.model import MOVES, Move, Outcome
 from askq.jobs.store import Store
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,23 @@ _GATHER_S = 0.005
 
 
 class Commits:
-    """Belongs to one event loop; `commit` may be awaited by any number of tasks."""
+    """Belongs to one event loop; `commit` may be awaited by any number of tasks.
+
+    Two lines: a full Redis refuses intents and takes everything else, and an intent that has to wait must not hold up
+    the id of a run that is paid for.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._intents = _Line(store)
+        self._others = _Line(store)
+
+    async def commit(self, move: Move) -> Outcome:
+        """Make one transition; returns when the store has answered, however long that takes."""
+        return await (self._intents if MOVES[move.name].keeps_claim else self._others).commit(move)
+
+
+class _Line:
+    """Moves that wait for each other."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -30,7 +46,6 @@ class Commits:
         self._worker: asyncio.Task[None] | None = None
 
     async def commit(self, move: Move) -> Outcome:
-        """Make one transition; returns when the store has answered, however long that takes."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((move, future))
         if self._worker is None or self._worker.done():

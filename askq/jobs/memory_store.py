@@ -261,6 +261,8 @@ class MemoryStore:
             return Outcome.ALREADY
         if record.fence == 0 or record.fence != move.fence or record.state not in rule.sources:
             return Outcome.NOT_YOURS
+        if rule.yields_to_witness and "witness" in record.fields:
+            return Outcome.NOT_YOURS
         now = self._clock()
         for name, value in codec.record_fields(move).items():
             if value is None:

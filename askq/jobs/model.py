@@ -76,12 +76,20 @@ class MoveRule:
     keeps_claim: bool = False
     """Whether the execution goes on with the job under the same claim: its lease may still be renewed. Every other
     move gives the job back, due when the move says."""
+    yields_to_witness: bool = False
+    """Whether the move is refused once somebody has left the id of a run as a witness: it says that there is no run,
+    or that nobody can tell, and the witness knows better."""
 
 
 def _rule(
-    name: str, sources: frozenset[State] | set[State], target: State | None, *, keeps_claim: bool = False
+    name: str,
+    sources: frozenset[State] | set[State],
+    target: State | None,
+    *,
+    keeps_claim: bool = False,
+    yields_to_witness: bool = False,
 ) -> MoveRule:
-    return MoveRule(name, frozenset(sources), target, keeps_claim)
+    return MoveRule(name, frozenset(sources), target, keeps_claim, yields_to_witness)
 
 
 MOVES: Mapping[str, MoveRule] = MappingProxyType(
@@ -97,7 +105,7 @@ MOVES: Mapping[str, MoveRule] = MappingProxyType(
             # The reply was lost, but the run was found.
             _rule("adopt", {State.STARTING}, State.RUNNING),
             # It is proved that the intended run does not exist: the attempt did not happen.
-            _rule("void", {State.STARTING}, State.QUEUED),
+            _rule("void", {State.STARTING}, State.QUEUED, yields_to_witness=True),
             # Not the moment: come back later, nothing else changes.
             _rule("defer", PENDING, None),
             # The run was seen, still pending.
@@ -109,7 +117,7 @@ MOVES: Mapping[str, MoveRule] = MappingProxyType(
             _rule("fail", PENDING, State.FAILED),
             _rule("cancel", PENDING, State.CANCELLED),
             _rule("expire", PENDING, State.EXPIRED),
-            _rule("doubt", {State.STARTING}, State.UNCERTAIN),
+            _rule("doubt", {State.STARTING}, State.UNCERTAIN, yields_to_witness=True),
         )
     }
 )
@@ -127,7 +135,7 @@ class Outcome(StrEnum):
     ALREADY = "already"
     """The same move under the same fence has been made before: a repeated commit."""
     NOT_YOURS = "not yours"
-    """The fence is stale, or the job is in a state this move may not leave."""
+    """The fence is stale, the job is in a state this move may not leave, or a witness contradicts the move."""
     MISSING = "missing"
     """There is no such job."""
 

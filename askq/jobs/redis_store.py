@@ -379,6 +379,7 @@ class RedisStore:
             self._keep_s,
             b"" if move.answer is None else codec.dump_answer(move.answer),
             "1" if rule.keeps_claim else "",
+            "1" if rule.yields_to_witness else "",
             len(dropped),
             *dropped,
         ]

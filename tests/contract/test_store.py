@@ -454,6 +454,21 @@ def test_a_witness_is_kept_for_the_attempt_that_is_starting(stage: Stage) -> Non
     assert claim(store, job).run_id == "run_1"
 
 
+@pytest.mark.parametrize("name", ["void", "doubt"])
+def test_a_witness_contradicts_whoever_says_there_is_no_run(stage: Stage, name: str) -> None:
+    """Given a search that found nothing, when a witness arrives before its commit, then the run is not given up."""
+    store = stage.store
+    batch = submit(store, 1)
+    job = job_id(batch, "q0")
+    fence = claim(store, job).fence
+    move(store, job, fence, "intend", fields={"attempts": 1})
+    store.witness(job, 1, "run_late")
+    assert move(store, job, fence, name) is Outcome.NOT_YOURS
+    assert job_of(store, job).state is State.STARTING
+    assert move(store, job, fence, "adopt", fields={"witness": None, "run": "run_late"}) is Outcome.MOVED
+    audit(stage, batch)
+
+
 @pytest.mark.parametrize("state", sorted(frozenset(State) - {State.STARTING}))
 def test_a_witness_has_nothing_to_say_in_another_state(stage: Stage, state: State) -> None:
     job = job_id(submit(stage.store, 1), "q0")

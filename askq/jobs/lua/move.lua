@@ -4,8 +4,8 @@
 -- ARGV[1] id            ARGV[2] fence          ARGV[3] name of the move    ARGV[4] sources, ',a,b,'
 -- ARGV[5] target or ''  ARGV[6] lane of the target: '2', '3' or '' (terminal)
 -- ARGV[7] seconds until due again              ARGV[8] seconds to keep terminal records
--- ARGV[9] answer or ''  ARGV[10] '1' = the claim goes on
--- ARGV[11] how many field names to delete, those names, then field, value, …
+-- ARGV[9] answer or ''  ARGV[10] '1' = the claim goes on             ARGV[11] '1' = not against a witness
+-- ARGV[12] how many field names to delete, those names, then field, value, …
 -- Returns 'moved', 'already', 'not yours' or 'missing'.
 -- Leaves behind: the changed record, without `claims` if the claim is over; the job in the lane of its state, or in
 -- none if that is terminal; counters of the batch in step with it, tokens and cost of the record included; for
@@ -21,6 +21,9 @@ if mine[2] == token then
   return 'already'
 end
 if mine[1] ~= ARGV[2] or not string.find(ARGV[4], ',' .. state .. ',', 1, true) then
+  return 'not yours'
+end
+if ARGV[11] == '1' and redis.call('HEXISTS', KEYS[1], 'witness') == 1 then
   return 'not yours'
 end
 
@@ -39,11 +42,11 @@ else
   redis.call('HDEL', KEYS[1], 'claims')
 end
 redis.call('HSET', KEYS[1], 'state', target, 'done', token)
-local drop = tonumber(ARGV[11])
-for i = 12, 11 + drop do
+local drop = tonumber(ARGV[12])
+for i = 13, 12 + drop do
   redis.call('HDEL', KEYS[1], ARGV[i])
 end
-for i = 12 + drop, #ARGV, 2 do
+for i = 13 + drop, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
 end
 
