@@ -1,6 +1,5 @@
 """The look at answers on a terminal."""
 
-
 from __future__ import annotations
 
 import io
