@@ -17,7 +17,7 @@ from openai import AsyncOpenAI
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from worker.protocols.base import Ask, Found, RunState, Search, Status, ToolCall
-from worker.protocols.codes import code_of_failure, code_of_incomplete
+from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
 from worker.protocols.prices import has_known_prices, with_cost
@@ -160,7 +160,7 @@ class AssistantsProtocol:
             while len(self._ended) >= _REMEMBERED:
                 del self._ended[next(iter(self._ended))]
             self._ended[run_id] = ended
-        code, message = _why(run, state)
+        code, message = why_ended(state, an_object(run.get("last_error")), an_object(run.get("incomplete_details")))
         return Status(
             state=state,
             raw=raw,
@@ -248,22 +248,6 @@ def _is_ours(run: JsonObject, job_id: str, attempt: int) -> bool:
         return False
     at_work = STATES.get(a_status(run.get("status")), RunState.PENDING) in (RunState.PENDING, RunState.ACTION)
     return at_work or metadata.get("askq_attempt", str(attempt)) == str(attempt)
-
-
-def _why(run: JsonObject, state: RunState) -> tuple[str | None, str | None]:
-    """Why a run ended otherwise than completed: the code of the job's end, and words."""
-    match state:
-        case RunState.FAILED:
-            error = an_object(run.get("last_error"))
-            return code_of_failure(error.get("code")), a_text(error.get("message")) or a_text(error.get("code")) or None
-        case RunState.INCOMPLETE:
-            reason = an_object(run.get("incomplete_details")).get("reason")
-            return code_of_incomplete(reason), f"the run stopped early: {reason or 'no reason given'}"
-        case RunState.CANCELLED:
-            return "cancelled_remotely", None
-        case RunState.EXPIRED:
-            return "run_expired", None
-    return None, None
 
 
 def _tool_calls(run: JsonObject) -> tuple[ToolCall, ...]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from worker.protocols.base import RunState
+from worker.protocols.fields import JsonObject, a_text
+
 FAILURES = {
     "server_error": "server_error",
     "rate_limit_exceeded": "rate_limit_exceeded",
@@ -57,6 +60,24 @@ def code_of_failure(code: object) -> str:
 def code_of_incomplete(reason: object) -> str:
     """The end of a job whose run stopped early for this reason."""
     return INCOMPLETE.get(str(reason or ""), "incomplete")
+
+
+def why_ended(state: RunState, error: JsonObject, details: JsonObject) -> tuple[str | None, str | None]:
+    """Why a run ended otherwise than completed: the code of the job's end, and words.
+
+    `error` and `details` are the run's own, which both protocols shape alike; empty where it has none.
+    """
+    match state:
+        case RunState.FAILED:
+            return code_of_failure(error.get("code")), a_text(error.get("message")) or a_text(error.get("code")) or None
+        case RunState.INCOMPLETE:
+            reason = details.get("reason")
+            return code_of_incomplete(reason), f"the run stopped early: {reason or 'no reason given'}"
+        case RunState.CANCELLED:
+            return "cancelled_remotely", None
+        case RunState.EXPIRED:
+            return "run_expired", None
+    return None, None
 
 
 def code_of_refusal(code: str, message: str) -> str:

@@ -15,7 +15,7 @@ from openai.types.responses import ResponseIncludable
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from worker.protocols.base import Ask, Blocked, Found, Gone, RunState, Search, Status, ToolCall
-from worker.protocols.codes import code_of_failure, code_of_incomplete
+from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
 from worker.protocols.prices import has_known_prices, with_cost
@@ -149,7 +149,9 @@ class ResponsesProtocol:
         calls = _tool_calls(items)
         if state is RunState.DONE and calls:
             return Status(state=RunState.ACTION, raw=raw, run_id=run_id, tool_calls=calls, usage=usage)
-        code, message = _why(response, state)
+        code, message = why_ended(
+            state, an_object(response.get("error")), an_object(response.get("incomplete_details"))
+        )
         return Status(
             state=state,
             raw=raw,
@@ -219,22 +221,6 @@ def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any]) -> dict[str, An
         stores = (resources.get("file_search") or {}).get("vector_store_ids") or []
         return {**tool, "vector_store_ids": list(stores)}
     return dict(tool)
-
-
-def _why(response: JsonObject, state: RunState) -> tuple[str | None, str | None]:
-    """Why a response ended otherwise than completed: the code of the job's end, and words."""
-    match state:
-        case RunState.FAILED:
-            error = an_object(response.get("error"))
-            return code_of_failure(error.get("code")), a_text(error.get("message")) or a_text(error.get("code")) or None
-        case RunState.INCOMPLETE:
-            reason = an_object(response.get("incomplete_details")).get("reason")
-            return code_of_incomplete(reason), f"the run stopped early: {reason or 'no reason given'}"
-        case RunState.CANCELLED:
-            return "cancelled_remotely", None
-        case RunState.EXPIRED:
-            return "run_expired", None
-    return None, None
 
 
 def _tool_calls(items: Sequence[JsonObject]) -> tuple[ToolCall, ...]:
