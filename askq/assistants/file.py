@@ -133,6 +133,8 @@ def _explain(error: ValidationError, where: tuple[str | int, ...]) -> list[Found
     if error.validator == "enum":
         allowed = ", ".join(map(str, error.validator_value)) if isinstance(error.validator_value, list) else ""
         return [(where, f"{name} is {error.instance!r}; allowed: {allowed}")]
+    if error.validator == "anyOf" and isinstance(error.instance, str):
+        return [(where, f"unknown tool {error.instance!r}{_near(error.instance, list(_TOOLS))}")]
     return [(where, f"{name}: {error.message}" if name else error.message)]
 
 
