@@ -105,7 +105,7 @@ def _path(text: str) -> Path:
 class Settings:
     """Everything a process is told. Each name carries its unit."""
 
-    redis_url: str | None = _setting("REDIS_URL", _url("redis", "rediss", "unix"), None)
+    redis_url: str | None = _setting("REDIS_URL", _url("redis", "rediss"), None)
     """Where jobs live; an embedded Redis without it, because the first run must need nothing."""
     broker_url: str | None = _setting("CELERY_BROKER_URL", _text, None)
     """Celery's broker; the same Redis without it, because hints are few."""
