@@ -62,6 +62,10 @@ class Account:
     async def worked(self) -> None:
         """A run was created."""
         self._window = min(self._most, self._window + 1 / max(1.0, self._window))
+        await self.answered()
+
+    async def answered(self) -> None:
+        """A call was answered: an account that does that is not to be paused."""
         if self._paused:
             self._paused = False
             await asyncio.to_thread(self._store.resume, self.name)

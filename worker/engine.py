@@ -225,6 +225,7 @@ class Engine:
         except CallError as error:
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
+            await self._account.answered()
             await self._commit(claim, steps.polled(claim, status, assistant, _jitter()))
 
     async def _refuse_action(self, claim: Claim, protocol: Protocol) -> None:

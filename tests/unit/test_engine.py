@@ -262,6 +262,28 @@ def test_a_rejected_key_pauses_everybody_and_one_call_ends_the_pause(
     assert len(service.ledger) == 6
 
 
+def test_a_pause_ends_with_the_first_poll_that_is_answered(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given runs that exist and nothing left to create, when polls work again, then nobody is told of a pause."""
+    monkeypatch.setattr("worker.steps.PROBE_S", 0.2)
+    batch = submit(store, 3)
+    poll = service.poll
+    refusals = itertools.count()
+
+    async def refuse_at_first(thread_id: str, run_id: str) -> Status:
+        if next(refusals) < 3:
+            raise Blocked("rejected_key", "Incorrect API key provided")
+        return await poll(thread_id, run_id)
+
+    service.poll = refuse_at_first  # type: ignore[method-assign]
+    engine = engines()
+    drive(engine, lambda: bool(store.pauses()))
+    drive(engine, finished(store, batch))
+    assert store.pauses() == []
+    assert len(service.ledger) == 3
+
+
 class Deaf(MemoryStore):
     """A view of a store by a process that can neither renew nor commit in time: a zombie."""
 
