@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -56,8 +56,10 @@ def starting(folder: Path) -> Iterator[None]:
         yield
 
 
-def join(folder: Path, arguments: list[str]) -> tuple[BinaryIO, dict[str, str]]:
+def join(folder: Path, arguments: Callable[[], list[str]]) -> tuple[BinaryIO, dict[str, str]]:
     """Become a user of a part, starting its keeper where none runs: the lock to keep open, and the endpoint.
+
+    `arguments` says how to start the keeper, and is asked only then.
 
     Raises EmbeddedError when the part does not start.
     """
@@ -67,7 +69,7 @@ def join(folder: Path, arguments: list[str]) -> tuple[BinaryIO, dict[str, str]]:
         users = (folder / USERS).open("ab")
         fcntl.flock(users, fcntl.LOCK_SH)
         try:
-            return users, _running(folder) or _start(folder, arguments)
+            return users, _running(folder) or _start(folder, arguments())
         except BaseException:
             users.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,8 +37,12 @@ class Embedded:
 
     def redis_url(self) -> str:
         """Start or join the folder's Redis; its address. Raises EmbeddedError."""
-        server = find_server(self._redis_binary)
-        endpoint = self._join("redis", ["--binary", str(server.path), "--origin", server.origin])
+
+        def how() -> list[str]:
+            server = find_server(self._redis_binary)
+            return ["--binary", str(server.path), "--origin", server.origin]
+
+        endpoint = self._join("redis", how)
         self._parts.append(f"Redis: {endpoint['about']}, embedded; data in {self._home / 'redis'}")
         return endpoint["url"]
 
@@ -64,7 +69,7 @@ class Embedded:
         ):
             if value is not None:
                 arguments += [option, value]
-        endpoint = self._join("localapi", arguments)
+        endpoint = self._join("localapi", lambda: arguments)
         if json.loads(endpoint["engine"]) != asdict(wanted):
             raise EmbeddedError(
                 f"the local API of {self._home} already runs with another engine ({endpoint['about']})",
@@ -90,10 +95,10 @@ class Embedded:
     ) -> None:
         self.close()
 
-    def _join(self, name: str, arguments: list[str]) -> dict[str, str]:
+    def _join(self, name: str, arguments: Callable[[], list[str]]) -> dict[str, str]:
         folder = self._home / name
         try:
-            lock, endpoint = keeper.join(folder, [name, str(folder), *arguments])
+            lock, endpoint = keeper.join(folder, lambda: [name, str(folder), *arguments()])
         except OSError as error:
             raise EmbeddedError(
                 f"the embedded {name} cannot keep its data in {folder}: {error.strerror or error}",
