@@ -22,7 +22,7 @@ from worker.account import Account
 from worker.commits import Commits
 from worker.leases import Leases
 from worker.monitor import Monitor
-from worker.protocols.base import Ask, Blocked, CallError, Limited, Protocol
+from worker.protocols.base import Ask, Blocked, CallError, Limited, Protocol, Search
 
 log = logging.getLogger(__name__)
 
@@ -209,12 +209,23 @@ class Engine:
         thread = claim.thread_id or ""
         try:
             found = await protocol.find_started(claim.id, claim.attempts, thread)
+            if found.search is Search.UNKNOWN and await protocol.repeats_safely():
+                await self._repeat(claim, thread, assistant, protocol)
+                return
             for surplus in found.run_ids[1:]:
                 await protocol.cancel(thread, surplus)
         except CallError as error:
             await self._settle(claim, steps.not_searched(claim, error, assistant, _jitter()), error)
         else:
             await self._commit(claim, steps.searched(claim, found, assistant, self.lease_s, _jitter()))
+
+    async def _repeat(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
+        """Make the call of the intent once more, under its key: the server gives back the run there is, or makes it."""
+        remote = await self._remote_assistant(assistant, protocol)
+        if not self._leases.fresh(claim):
+            return
+        status = await protocol.start(self._ask(claim, assistant, claim.attempts), thread, remote)
+        await self._commit(claim, steps.created(claim, status, assistant, _jitter()))
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""

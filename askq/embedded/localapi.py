@@ -44,6 +44,8 @@ class LocalApiService:
     def command(self) -> list[str]:
         argv = [sys.executable, "-m", "askq.localapi", "--host", "127.0.0.1", "--port", str(self.port)]
         argv += ["--data", str(self.folder / "data"), "--engine", self.engine.engine]
+        # Keys make a lost reply harmless: nobody's first run shall end in doubt.
+        argv.append("--idempotency")
         for option, value in (
             ("--chat-url", self.engine.chat_url),
             ("--chat-model", self.engine.chat_model),

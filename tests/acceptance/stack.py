@@ -63,12 +63,15 @@ class Process:
 class Stack:
     """One Redis, one local API with the script engine, any number of workers."""
 
-    def __init__(self, folder: Path, *, script: Mapping[str, Any] | None = None, engine: str = "script") -> None:
+    def __init__(
+        self, folder: Path, *, script: Mapping[str, Any] | None = None, engine: str = "script", keyed: bool = False
+    ) -> None:
         self.folder = folder
         self.redis_port = free_port()
         self.redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
         self._script = script
         self._engine = engine
+        self._keyed = keyed
         self._processes: list[Process] = []
         self.base_url = ""
         self.redis = self._redis()
@@ -100,6 +103,8 @@ class Stack:
         argv = [sys.executable, "-m", "askq.localapi", "--host", "127.0.0.1", "--port", str(free_port())]
         argv += ["--data", str(self.folder / "localapi"), "--engine", self._engine]
         argv += ["--endpoint-file", str(endpoint)]
+        if self._keyed:
+            argv.append("--idempotency")
         if self._engine == "script":
             argv += ["--script", str(script)]
         process = self._process("localapi", argv)

@@ -69,7 +69,8 @@ def test_workers_killed_all_the_time_lose_nothing_and_pay_once(
     """Given two workers, when one after the other is SIGKILLed 12 times in mid-run, then every job has one run."""
     script = {"default": {"answer": "Answer to: {question}", "duration": [1, 5]}}
     pick = random.Random(7)
-    with running_stack(tmp_path, script=script) as stack:
+    # On Responses only a key can tell a create that never left from one whose reply was lost.
+    with running_stack(tmp_path, script=script, keyed=protocol == "responses") as stack:
         workers = [stack.worker(f"w{n}", ASKQ_LEASE_S="3") for n in range(2)]
         texts = [f"What is the square of {n}?" for n in range(300)]
         batch = stack.submit(tutor(protocol), texts)

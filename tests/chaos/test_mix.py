@@ -76,14 +76,20 @@ def revive(workers: list[Process]) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("protocol", ["assistants", "responses"])
+@pytest.mark.parametrize(
+    ("protocol", "keyed"),
+    [("assistants", False), ("responses", False), ("responses", True)],
+    ids=["assistants", "responses", "responses-with-keys"],
+)
 def test_nothing_is_lost_and_nothing_is_paid_twice(
-    tmp_path: Path, protocol: Literal["assistants", "responses"]
+    tmp_path: Path,
+    protocol: Literal["assistants", "responses"],
+    keyed: bool,  # noqa: FBT001  a parameter of the test
 ) -> None:
     print(f"CHAOS_SEED={SEED}")  # noqa: T201  shown when it fails
     pick = random.Random(SEED)
     script = {"default": {"answer": "Answer to: {question}", "duration": [1, 6]}}
-    with running_stack(tmp_path, script=script) as stack:
+    with running_stack(tmp_path, script=script, keyed=keyed) as stack:
         chance = {"probability": 0.04}
         stack.admin("faults", {"faults": [fault | chance | {"seed": SEED + n} for n, fault in enumerate(FAULTS)]})
         settings = {"ASKQ_LEASE_S": "3", "ASKQ_CALL_TIMEOUT_S": "4"}
@@ -109,8 +115,9 @@ def test_nothing_is_lost_and_nothing_is_paid_twice(
                 assert job.answer is not None
                 assert job.answer.text == f"Answer to: {job.question.text}"
             else:
-                # Responses cannot tell a create that failed from one whose reply was lost: it is never paid again.
-                assert (protocol, job.state, ledger[job.id]) == ("responses", State.UNCERTAIN, 0), job
+                # Without keys nothing tells a create that failed from one whose reply was lost: never paid again.
+                assert (protocol, keyed) == ("responses", False), job
+                assert (job.state, ledger[job.id]) == (State.UNCERTAIN, 0), job
 
 
 def ended(stack: Stack, batch: str) -> bool:

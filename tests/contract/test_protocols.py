@@ -406,6 +406,16 @@ async def test_where_the_key_is_honoured_a_repeated_create_is_the_same_run(name:
         assert await it.paid() == ["b_1.r1"]
 
 
+@pytest.mark.parametrize("honoured", [True, False])
+async def test_a_probe_tells_whether_keys_are_honoured_and_leaves_nothing(honoured: bool) -> None:  # noqa: FBT001
+    async with stage("responses", idempotency=honoured) as it:
+        assert await it.protocol.repeats_safely() is honoured
+        assert await it.protocol.repeats_safely() is honoured
+        assert await it.paid() == []
+    async with stage("assistants", idempotency=honoured) as it:
+        assert not await it.protocol.repeats_safely(), "there the thread's runs are listed"
+
+
 # When nothing was sent, or nothing can work
 
 

@@ -49,6 +49,7 @@ class Service:
         self.cancelled: list[str] = []
         self.before: Callable[[Ask], None] = lambda ask: None
         self.after: Callable[[Ask], None] = lambda ask: None
+        self.keyed = False
         self.hold = asyncio.Event()
         self.hold.set()
 
@@ -63,7 +64,8 @@ class Service:
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         self.before(ask)
-        self.ledger.append((ask.job_id, ask.attempt))
+        if not (self.keyed and (ask.job_id, ask.attempt) in self.ledger):
+            self.ledger.append((ask.job_id, ask.attempt))
         await self.hold.wait()
         self.after(ask)
         return Status(state=RunState.PENDING, raw="queued", run_id=f"run/{ask.job_id}", poll_after=0.05)
@@ -71,6 +73,9 @@ class Service:
     async def find_started(self, job_id: str, attempt: int, thread_id: str) -> Found:
         runs = tuple(f"run/{job}" for job, _ in self.ledger if job == job_id)
         return Found(search=Search.FOUND if runs else Search.NOT_STARTED, run_ids=runs)
+
+    async def repeats_safely(self) -> bool:
+        return self.keyed
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
         self.polls[run_id] = self.polls.get(run_id, 0) + 1
@@ -333,6 +338,28 @@ def test_the_witness_of_a_zombie_is_believed(store: MemoryStore, service: Servic
     drive(other, finished(store, batch))
     job = only(store, batch)
     assert (job.state, job.runs, len(service.ledger)) == (State.COMPLETED, 1, 1)
+
+
+def test_where_keys_are_honoured_a_lost_reply_is_asked_for_again(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    """Given a service that cannot list runs but honours keys, when replies are lost, then nobody waits in doubt."""
+    batch = submit(store, 4)
+    service.keyed = True
+    lost = itertools.count()
+
+    async def cannot_tell(job_id: str, attempt: int, thread_id: str) -> Found:
+        return Found(search=Search.UNKNOWN)
+
+    def lose(ask: Ask) -> None:
+        if next(lost) < 5:
+            raise Ambiguous("timeout", "no reply")
+
+    service.find_started = cannot_tell  # type: ignore[method-assign]
+    service.after = lose
+    drive(engines(), finished(store, batch))
+    assert len(service.ledger) == 4
+    assert all(job.state is State.COMPLETED and (job.attempts, job.runs) == (1, 1) for job in store.jobs(batch))
 
 
 def test_what_fails_to_be_stored_is_kept_until_it_is(

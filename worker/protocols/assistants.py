@@ -107,6 +107,9 @@ class AssistantsProtocol:
         ids = tuple(str(run["id"]) for run in runs if a_text(run.get("id")) and _is_ours(run, job_id, attempt))
         return Found(search=Search.FOUND, run_ids=ids) if ids else Found(search=Search.NOT_STARTED)
 
+    async def repeats_safely(self) -> bool:
+        return False  # and no need to know: runs can be listed
+
     async def poll(self, thread_id: str, run_id: str) -> Status:
         return self._status(await self._run(thread_id, run_id), run_id)
 

@@ -152,8 +152,8 @@ class Ask:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every repetition of this intent. It is always sent, because some servers honour it; OpenAI
-        does not say so, and nothing relies on it."""
+        """The same for every repetition of this intent. It is always sent, because some servers honour it; it is
+        relied on only where a probe has shown that they do (`Protocol.repeats_safely`). OpenAI does not say so."""
         return hashlib.sha256(f"{self.job_id}|run|{self.attempt}".encode()).hexdigest()
 
 
@@ -175,6 +175,10 @@ class Protocol(TypingProtocol):
 
     async def find_started(self, job_id: str, attempt: int, thread_id: str) -> Found:
         """Look for the run of an intent whose reply was lost."""
+
+    async def repeats_safely(self) -> bool:
+        """Whether this server gives back the first run when a create is repeated under its idempotency key. Found
+        out once, by creating a free object twice."""
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
         """Exactly one GET of the run."""

@@ -6,6 +6,7 @@ run completes, its answer appears among the conversation's items, even though th
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,7 @@ class ResponsesProtocol:
         self._wire = Wire(client)
         self._client = client
         self._conversations = True
+        self._keyed: bool | None = None
 
     async def ensure_assistant(self, assistant: Assistant) -> str | None:
         return None
@@ -99,6 +101,33 @@ class ResponsesProtocol:
             answer=read_answer(items, model=None, usage=None),
             error_code="incomplete" if cut else None,
         )
+
+    async def repeats_safely(self) -> bool:
+        if self._keyed is None:
+            self._keyed = self._conversations and await self._honours_keys()
+        return self._keyed
+
+    async def _honours_keys(self) -> bool:
+        """Create the same conversation twice under one key: it is free, and a server that honours keys makes one."""
+        key = uuid.uuid4().hex
+        made = []
+        for _ in range(2):
+            reply = await self._wire.call(
+                self._client.conversations.with_raw_response.create(
+                    extra_body={"metadata": {"askq_probe": key}}, extra_headers={"Idempotency-Key": key}
+                )
+            )
+            made.append(str(reply.body["id"]))
+        for conversation in set(made):
+            await deleted(
+                self._wire.call(
+                    self._client.conversations.with_raw_response.delete(conversation),
+                    names=conversation,
+                    needs_body=False,
+                ),
+                conversation,
+            )
+        return made[0] == made[1]
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
         reply = await self._wire.call(
