@@ -8,12 +8,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from dotenv import dotenv_values, find_dotenv
+from dotenv import dotenv_values
 
 
 class SettingsError(ValueError):
@@ -47,6 +49,15 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._value)
+
+
+class ChildEnvironment(dict[str, str]):
+    """Variables for a process started by us. It shows their names only, because values are secret."""
+
+    def __repr__(self) -> str:
+        return f"ChildEnvironment({', '.join(self)})"
+
+    __str__ = __repr__
 
 
 def _setting(variable: str, read: Callable[[str], Any], default: Any, *, secret: bool = False) -> Any:
@@ -86,30 +97,42 @@ def _text(text: str) -> str:
     return text
 
 
+def _key(text: str) -> Secret:
+    """a key: one word of ASCII letters, digits and signs"""
+    # It becomes an HTTP header: anything else fails at the first call, far from its cause.
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError
+    return Secret(text)
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def read(text: str) -> str:
-        if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+        # Reading the port raises ValueError for one that is none.
+        if urlsplit(text).scheme not in schemes or "://" not in text or urlsplit(text).port == 0:
             raise ValueError
         return text
 
-    read.__doc__ = "an address that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
+    read.__doc__ = "a valid address that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
     return read
 
 
 def _path(text: str) -> Path:
     """a path"""
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # `~somebody` whom this machine does not know
+        raise ValueError from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings:
-    """Everything a process is told. Each name carries its unit."""
+    """Everything a process is told. Each name carries its unit. It shows no secret, passwords in addresses included."""
 
     redis_url: str | None = _setting("REDIS_URL", _url("redis", "rediss"), None)
     """Where jobs live; an embedded Redis without it, because the first run must need nothing."""
     broker_url: str | None = _setting("CELERY_BROKER_URL", _text, None)
     """Celery's broker; the same Redis without it, because hints are few."""
-    api_key: Secret | None = _setting("OPENAI_API_KEY", Secret, None, secret=True)
+    api_key: Secret | None = _setting("OPENAI_API_KEY", _key, None, secret=True)
     """The account's key (or OPENAI_API_KEY_FILE); the local API answers without it."""
     base_url: str | None = _setting("OPENAI_BASE_URL", _url("http", "https"), None)
     """Another server that speaks the protocol; api.openai.com without it."""
@@ -157,7 +180,7 @@ class Settings:
     """The chat-completions server behind the `chat` engine."""
     chat_model: str | None = _setting("ASKQ_CHAT_MODEL", _text, None)
     """Its model; the assistant's without it."""
-    chat_api_key: Secret | None = _setting("ASKQ_CHAT_API_KEY", Secret, None, secret=True)
+    chat_api_key: Secret | None = _setting("ASKQ_CHAT_API_KEY", _key, None, secret=True)
     """The chat server's key, where it wants one."""
     script: Path | None = _setting("ASKQ_SCRIPT", _path, None)
     """The script of the `script` engine."""
@@ -179,9 +202,13 @@ class Settings:
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Where each value came from: field name → environment, a path, or default."""
 
-    def child_environment(self) -> dict[str, str]:
+    def __repr__(self) -> str:
+        shown = (f"{spec.name}={_without_password(repr(getattr(self, spec.name)))}" for spec in _SPECS.values())
+        return f"Settings({', '.join(shown)})"
+
+    def child_environment(self) -> ChildEnvironment:
         """The variables by which a process started by us gets exactly these settings, secrets included."""
-        given = {}
+        given = ChildEnvironment()
         for spec in _SPECS.values():
             value = getattr(self, spec.name)
             if isinstance(value, Secret):
@@ -202,20 +229,10 @@ def load(environ: Mapping[str, str] | None = None, *, folder: Path | None = None
     `.env` is looked for in `folder` (the current one) and upward; `os.environ` is not changed.
     """
     environment = os.environ if environ is None else environ
-    found = _dotenv(folder)
-    told: dict[str, tuple[str, str]] = {}
-    if found is not None:
-        values = dotenv_values(found, encoding="utf-8")
-        told |= {name: (value, str(found)) for name, value in values.items() if value}
-    told |= {name: (value, "environment") for name, value in environment.items() if value}
-
-    problems = [problem for name in told if (problem := _unknown(name)) is not None]
-    if "OPENAI_API_KEY" not in told and "OPENAI_API_KEY_FILE" in told:
-        path, source = told["OPENAI_API_KEY_FILE"]
-        try:
-            told["OPENAI_API_KEY"] = (Path(path).expanduser().read_text("utf-8").strip(), f"{path} ({source})")
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"OPENAI_API_KEY_FILE={path} cannot be read: {error}")
+    told, problems = _dotenv(Path.cwd() if folder is None else folder)
+    told |= {name: (value.strip(), _ENVIRONMENT) for name, value in environment.items() if value.strip()}
+    problems += [problem for name, (_, source) in told.items() if (problem := _unknown(name, source)) is not None]
+    problems += _key_from_file(told)
 
     chosen: dict[str, Any] = {}
     sources = {spec.name: "default" for spec in _SPECS.values()}
@@ -228,23 +245,67 @@ def load(environ: Mapping[str, str] | None = None, *, folder: Path | None = None
             sources[spec.name] = source
         except (ValueError, KeyError):
             allowed = spec.metadata["read"].__doc__
-            shown = "…" if spec.metadata["secret"] else text
+            shown = "…" if spec.metadata["secret"] else _without_password(text)
             problems.append(f"{variable}={shown} (from {source}) is not {allowed}")
     if problems:
         raise SettingsError(problems)
     return Settings(**chosen, sources=sources)
 
 
-def _dotenv(folder: Path | None) -> Path | None:
-    if folder is None:
-        found = find_dotenv(usecwd=True)
-        return Path(found) if found else None
-    return next((place / ".env" for place in (folder, *folder.parents) if (place / ".env").is_file()), None)
+_Told = dict[str, tuple[str, str]]
+"""Variable → its text, which is never empty, and where that comes from."""
+
+_ENVIRONMENT = "environment"
 
 
-def _unknown(name: str) -> str | None:
+def _dotenv(folder: Path) -> tuple[_Told, list[str]]:
+    """What the nearest `.env` of this folder or above says, and why it cannot be read."""
+    start = folder.resolve()
+    places = (place / ".env" for place in (start, *start.parents))
+    found = next((place for place in places if place.exists() and not place.is_dir()), None)
+    if found is None:
+        return {}, []
+    try:
+        # Editors of Windows begin a file with a mark that would become part of the first name.
+        values = dotenv_values(found, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [f"{found} cannot be read: {_reason(error)}"]
+    return {name: (value.strip(), str(found)) for name, value in values.items() if value and value.strip()}, []
+
+
+def _key_from_file(told: _Told) -> list[str]:
+    """Fill in OPENAI_API_KEY from OPENAI_API_KEY_FILE where that counts; what is wrong with the file."""
+    if "OPENAI_API_KEY_FILE" not in told:
+        return []
+    name, source = told["OPENAI_API_KEY_FILE"]
+    # Side by side the key itself is stronger, but a file named in the environment is stronger than a key in `.env`.
+    if "OPENAI_API_KEY" in told and (source != _ENVIRONMENT or told["OPENAI_API_KEY"][1] == _ENVIRONMENT):
+        return []
+    told.pop("OPENAI_API_KEY", None)
+    try:
+        text = Path(name).expanduser().read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        return [f"OPENAI_API_KEY_FILE={name} (from {source}) cannot be read: {_reason(error)}"]
+    if not text:
+        return [f"OPENAI_API_KEY_FILE={name} (from {source}) is empty"]
+    told["OPENAI_API_KEY"] = (text, f"{name} ({source})")
+    return []
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _without_password(text: str) -> str:
+    """A text without what stands between `://` and `@`."""
+    return re.sub(r"://[^\s]*@", "://…@", text)
+
+
+def _unknown(name: str, source: str) -> str | None:
     if not name.startswith("ASKQ_") or name in VARIABLES:
         return None
     near = difflib.get_close_matches(name, VARIABLES, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{name} is not a setting of askq{hint}"
+    hint = f"; did you mean {near[0]}?" if near else "; .env.example lists all of them"
+    return f"{name} (from {source}) is not a setting of askq{hint}"
