@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import io
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 
 class SettingsError(ValueError):
@@ -107,8 +109,12 @@ def _key(text: str) -> Secret:
 
 def _url(*schemes: str) -> Callable[[str], str]:
     def read(text: str) -> str:
-        # Reading the port raises ValueError for one that is none.
-        if urlsplit(text).scheme not in schemes or "://" not in text or urlsplit(text).port == 0:
+        parts = urlsplit(text)
+        # Reading the port raises ValueError for one that is none. `redis://` alone is this machine; `https://` nothing.
+        if parts.scheme not in schemes or "://" not in text or parts.port == 0:
+            raise ValueError
+        # urlsplit drops line breaks without a word, and a blank breaks the request line.
+        if not text.isprintable() or " " in text or (parts.scheme in ("http", "https") and not parts.hostname):
             raise ValueError
         return text
 
@@ -143,15 +149,15 @@ class Settings:
     home: Path = _setting("ASKQ_HOME", _path, Path(".askq"))
     """Where embedded parts keep their data: beside the lists, so that folders do not mix."""
     assistants_dir: Path = _setting("ASKQ_ASSISTANTS_DIR", _path, Path("assistants"))
-    """Where assistant files are looked for."""
+    """Where assistant files are looked for before those that came with askq: a project's own, beside its lists."""
     assistant: str = _setting("ASKQ_ASSISTANT", _text, "tutor")
-    """The assistant that answers where none is named."""
+    """Who answers where nobody is named: the one that shows what a run can do."""
     protocol: Literal["responses", "assistants"] = _setting(
         "ASKQ_PROTOCOL", _one_of("responses", "assistants"), "responses"
     )
     """For assistant files that do not say; OpenAI switched the other one off on 2026-08-26."""
     model: str = _setting("ASKQ_MODEL", _text, "gpt-5.4-mini")
-    """For assistant files that do not say."""
+    """For assistant files that do not say: cheap enough for a long list, and not about to be shut down."""
     workers: int = _setting("ASKQ_WORKERS", _number(1, 64), 1)
     """Celery workers `run` and `up` start; one fills two cores."""
     concurrency: int = _setting("ASKQ_CONCURRENCY", _number(1, 256), 2)
@@ -175,27 +181,27 @@ class Settings:
     local_engine: Literal["tutor", "chat", "script"] = _setting(
         "ASKQ_LOCAL_ENGINE", _one_of("tutor", "chat", "script"), "tutor"
     )
-    """What answers behind the local API."""
+    """What answers behind the local API: `tutor` computes by itself, the others need a server or a script."""
     chat_url: str | None = _setting("ASKQ_CHAT_URL", _url("http", "https"), None)
-    """The chat-completions server behind the `chat` engine."""
+    """The chat-completions server behind the `chat` engine: nothing says where one might run."""
     chat_model: str | None = _setting("ASKQ_CHAT_MODEL", _text, None)
     """Its model; the assistant's without it."""
     chat_api_key: Secret | None = _setting("ASKQ_CHAT_API_KEY", _key, None, secret=True)
     """The chat server's key, where it wants one."""
     script: Path | None = _setting("ASKQ_SCRIPT", _path, None)
-    """The script of the `script` engine."""
+    """The script of the `script` engine, which answers nothing by itself."""
     flower_port: int = _setting("ASKQ_FLOWER_PORT", _number(1, 65535), 5555)
     """Where Flower listens, on 127.0.0.1."""
     flower_password: Secret | None = _setting("ASKQ_FLOWER_PASSWORD", Secret, None, secret=True)
     """For user `askq`; made anew at each start without it."""
     show_text: bool = _setting("ASKQ_SHOW_TEXT", _truth, True)
-    """Whether Flower shows questions and answers."""
+    """Whether Flower shows questions and answers: readable unless they are nobody else's business."""
     heartbeat_file: Path | None = _setting("ASKQ_HEARTBEAT_FILE", _path, None)
     """A file the worker touches while it is well, for a container's health check."""
     allow_unsafe_redis: bool = _setting("ASKQ_ALLOW_UNSAFE_REDIS", _truth, False)
-    """Work on a Redis that may lose jobs."""
+    """Work on a Redis that may lose jobs: never by accident."""
     log_level: str = _setting("ASKQ_LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
-    """How much workers tell."""
+    """How much workers tell: a line per event that matters, none per poll."""
     embedded_redis: Path | None = _setting("ASKQ_EMBEDDED_REDIS", _path, None)
     """The server binary to embed, instead of searching for one."""
 
@@ -203,8 +209,7 @@ class Settings:
     """Where each value came from: field name → environment, a path, or default."""
 
     def __repr__(self) -> str:
-        shown = (f"{spec.name}={_without_password(repr(getattr(self, spec.name)))}" for spec in _SPECS.values())
-        return f"Settings({', '.join(shown)})"
+        return f"Settings({', '.join(f'{spec.name}={_shown(getattr(self, spec.name))}' for spec in _SPECS.values())})"
 
     def child_environment(self) -> ChildEnvironment:
         """The variables by which a process started by us gets exactly these settings, secrets included."""
@@ -245,7 +250,7 @@ def load(environ: Mapping[str, str] | None = None, *, folder: Path | None = None
             sources[spec.name] = source
         except (ValueError, KeyError):
             allowed = spec.metadata["read"].__doc__
-            shown = "…" if spec.metadata["secret"] else _without_password(text)
+            shown = "…" if spec.metadata["secret"] else _clipped(_without_password(text))
             problems.append(f"{variable}={shown} (from {source}) is not {allowed}")
     if problems:
         raise SettingsError(problems)
@@ -261,16 +266,35 @@ _ENVIRONMENT = "environment"
 def _dotenv(folder: Path) -> tuple[_Told, list[str]]:
     """What the nearest `.env` of this folder or above says, and why it cannot be read."""
     start = folder.resolve()
-    places = (place / ".env" for place in (start, *start.parents))
-    found = next((place for place in places if place.exists() and not place.is_dir()), None)
+    found = next((place / ".env" for place in (start, *start.parents) if _is_there(place / ".env")), None)
     if found is None:
         return {}, []
     try:
         # Editors of Windows begin a file with a mark that would become part of the first name.
-        values = dotenv_values(found, encoding="utf-8-sig")
+        lines = list(parse_stream(io.StringIO(found.read_text("utf-8-sig"))))
     except (OSError, UnicodeDecodeError) as error:
         return {}, [f"{found} cannot be read: {_reason(error)}"]
-    return {name: (value.strip(), str(found)) for name, value in values.items() if value and value.strip()}, []
+    whole = "".join(line.original.string for line in lines if not line.error)
+    values = dotenv_values(stream=io.StringIO(whole))
+    told = {name: (value.strip(), str(found)) for name, value in values.items() if value and value.strip()}
+    return told, [problem for line in lines if (problem := _broken(found, line)) is not None]
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.exists() and not file.is_dir()
+    except OSError:  # a folder above that may not be searched: its file is not meant for us
+        return False
+
+
+def _broken(file: Path, line: Binding) -> str | None:
+    """What is wrong with a line python-dotenv skips, where it would have set something of ours."""
+    text = line.original.string
+    named = re.match(r"\s*(?:export\s+)?([A-Za-z_]\w*)", text) if line.error else None
+    if named is None or not (named[1] in VARIABLES or named[1].startswith("ASKQ_")):
+        return None
+    number = line.original.line + text[: named.start(1)].count("\n")
+    return f"{file}:{number}: {named[1]} is not set; write {named[1]}=value, and close what is quoted"
 
 
 def _key_from_file(told: _Told) -> list[str]:
@@ -285,6 +309,8 @@ def _key_from_file(told: _Told) -> list[str]:
     try:
         text = Path(name).expanduser().read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        if name.startswith("sk-"):
+            return [f"OPENAI_API_KEY_FILE=… (from {source}) is a key, not a file that holds one; set OPENAI_API_KEY"]
         return [f"OPENAI_API_KEY_FILE={name} (from {source}) cannot be read: {_reason(error)}"]
     if not text:
         return [f"OPENAI_API_KEY_FILE={name} (from {source}) is empty"]
@@ -298,9 +324,18 @@ def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
+def _shown(value: object) -> str:
+    return repr(_without_password(value)) if isinstance(value, str) else repr(value)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:99]}…"
+
+
 def _without_password(text: str) -> str:
-    """A text without what stands between `://` and `@`."""
-    return re.sub(r"://[^\s]*@", "://…@", text)
+    """An address, perhaps a mistyped one, without its parameters that are secret and without what stands before `@`."""
+    text = re.sub(r"(?i)([?&]\w*(?:pass|pwd|secret|token|key)\w*=)[^&#]*", r"\1…", text)
+    return re.sub(r"(?s)^([a-z][a-z0-9+.-]*:/+)?.*@", r"\1…@", text)
 
 
 def _unknown(name: str, source: str) -> str | None:

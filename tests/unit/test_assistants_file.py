@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+from jsonschema import Draft202012Validator
+from openai.types.responses.file_search_tool_param import FileSearchToolParam
+from openai.types.responses.tool_param import CodeInterpreter, ImageGeneration, Mcp
+from openai.types.responses.web_search_tool_param import WebSearchToolParam
 
+from askq.assistants.checks import TOOL_KEYS
 from askq.assistants.file import check, describe, find, load, names, schema
 from askq.assistants.model import Assistant
 from askq.errors import AssistantError
 from config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+SDK_TOOLS = (CodeInterpreter, FileSearchToolParam, WebSearchToolParam, Mcp, ImageGeneration)
 
 
 def write(folder: Path, text: str, name: str = "mine") -> Path:
@@ -110,8 +120,8 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
     ("text", "line", "told"),
     [
         ('modle = "x"', 1, "unknown key 'modle'; did you mean 'model'?"),
-        ("temperature = 9", 1, "temperature: 9 is greater than the maximum of 2"),
-        ('\nmodel = ""', 2, "model: "),
+        ("temperature = 9", 1, "temperature is 9; the most is 2"),
+        ('\nmodel = ""', 2, "model is empty; write something, or leave it out"),
         ('protocol = "smtp"', 1, "protocol is 'smtp'; allowed: responses, assistants"),
         ('model = "a\n', 1, "is not TOML"),
         ('a = 1\n\n[run]\ntimeout = "ten"', 4, "run.timeout is 'ten'"),
@@ -123,7 +133,8 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
         ('tools = [{ type = "code_interpretr" }]', 1, "unknown tool 'code_interpretr'; did you mean"),
         ('tools = ["code_interpretr"]', 1, "unknown tool 'code_interpretr'; did you mean 'code_interpreter'?"),
         ('protocol = "responses"\nassistant_id = "asst_1"', 2, 'needs protocol = "assistants"'),
-        ('assistant_id = "x"', 1, "assistant_id: "),
+        ('assistant_id = "x"', 1, "assistant_id is 'x'; it begins with asst_"),
+        ('assistant_id = "asst_1"', 1, 'alone, assistant_id needs protocol = "assistants"'),
         (
             'protocol = "assistants"\n[background_options]\ncompletion_window = "8h"',
             3,
@@ -145,10 +156,14 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
         ),
         ('[text.format]\ntype = "text"\nschema_file = "no.json"', 3, 'schema_file needs type = "json_schema"'),
         ('[text.format]\ntype = "yaml"', 2, "text.format.type is 'yaml'; allowed: text, json_object, json_schema"),
-        ('[text]\nformat = { name = "a" }', 2, "text.format: 'type' is a required property"),
-        ('[text.format]\ntype = "json_schema"\nname = "a b"\nschema = {}', 3, "text.format.name: 'a b' does not match"),
+        ('[text]\nformat = { name = "a" }', 2, "text.format needs 'type'"),
+        (
+            '[text.format]\ntype = "json_schema"\nname = "a b"\nschema = {}',
+            3,
+            "text.format.name is 'a b'; it has 1 to 64 letters",
+        ),
         ('[response_format]\ntype = "json_schema"\njson_schema = { schema = {} }', 3, "needs a name"),
-        ('[response_format]\ntype = "json_schema"\njson_schema = { name = "a" }', 3, "needs schema or schema_file"),
+        ('[response_format]\ntype = "json_schema"\njson_schema = { name = "a" }', 3, "needs a schema"),
         (
             '[response_format.json_schema]\nname = "a"\nschema = { type = 3 }\n[response_format]\ntype = "json_schema"',
             3,
@@ -160,28 +175,31 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
         ("tools = [3]", 1, "3 is not a tool; known: code_interpreter, file_search, web_search, mcp, image_generation"),
         ("tools = [{}]", 1, "a tool needs a type"),
         ("tools = [{ type = 3 }]", 1, "a tool needs a type"),
-        ('tools = "file_search"', 1, "tools: 'file_search' is not of type 'array'"),
+        ('tools = "file_search"', 1, "tools is 'file_search'; write a list, in [ ]"),
         (
             '[[tools]]\ntype = "web_search"\n[[tools]]\ntype = "telephone"',
             3,
             "unknown tool 'telephone'; known: code_interpreter, file_search, web_search, mcp, image_generation",
         ),
-        ("[run]\ntimeout = 1.5", 2, "run.timeout: 1.5 is not of type 'string', 'integer'"),
-        ("[run]\ntimeout = []", 2, "run.timeout: [] is not of type 'string', 'integer'"),
+        ("[run]\ntimeout = 1.5", 2, "run.timeout is 1.5; write a text or a whole number"),
+        ("[run]\ntimeout = []", 2, "run.timeout is []; write a text or a whole number"),
         ("[run]\ntimeout = -1", 2, "seconds above 0, at most 30 days"),
         ('[run]\ntimeout = "0s"', 2, "seconds above 0, at most 30 days"),
         ('[run]\ntimeout = "31d"', 2, "seconds above 0, at most 30 days"),
         ('[run]\ntimeout = "1h 30m"', 2, "run.timeout is '1h 30m'"),
-        (f"[run]\ntimeout = {10**400}", 2, "at most 30 days"),
+        ("[run]\ntimeout = 60.0", 2, "run.timeout is 60.0; write a text or a whole number"),
+        (f"[run]\ntimeout = {10**9}", 2, "at most 30 days"),
+        (f"[run]\ntimeout = {10**400}", 2, "run.timeout is larger than a number may be"),
+        (f"top_p = 0x{'f' * 5000}", 1, "top_p is larger than a number may be"),
         ('[run]\non_uncertain = "hope"', 2, "run.on_uncertain is 'hope'; allowed: fail, retry"),
-        ("run = 3", 1, "run: 3 is not of type 'object'"),
+        ("run = 3", 1, "run is 3; write a table"),
         ("temperature = nan", 1, "temperature is nan; write a number"),
         (
             'tools = [{ type = "mcp", since = 2026-01-01 }]',
             1,
             "tools.0.since is a date or a time; write it as a text, in quotes",
         ),
-        ('protocol = "responses"\napi = "responses"', 2, "protocol and api say the same thing; keep one"),
+        ('protocol = "responses"\napi = "responses"', 2, "protocol and api are the same; keep one"),
         ('api = "responses"\nassistant_id = "asst_1"', 2, 'needs protocol = "assistants"'),
         ('instructions_file = "latin.md"', 1, "latin.md cannot be read: it is not UTF-8 text"),
         ('instructions_file = "."', 1, "cannot be read: Is a directory"),
@@ -189,8 +207,76 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
         ('[background_options]\ncompletion_window = "1h"', 2, "is '1h'; allowed: soonest, 2h, 8h"),
         ("[tool_resources.file_serch]", 1, "unknown key 'file_serch'; did you mean 'file_search'?"),
         ("zzz = 1", 1, "unknown key 'zzz'; known: description, protocol,"),
-        ("max_prompt_tokens = 255", 1, "max_prompt_tokens: 255 is less than the minimum of 256"),
-        ("[metadata]\nnumber = 3", 2, "metadata.number: 3 is not of type 'string'"),
+        ("max_prompt_tokens = 255", 1, "max_prompt_tokens is 255; the least is 256"),
+        ("max_output_tokens = 64.0", 1, "max_output_tokens is 64.0; write a whole number"),
+        ("max_output_tokens = true", 1, "max_output_tokens is True; write a whole number"),
+        ('protocol = "responses"\nmax_prompt_tokens = 999', 2, 'max_prompt_tokens needs protocol = "assistants"'),
+        (f'description = "{"d" * 513}"', 1, "description has 513 characters; at most 512 are taken"),
+        (f'instructions = "{"d" * 256_001}"', 1, "instructions has 256001 characters; at most 256000 are taken"),
+        (f"model = [{', '.join(['1'] * 99)}]", 1, "…; write a text"),
+        (f"tools = {['web_search'] * 129}", 1, "tools has 129 items; at most 128 are taken"),
+        (
+            "[metadata]\n" + "\n".join(f'k{n} = "v"' for n in range(13)),
+            1,
+            "metadata has 13 entries; at most 12 are taken",
+        ),
+        (f'[metadata]\na = "1"\n{"k" * 65} = "v"', 3, "has 65 characters; at most 64 are taken"),
+        (f'[metadata]\na = "{"v" * 513}"', 2, "metadata.a has 513 characters; at most 512 are taken"),
+        ('[metadata]\naskq_job = "x"', 2, "keys that begin with askq_ are askq's own; call 'askq_job' something else"),
+        ('[tool_resources.file_search]\nvector_store_ids = ["a", "b"]', 2, "vector_store_ids has 2 items; at most 1"),
+        (
+            'reasoning.effort = "hihg"',
+            1,
+            "reasoning.effort is 'hihg'; allowed: none, minimal, low, medium, high, xhigh, max",
+        ),
+        ('[run]\ncompletion_window = "1h"', 2, "run.completion_window is '1h'; allowed: soonest, 2h, 8h"),
+        ('api = "assistants"\n[run]\ncompletion_window = "2h"', 3, 'completion windows need protocol = "responses"'),
+        (
+            '[run]\ncompletion_window = "2h"\n[background_options]\ncompletion_window = "2h"',
+            2,
+            "background_options.completion_window and run.completion_window are the same; keep one",
+        ),
+        (
+            'service_tier = "flex"\nrun.completion_window = "8h"',
+            1,
+            "a completion window of 8h excludes service_tier = 'flex'; leave one of them out",
+        ),
+        ('api = "assistants"\ntools = ["web_search"]', 2, """the tool 'web_search' needs protocol = "responses\""""),
+        (
+            'tools = [\n{ type = "code_interpreter" },\n{ type = "file_search", vector_stor_ids = [] },\n]',
+            3,
+            "unknown key 'vector_stor_ids' of the tool 'file_search'; did you mean 'vector_store_ids'?",
+        ),
+        (
+            '[[tools]]\ntype = "file_search"\n[tools.file_search]\nmax_num_result = 3',
+            4,
+            "unknown key 'max_num_result' of the tool 'file_search'; did you mean 'max_num_results'?",
+        ),
+        ('tools = [{ type = "mcp", server_url = "https://h" }]', 1, "the tool 'mcp' needs a server_label"),
+        ('response_format.type = "json_schema"\nresponse_format.json_schema = { nam = 1 }', 2, "unknown key 'nam'"),
+        ('[response_format]\ntype = "json_schema"\njson_schema = 3', 3, "json_schema is 3; write a table"),
+        ("[text.format]\ntype = 'json_schema'\nname = 'a'\nschema_file = 'nan.json'", 4, "nan.json: x.0 is nan; write"),
+        (
+            "[text.format]\ntype = 'json_schema'\nname = 'a'\nschema_file = 'half.json'",
+            4,
+            "title holds half a character",
+        ),
+        (
+            "[text.format]\ntype = 'json_schema'\nname = 'a'\nschema_file = 'deep.json'",
+            4,
+            "deep.json is nested too deeply",
+        ),
+        (
+            "[text.format]\ntype = 'json_schema'\nname = 'a'\nschema_file = 'levels.json'",
+            4,
+            "at most 32 levels are taken",
+        ),
+        ("[text.format]\ntype = 'json_schema'\nname = 'a'\nschema_file = 'wide.json'", 4, "properties.x.type: "),
+        ("[text.format]\ntype = 'json_schema'\nname = 'a'\nschema_file = 3", 4, "schema_file is 3; write a text"),
+        ('instructions_file = "a\\u0000b"', 1, "'a\\x00b' cannot be the name of a file"),
+        ('model = "m"\nx = [1,\n\n', 2, "is not TOML"),
+        (f"a{'.a' * 40} = 1", 1, "a.a.a… is nested too deeply: at most 32 levels are taken"),
+        ("[metadata]\nnumber = 3", 2, "metadata.number is 3; write a text"),
     ],
 )
 def test_each_mistake_is_told_with_its_line(tmp_path: Path, text: str, line: int, told: str) -> None:
@@ -199,10 +285,16 @@ def test_each_mistake_is_told_with_its_line(tmp_path: Path, text: str, line: int
     (tmp_path / "good.json").write_text("{}", "utf-8")
     (tmp_path / "latin.md").write_bytes(b"\xe9")
     (tmp_path / "long.md").write_text("x" * 256_001, "utf-8")
+    (tmp_path / "nan.json").write_text('{"x": [NaN]}', "utf-8")
+    (tmp_path / "half.json").write_text('{"title": "\\ud800"}', "utf-8")
+    (tmp_path / "deep.json").write_text('{"not":' * 100_000 + "{}" + "}" * 100_000, "utf-8")
+    (tmp_path / "levels.json").write_text('{"not":' * 33 + "{}" + "}" * 33, "utf-8")
+    (tmp_path / "wide.json").write_text(json.dumps({"properties": {"x": {"type": ["no"] * 999}}}), "utf-8")
     path = write(tmp_path, text)
     problems = check(path)
     assert any(told in problem.message and problem.line == line for problem in problems), problems
-    assert all(problem.file == str(path) for problem in problems)
+    assert all(problem.file == str(path) and problem.line is not None for problem in problems)
+    assert all(len(problem.message) < 400 for problem in problems), "a message repeats no prompt"
     with pytest.raises(AssistantError, match="askq assistants validate"):
         load("mine", folder=tmp_path, default_model="m", default_protocol="responses")
 
@@ -210,6 +302,21 @@ def test_each_mistake_is_told_with_its_line(tmp_path: Path, text: str, line: int
 def test_all_mistakes_are_told_together_in_order(tmp_path: Path) -> None:
     path = write(tmp_path, 'modle = "x"\ntemperature = 9\ntop_p = 7\n[run]\ntimeout = "x"\n')
     assert [problem.line for problem in check(path)] == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000 + "]" * 100_000])
+def test_what_the_reader_of_toml_does_not_take(tmp_path: Path, value: str) -> None:
+    (problem,) = check(write(tmp_path, f"top_p = {value}"))
+    assert problem.message == "has a number that is too long, or values that are nested too deeply"
+
+
+def test_tools_and_their_keys_are_those_of_the_sdk() -> None:
+    known = {get_args(get_type_hints(tool)["type"])[0]: set(get_type_hints(tool)) for tool in SDK_TOOLS}
+    assert {kind: set(keys) for kind, keys in TOOL_KEYS.items()} == known
+
+
+def test_a_key_of_a_tool_that_looks_like_no_other_goes_through(tmp_path: Path) -> None:
+    assert read(tmp_path, 'tools = [{ type = "web_search", brand_new = 1 }]').tools[0]["brand_new"] == 1
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
@@ -225,8 +332,20 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
         find("suport", folder=tmp_path)
     told = str(caught.value)
     assert "known: plain, support, tutor. Did you mean support?" in told
-    with pytest.raises(AssistantError, match="there is no assistant file"):
+    with pytest.raises(AssistantError) as caught:
         find("nowhere/x.toml", folder=tmp_path)
+    assert "there is no assistant file nowhere/x.toml" in str(caught.value)
+    assert "choose one by its name: plain, support, tutor" in str(caught.value)
+
+
+def test_a_name_with_its_ending_is_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "assistants"
+    folder.mkdir()
+    there = write(folder, "")
+    monkeypatch.chdir(tmp_path)
+    assert find("mine.toml", folder=folder) == there
+    here = write(tmp_path, "")
+    assert find("mine.toml", folder=folder).resolve() == here, "a path as it is written comes first"
 
 
 def test_those_that_came_with_askq_are_there_without_a_folder(tmp_path: Path) -> None:
@@ -252,6 +371,7 @@ def test_durations(tmp_path: Path, timeout: str | int, seconds: float) -> None:
         ('protocol = "assistants"', 900),
         ('background_options.completion_window = "2h"', 3 * 3600),
         ('background_options.completion_window = "8h"', 9 * 3600),
+        ('run.completion_window = "8h"', 9 * 3600),
         ('background_options.completion_window = "8h"\nrun.timeout = "1h"', 3600),
     ],
 )
@@ -260,11 +380,12 @@ def test_the_deadline_where_the_file_sets_none(tmp_path: Path, text: str, second
 
 
 def test_a_window_for_the_other_protocol_is_left_out_there(tmp_path: Path) -> None:
-    write(tmp_path, 'background_options.completion_window = "8h"\nassistant_id = "asst_1"')
+    write(tmp_path, 'run.completion_window = "8h"\nassistant_id = "asst_1"\ninstructions = "i"')
     here = load("mine", folder=tmp_path, default_model="m", default_protocol="responses")
     assert (here.completion_window, here.assistant_id) == ("8h", None)
     there = load("mine", folder=tmp_path, default_model="m", default_protocol="assistants")
     assert (there.completion_window, there.assistant_id) == (None, "asst_1")
+    assert (here.timeout_s, there.timeout_s) == (9 * 3600, 900), "nor is it waited for"
 
 
 @pytest.mark.parametrize(
@@ -345,8 +466,22 @@ def test_the_shipped_files_have_nothing_wrong(path: Path) -> None:
     assert check(path) == []
 
 
-def test_the_published_schema_describes_itself() -> None:
+@pytest.mark.parametrize("path", sorted((ROOT / "assistants").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_shipped_files_lead_an_editor_to_the_schema(path: Path) -> None:
+    first = path.read_text("utf-8").splitlines()[0]
+    assert json.loads((path.parent / first.removeprefix("#:schema ")).read_text("utf-8")) == schema()
+
+
+def test_the_published_schema_is_one() -> None:
     assert schema()["title"] == "askq assistant"
+    Draft202012Validator.check_schema(schema())
+
+
+def test_finding_and_naming_load_no_validator(tmp_path: Path) -> None:
+    """Every command imports this module, and most of them read no assistant."""
+    program = "import sys, pathlib; from askq.assistants import file; file.names(pathlib.Path()); file.schema()\n"
+    program += "sys.exit('jsonschema' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, timeout=60).returncode == 0
 
 
 def test_the_example_in_the_readme_is_one(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,49 @@ def test_an_empty_variable_does_not_hide_the_file(tmp_path: Path) -> None:
     assert load({"ASKQ_WORKERS": ""}, folder=tmp_path).workers == 3
 
 
+def test_a_line_that_sets_nothing_is_told_when_it_is_meant_for_askq(tmp_path: Path) -> None:
+    lines = (
+        "# settings",
+        "ASKQ_WORKERS 3",
+        "",
+        "  export OPENAI_API_KEY='sk-canary",
+        "other tool's line",
+        "ASKQ_TICK_S=x",
+    )
+    (tmp_path / ".env").write_text("\n".join(lines), "utf-8")
+    with pytest.raises(SettingsError) as caught:
+        load({}, folder=tmp_path)
+    env = tmp_path / ".env"
+    assert caught.value.problems == [
+        f"{env}:2: ASKQ_WORKERS is not set; write ASKQ_WORKERS=value, and close what is quoted",
+        f"{env}:4: OPENAI_API_KEY is not set; write OPENAI_API_KEY=value, and close what is quoted",
+        f"ASKQ_TICK_S=x (from {env}) is not a number from 0.1 to 10",
+    ]
+
+
+def test_a_line_of_another_tool_disturbs_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / ".env").write_text("other tool's line\nASKQ_WORKERS=3\n", "utf-8")
+    assert load({}, folder=tmp_path).workers == 3
+    assert not caplog.records
+
+
+def test_a_folder_above_that_may_not_be_searched_has_no_file_for_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("ASKQ_WORKERS=3\n", "utf-8")
+    closed = tmp_path / "closed"
+    (closed / "open").mkdir(parents=True)
+    exists = Path.exists
+
+    def refuse(path: Path, **options: bool) -> bool:
+        if path.parent == closed:
+            raise PermissionError(13, "Permission denied")
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert load({}, folder=closed / "open").workers == 3
+
+
 def test_everything_wrong_is_told_at_once_with_what_is_allowed(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ASKQ_LEASE_S=soon\nASKQ_MODLE=m\n", "utf-8")
     wrong = {
@@ -114,6 +159,11 @@ def test_everything_wrong_is_told_at_once_with_what_is_allowed(tmp_path: Path) -
         ("REDIS_URL", "redis://localhost:port/0"),
         ("REDIS_URL", "redis://localhost:70000/0"),
         ("OPENAI_BASE_URL", "api.openai.com/v1"),
+        ("OPENAI_BASE_URL", "https://"),
+        ("OPENAI_BASE_URL", "https:///v1"),
+        ("OPENAI_BASE_URL", "https://h/v 1"),
+        ("OPENAI_BASE_URL", "https://h\n/v1"),
+        ("ASKQ_CHAT_URL", "localhost:11434/v1"),
         ("OPENAI_API_KEY", "sk-with a space"),
         ("OPENAI_API_KEY", "sk-with\na line"),
         ("OPENAI_API_KEY", "sk-…"),
@@ -132,6 +182,12 @@ def test_a_wrong_value_is_told_with_its_variable(tmp_path: Path, variable: str, 
     (problem,) = caught.value.problems
     assert problem.startswith(f"{variable}=")
     assert "(from environment) is not a" in problem or "(from environment) is not one of" in problem
+
+
+def test_a_long_value_is_told_in_short(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"ASKQ_WORKERS": "9" * 5000}, folder=tmp_path)
+    assert f"ASKQ_WORKERS={'9' * 99}… (from environment) is not a whole number" in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "meant"), [("1", True), ("TRUE", True), ("on", True), ("No", False), ("0", False)])
@@ -237,6 +293,41 @@ def test_secrets_do_not_show_in_what_is_told_about_them(tmp_path: Path, variable
     assert "canary" not in repr(caught.value)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis:/user:canary@host:6379/0",
+        "user:canary@host:6379",
+        "redis://:can ary@host:6379/0",
+        "redis://:canary\n@host:6379/0",
+        "redis://host:70000/0?password=can@ary",
+        "redis://host:70000/0?db=1&PASSWORD=canary#x",
+    ],
+)
+def test_no_spelling_of_an_address_shows_its_password(tmp_path: Path, address: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"REDIS_URL": address}, folder=tmp_path)
+    assert "REDIS_URL=" in str(caught.value)
+    assert "can" not in str(caught.value)
+    assert "ary" not in str(caught.value)
+    assert "host:" in str(caught.value), "what is no secret helps to find the mistake"
+
+
+def test_a_password_among_the_parameters_does_not_show(tmp_path: Path) -> None:
+    shown = repr(load({"REDIS_URL": "redis://host:1/0?db=2&password=canary"}, folder=tmp_path))
+    assert "redis_url='redis://host:1/0?db=2&password=…'" in shown
+    both = "sentinel://:canary@h1;sentinel://:canary@h2"
+    assert "canary" not in repr(load({"CELERY_BROKER_URL": both}, folder=tmp_path))
+
+
+def test_a_key_given_as_its_file_does_not_show(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"OPENAI_API_KEY_FILE": "sk-canary"}, folder=tmp_path)
+    assert str(caught.value) == (
+        "OPENAI_API_KEY_FILE=… (from environment) is a key, not a file that holds one; set OPENAI_API_KEY"
+    )
+
+
 def test_a_child_process_gets_exactly_these_settings(tmp_path: Path) -> None:
     given = {
         "REDIS_URL": "redis://:pw@h:1/0",
@@ -278,6 +369,17 @@ def test_a_key_from_a_file_reaches_a_child_process_that_sees_the_file_too(tmp_pa
     settings = load(environment, folder=tmp_path)
     secret.unlink()
     assert load(environment | settings.child_environment(), folder=tmp_path) == settings
+
+
+def test_reading_settings_loads_nothing_but_dotenv() -> None:
+    """Every process does it first."""
+    program = "import sys; before = set(sys.modules); import config.settings\n"
+    program += "new = {name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names\n"
+    program += "sys.exit(sorted(new - {'config', 'dotenv'}) or 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=False, timeout=60, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 EXAMPLE = (ROOT / ".env.example").read_text("utf-8")
