@@ -1,0 +1,319 @@
+-- limit: give permits of one scope of an account, or take notice of what replies said of its limits.
+--
+-- KEYS[1] limit   KEYS[2] waits
+-- ARGV[1] scope   ARGV[2] seconds to keep the record
+-- ARGV[3] 'take': ARGV[4] bound in requests per second, 0 = none   ARGV[5] in tokens   ARGV[6] first window
+--                 then the tokens of each call asked for
+-- ARGV[3] 'learn': ARGV[4] closed  [5] tokens of those  [6] accepted  [7] refused  [8] when the refused were granted
+--                 [9] seconds asked to wait or ''  [10] '1' = refused against the headers
+--                 [11] [12] [13] limit, remaining, reset of requests, each or ''  [14] [15] [16] of tokens
+--                 [17] permits given back  [18] tokens of those  [19] tokens put aside for ended runs  [20] used by them
+-- ARGV[3] 'look': nothing more
+-- Returns {granted, wait, ready, rate or '', ratio, now, held}; numbers as text.
+-- Leaves behind: the record, with an expiry; the scope in `waits` until its next permit while calls wait for one.
+--
+-- The rule is that of LimitRecord in limits.py, where its why is written; a test compares both field by field.
+
+local FLOOR, SHRINK, BELOW, LONGEST = 1 / 60, 0.7, 0.98, 3600
+local MANY, NEARLY = 1000000, 1e-6
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1e6
+local NAMES = { 'at', 'how', 'rate', 'burst', 'level', 'hold', 'window', 'grown', 'open', 'opened', 'first', 'taken',
+  'empty', 'since', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'topen', 'ratio', 'cap', 'tcap' }
+local r = {}
+local kept = redis.call('HMGET', KEYS[1], unpack(NAMES))
+for i, name in ipairs(NAMES) do
+  r[name] = tonumber(kept[i] or '') or (name == 'ratio' and 1 or 0)
+end
+
+local function rate()
+  if r.how == 0 then
+    return r.cap
+  end
+  return r.cap > 0 and math.min(r.rate, r.cap) or r.rate
+end
+
+local function burst()
+  local bound = math.max(1, r.cap)
+  if r.how == 0 then
+    return bound
+  end
+  return r.cap > 0 and math.min(r.burst, bound) or r.burst
+end
+
+local function trate()
+  if r.tcap > 0 then
+    return math.min(r.trate > 0 and r.trate or r.tcap, r.tcap)
+  end
+  return r.trate
+end
+
+local function tburst()
+  local bound = math.max(1, 10 * r.tcap)
+  if r.tcap > 0 then
+    return math.min(r.tburst > 0 and r.tburst or bound, bound)
+  end
+  return r.tburst
+end
+
+local function refresh()
+  local passed = math.max(0, now - r.at)
+  r.at = now
+  if rate() > 0 then
+    r.level = math.min(burst(), r.level + rate() * passed)
+  end
+  if trate() > 0 then
+    r.tlevel = math.min(tburst(), r.tlevel + trate() * passed)
+  end
+  if now - r.opened > 5 or now < r.opened then
+    r.open, r.topen = 0, 0
+  end
+end
+
+local function set_bound(cap, tcap)
+  if cap ~= r.cap then
+    local known = r.how > 0 or r.cap > 0
+    r.cap = cap
+    r.level = known and math.min(r.level, burst()) or burst()
+  end
+  if tcap ~= r.tcap then
+    local known = r.trate > 0 or r.tcap > 0
+    r.tcap = tcap
+    r.tlevel = known and math.min(r.tlevel, tburst()) or tburst()
+  end
+end
+
+local function take()
+  if r.window == 0 then
+    r.window, r.at, r.grown = tonumber(ARGV[6]), now, now
+  end
+  set_bound(tonumber(ARGV[4]), tonumber(ARGV[5]))
+  refresh()
+  local granted, wait, rate_, trate_ = 0, 0, rate(), trate()
+  if r.hold > now then
+    wait = #ARGV > 6 and r.hold - now or 0
+  else
+    for i = 7, #ARGV do
+      local tokens, bounded = tonumber(ARGV[i]), false
+      local need = math.min(tokens, tburst())
+      wait = 0
+      if rate_ > 0 and r.level < 1 - NEARLY then
+        wait, bounded = (1 - r.level) / rate_, r.cap > 0
+      elseif r.how == 0 and r.open >= r.window then
+        wait = 0.02
+      elseif trate_ > 0 and r.tlevel < need - NEARLY then
+        wait, bounded = (need - r.tlevel) / trate_, r.tcap > 0
+      end
+      if wait > 0 and granted == 0 and not bounded then
+        wait = math.min(wait, math.max(0, r.opened + 1 / FLOOR - now))
+      end
+      if wait > 0 then
+        break
+      end
+      granted = granted + 1
+      r.open = r.open + 1
+      r.topen = r.topen + tokens
+      if rate_ > 0 then
+        r.level = r.level - 1
+      end
+      if trate_ > 0 then
+        r.tlevel = r.tlevel - tokens
+      end
+    end
+  end
+  if granted > 0 then
+    r.opened = now
+    if r.first == 0 then
+      r.first, r.grown = now, now
+    end
+  end
+  return granted, math.min(wait, LONGEST)
+end
+
+local function seen()
+  local passed = now - r.empty
+  if r.empty > 0 and r.since >= 2 and passed >= 0.1 then
+    return r.since / passed
+  end
+  return nil
+end
+
+local function accepted(many, full)
+  r.since = r.since + many
+  r.strikes = 0
+  if r.how == 0 then
+    if r.empty == 0 then
+      r.taken = r.taken + many
+    end
+    if now - r.grown >= 0.25 and full then
+      r.window, r.grown = math.min(2 * r.window, MANY), now
+    end
+  elseif r.how == 1 and r.level < 2 and now - r.empty > 3 then
+    local growth = math.min(0.2, 0.002 * (now - r.empty))
+    r.rate = r.rate * (1 + growth * math.min(1, math.max(0, now - r.grown)))
+    r.grown = now
+  end
+end
+
+local function useful(limit, remaining)
+  return remaining ~= nil and (limit == nil or limit > 0)
+end
+
+local function measured(held)
+  local rate_ = seen()
+  if rate_ == nil then
+    r.rate = r.rate * SHRINK
+  elseif now - r.empty <= 20 then
+    r.rate = math.min(r.rate, rate_ * BELOW)
+  else
+    r.rate = math.min(SHRINK * r.rate, rate_)
+  end
+  r.rate = math.max(FLOOR, r.rate)
+  if held >= 1 then
+    r.burst = math.max(1, SHRINK * r.burst)
+  end
+end
+
+local function searched()
+  local rate_ = seen()
+  if rate_ ~= nil then
+    r.how = 1
+    r.rate = math.max(FLOOR, rate_ * BELOW)
+    r.burst = math.max(1, 0.9 * (r.taken - rate_ * (r.empty - r.first)))
+    r.level = 0
+  else
+    r.window = r.strikes >= 2 and 1 or 2
+  end
+  r.grown = now
+end
+
+local function refused(granted_at, pause, contradicted)
+  local fresh = granted_at >= r.hold
+  if fresh and tonumber(ARGV[6]) == 0 then
+    r.strikes = r.strikes + 1
+  end
+  if pause == nil then
+    pause = fresh and math.min(60, 2 ^ math.max(0, r.strikes - 1)) or 0
+  end
+  local held = r.level
+  r.hold = math.max(r.hold, now + math.min(math.max(0.05, pause), LONGEST))
+  r.level = math.min(r.level, 0)
+  if not fresh then
+    return
+  end
+  if r.how == 2 then
+    if contradicted or not useful(tonumber(ARGV[11]), tonumber(ARGV[12])) then
+      r.how = 1
+      r.rate = math.max(FLOOR, SHRINK * r.rate)
+    end
+    if contradicted then
+      r.mute = now + 30
+    end
+  elseif r.how == 1 then
+    measured(held)
+  else
+    searched()
+  end
+  r.empty, r.since = now, 0
+end
+
+local function told_burst(limit, remaining, known)
+  return math.max(1, limit or known, remaining)
+end
+
+local function told_rate(limit, remaining, reset, known)
+  if limit ~= nil and reset ~= nil and reset > 0 and limit - remaining >= 1 then
+    return math.max(FLOOR, (limit - remaining) / reset)
+  end
+  return math.max(FLOOR, known > 0 and known or (limit or math.max(1, remaining)) / 60)
+end
+
+local function told()
+  local limit, remaining, reset = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+  if useful(limit, remaining) then
+    r.burst = told_burst(limit, remaining, r.how == 2 and r.burst or 0)
+    r.rate = told_rate(limit, remaining, reset, r.how == 2 and r.rate or 0)
+    r.how = 2
+    r.level = math.min(burst(), remaining - r.open)
+  end
+  limit, remaining, reset = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+  if useful(limit, remaining) then
+    r.tburst = told_burst(limit, remaining, r.tburst)
+    r.trate = math.max(told_rate(limit, remaining, reset, r.trate), r.tburst / LONGEST)
+    r.tlevel = math.min(tburst(), remaining - r.topen)
+  end
+end
+
+local function learn()
+  if r.window == 0 then
+    r.window, r.at, r.grown, r.first = 4, now, now, now
+  end
+  refresh()
+  local full = r.open >= r.window / 2
+  local unused, unused_tokens = tonumber(ARGV[17]), tonumber(ARGV[18])
+  local estimated, used = tonumber(ARGV[19]), tonumber(ARGV[20])
+  r.open = math.max(0, r.open - ARGV[4] - unused)
+  r.topen = math.max(0, r.topen - ARGV[5] - unused_tokens)
+  if rate() > 0 then
+    r.level = math.min(burst(), r.level + unused)
+  end
+  if trate() > 0 then
+    local given_back = unused_tokens + (r.trate > 0 and 0 or estimated - used)
+    r.tlevel = math.min(tburst(), r.tlevel + given_back)
+  end
+  if estimated > 0 then
+    local share = math.min(10, math.max(0.1, used / estimated * r.ratio))
+    r.ratio = r.ratio + 0.1 * (share - r.ratio)
+  end
+  if tonumber(ARGV[6]) > 0 then
+    accepted(tonumber(ARGV[6]), full)
+  end
+  if tonumber(ARGV[7]) > 0 then
+    refused(tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10] == '1')
+  end
+  if now >= r.mute and ARGV[10] ~= '1' then
+    told()
+  end
+  return 0, math.max(0, r.hold - now)
+end
+
+local granted, wait = 0, 0
+if ARGV[3] == 'take' then
+  granted, wait = take()
+elseif ARGV[3] == 'learn' then
+  granted, wait = learn()
+else
+  refresh()
+  wait = math.max(0, r.hold - now)
+end
+
+local function text(number)
+  return string.format('%.17g', number)
+end
+
+if ARGV[3] ~= 'look' then
+  local fields = {}
+  for _, name in ipairs(NAMES) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = text(r[name])
+  end
+  redis.call('HSET', KEYS[1], unpack(fields))
+  redis.call('EXPIRE', KEYS[1], ARGV[2])
+end
+if ARGV[3] == 'take' and #ARGV > 6 then
+  if wait > 0 then
+    redis.call('ZADD', KEYS[2], text(now + wait), ARGV[1])
+  else
+    redis.call('ZREM', KEYS[2], ARGV[1])
+  end
+end
+
+local ready = rate() > 0 and r.level or MANY
+if r.how == 0 then
+  ready = math.min(ready, r.window - r.open)
+end
+if r.hold > now then
+  ready = 0
+end
+return { granted, text(wait), text(math.max(0, ready)), rate() > 0 and text(rate()) or '', text(r.ratio), text(now),
+  r.hold > now and 1 or 0 }
