@@ -125,6 +125,7 @@ class MemoryStore:
         self._purses: dict[str, _Purse] = {}
         self._stale: dict[str, int] = {}
         self._dead: dict[str, float] = {}
+        self._set_back_until = 0.0
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -380,6 +381,20 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             return min((r.due - now for r in self._records.values() if LANE_OF.get(r.state) is lane), default=None)
+
+    def now(self) -> float:
+        return self._clock()
+
+    def set_back(self, seconds: float) -> bool:
+        with self._lock:
+            now = self._clock()
+            if self._set_back_until > now:
+                return False
+            self._set_back_until = now + 10.0
+            for record in self._records.values():
+                if record.due > now:
+                    record.due = max(now, record.due - seconds)
+            return True
 
     # -- sharing the work ------------------------------------------------------------------------------
 

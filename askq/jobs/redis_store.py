@@ -59,6 +59,8 @@ _PAGE = 200
 _ROWS_PER_CALL = 50
 _STATUSES_PER_CALL = 50
 _DAY_S = 86_400
+_SAME_STEP_S = 10.0
+"""Workers that notice within this time that the clock was set back speak of the same step."""
 _DISK_WAIT_MS = 1500
 """How long one question whether something is on disk may stay open; below the time-out of a reply."""
 _DISK_S = 10.0
@@ -459,6 +461,18 @@ class RedisStore:
         (seconds, micros), *heads = self._run(read)
         now = seconds + micros / 1e6
         return min((head[0][1] - now for head in heads if head), default=None)
+
+    def now(self) -> float:
+        seconds, micros = self._run(self._redis.time)
+        return float(seconds + micros / 1e6)
+
+    def set_back(self, seconds: float) -> bool:
+        # Every worker notices; moved twice, jobs would be polled too early, which harms nobody but the service.
+        if not self._run(lambda: self._redis.set(keys.CLOCK, "1", nx=True, px=_millis(_SAME_STEP_S))):
+            return False
+        names = [[keys.due(shard, lane) for lane in (Lane.START, Lane.POLL)] for shard in range(SHARDS)]
+        self._scripts([_Call("shift", pair, [seconds]) for pair in names])
+        return True
 
     # -- sharing the work --------------------------------------------------------------------------------
 

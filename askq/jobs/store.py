@@ -154,6 +154,12 @@ class Store(Protocol):
     def next_due(self, lane: Lane) -> float | None:
         """Seconds until the earliest job of a lane is due, negative when overdue; None when the lane is empty."""
 
+    def now(self) -> float:
+        """The store's clock (Unix seconds): the only one that says when anything is due."""
+
+    def set_back(self, seconds: float) -> bool:
+        """The store's clock was set back by so much: let the schedule follow. True for the first of many who say so."""
+
     # -- sharing the work --------------------------------------------------------------------------------
 
     def enlist(self, lane: Lane, execution: str, *, ttl_s: float) -> int:
