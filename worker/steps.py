@@ -32,6 +32,8 @@ MOST_GONE = 4
 """404s in a row before a run counts as vanished: reads may lag behind writes."""
 MOST_CLAIMS = 8
 """Claims without progress before a job counts as poison: each is a worker that died on it."""
+SUSPECT_CLAIMS = 3
+"""Claims without progress after which a job is worked on alone: if it kills, it must not take others with it."""
 MOST_ATTEMPTS = 2
 """Intents a job may have where the assistant allows an uncertain one to be repeated."""
 DEADLINE_ERRORS_S = 600.0
@@ -76,6 +78,11 @@ def end(
             answer=answer,
         )
     )
+
+
+def suspect(claim: Claim) -> bool:
+    """Whether workers have died with this job in hand so often that it must be in hand alone."""
+    return claim.claims > SUSPECT_CLAIMS
 
 
 def poisoned(claim: Claim) -> bool:

@@ -328,6 +328,17 @@ class MemoryStore:
                     record.due = self._clock() + lease_s
             return lost
 
+    def give_back(self, claims: Sequence[tuple[str, int]], *, delay_s: float) -> int:
+        with self._lock:
+            given = 0
+            for id_, fence in claims:
+                record = self._records.get(id_)
+                if record is not None and record.fence == fence and record.claims is not None:
+                    record.claims = record.claims - 1 or None
+                    record.due = self._clock() + delay_s
+                    given += 1
+            return given
+
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         with self._lock:
             return [self._commit(move) for move in moves]

@@ -388,22 +388,12 @@ class RedisStore:
         return taken
 
     def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
-        groups: dict[int, list[tuple[str, int]]] = {}
-        for id_, fence in claims:
-            groups.setdefault(shard_of(id_), []).append((id_, fence))
-        calls = [
-            _Call(
-                "renew",
-                [
-                    keys.due(shard, Lane.START),
-                    keys.due(shard, Lane.POLL),
-                    *(keys.job(id_) for id_, _ in members),
-                ],
-                [lease_s, *(part for member in members for part in member)],
-            )
-            for shard, members in groups.items()
-        ]
+        calls = [_Call("renew", names, [lease_s, *members]) for names, members in _held(claims)]
         return [_text(id_) for lost in self._scripts(calls) for id_ in lost]
+
+    def give_back(self, claims: Sequence[tuple[str, int]], *, delay_s: float) -> int:
+        calls = [_Call("give_back", names, [delay_s, *members]) for names, members in _held(claims)]
+        return sum(self._scripts(calls))
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         calls = [self._move(move) for move in moves]
@@ -797,6 +787,16 @@ def _words(states: Collection[State]) -> str:
 
 def _concerned(account: str, protocol: str | None) -> str:
     return account if protocol is None else f"{account}/{protocol}"
+
+
+def _held(claims: Sequence[tuple[str, int]]) -> Iterator[tuple[list[str], list[str | int]]]:
+    """Keys and arguments of claimed jobs, shard by shard."""
+    groups: dict[int, list[tuple[str, int]]] = {}
+    for id_, fence in claims:
+        groups.setdefault(shard_of(id_), []).append((id_, fence))
+    for shard, members in groups.items():
+        names = [keys.due(shard, Lane.START), keys.due(shard, Lane.POLL), *(keys.job(id_) for id_, _ in members)]
+        yield names, [part for member in members for part in member]
 
 
 def _lasting(batch: str, idempotency_key: str | None) -> list[str]:

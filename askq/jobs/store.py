@@ -138,6 +138,12 @@ class Store(Protocol):
         renewal that comes after that move must not touch the due time the move has set.
         """
 
+    def give_back(self, claims: Sequence[tuple[str, int]], *, delay_s: float) -> int:
+        """Return claimed jobs untouched, due again after `delay_s`; how many were still ours.
+
+        The claim does not count: nobody has worked on them.
+        """
+
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         """Make transitions, each atomically; the outcomes in the same order.
 
