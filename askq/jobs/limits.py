@@ -15,7 +15,6 @@ Redis; a test feeds both with the same random history and compares every field.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +35,9 @@ MUTE_S = 30.0
 """How long headers are not believed after a refusal that contradicts them."""
 LONGEST_HOLD_S = 3600.0
 LONGEST_BACKOFF_S = 60.0
+STEP_S = 1.0
+"""A clock that shows an earlier time than before by so much was set back."""
+STAMPS = ("hold", "grown", "opened", "first", "empty", "mute")
 WINDOW_WAIT_S = 0.02
 """While a window is full a reply ends the wait, and nobody knows when it comes."""
 NEARLY = 1e-6
@@ -54,7 +56,7 @@ class Scope:
     """`*` for the GETs of a protocol: no service counts those by model."""
 
     def __str__(self) -> str:
-        return f"{self.account}|{self.protocol}|{self.model}"
+        return f"{self.account}/{self.protocol}/{self.model}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +171,11 @@ class LimitRecord:
     # -- what both actions begin with ------------------------------------------------------------------
 
     def _refresh(self, now: float) -> None:
+        if self.at - now > STEP_S:
+            # The clock was set back, and the record follows it.
+            for name in STAMPS:
+                if stamp := getattr(self, name):
+                    setattr(self, name, stamp + now - self.at)
         passed = max(0.0, now - self.at)
         self.at = now
         if rate := self._rate():
@@ -248,6 +255,11 @@ class LimitRecord:
             if self.first == 0:
                 self.first = self.grown = now
         return self._permit(now, granted, min(wait, LONGEST_HOLD_S))
+
+    def look(self, now: float) -> Permit:
+        """What there is now."""
+        self._refresh(now)
+        return self._permit(now, 0, max(0.0, self.hold - now))
 
     def _permit(self, now: float, granted: int, wait: float) -> Permit:
         rate = self._rate()
@@ -395,8 +407,3 @@ def _rate(told: Told, known: float) -> float:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(LimitRecord))
-
-
-def finite(*numbers: float | None) -> bool:
-    """Whether all of these can be reckoned with."""
-    return all(number is None or math.isfinite(number) for number in numbers)

@@ -6,12 +6,13 @@ import dataclasses
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from askq.errors import StoreError
 from askq.ids import job_id, new_batch_id, shard_of, split_job_id
-from askq.jobs import codec
+from askq.jobs import codec, redis_limits
+from askq.jobs.limits import Bound, Heard, LimitRecord, Permit, Scope, Wait
 from askq.jobs.model import (
     ASKED_AGAIN,
     DEAD_LETTER,
@@ -36,6 +37,7 @@ from askq.jobs.model import (
     Usage,
 )
 from askq.jobs.store import Health
+from askq.jobs.took import counted
 from askq.pauses import concerning
 
 
@@ -125,6 +127,9 @@ class MemoryStore:
         self._purses: dict[str, _Purse] = {}
         self._stale: dict[str, int] = {}
         self._dead: dict[str, float] = {}
+        self._limits: dict[Scope, LimitRecord] = {}
+        self._waits: dict[Scope, float] = {}
+        self._took: dict[str, dict[int, float]] = {}
         self._set_back_until = 0.0
 
     # -- asking ----------------------------------------------------------------------------------------
@@ -491,6 +496,45 @@ class MemoryStore:
                     self.settle(job, attempt, cost if made else 0.0)
                     settled += 1
             return settled
+
+    # -- limits ----------------------------------------------------------------------------------------
+
+    def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:
+        with self._lock:
+            found = self._limits.setdefault(scope, LimitRecord()).take(
+                self._clock(), asks, bound=bound, window=window
+            )
+            if asks and found.wait_s:
+                self._waits[scope] = found.now + found.wait_s
+            elif asks:
+                self._waits.pop(scope, None)
+            return found
+
+    def learn_limits(self, scope: Scope, heard: Heard) -> Permit:
+        with self._lock:
+            return self._limits.setdefault(scope, LimitRecord()).learn(self._clock(), heard)
+
+    def look_limits(self, scope: Scope) -> Permit:
+        with self._lock:
+            return dataclasses.replace(self._limits.get(scope, LimitRecord())).look(self._clock())
+
+    def waits(self) -> list[Wait]:
+        with self._lock:
+            since = self._clock() - redis_limits.FORGOTTEN_S
+            return [
+                redis_limits.wait(scope, until, self.look_limits(scope))
+                for scope, until in self._waits.items()
+                if until >= since
+            ]
+
+    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
+        with self._lock:
+            self._took[digest] = counted(self._took.get(digest, {}), seconds)
+            return dict(self._took[digest])
+
+    def waiting(self, lane: Lane) -> int:
+        with self._lock:
+            return sum(LANE_OF.get(record.state) is lane for record in self._records.values())
 
     # -- accounts and nodes ----------------------------------------------------------------------------
 

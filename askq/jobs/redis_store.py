@@ -29,7 +29,8 @@ from redis.retry import Retry
 
 from askq.errors import StoreError, StoreUnreachable
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
-from askq.jobs import codec, keys
+from askq.jobs import codec, keys, redis_limits
+from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
 from askq.jobs.model import (
     ASKED_AGAIN,
     DEAD_LETTER,
@@ -533,6 +534,46 @@ class RedisStore:
                 self.settle(job, attempt, (None if cost is None else float(cost)) if made else 0.0)
                 settled += 1
         return settled
+
+    # -- limits ------------------------------------------------------------------------------------------
+
+    def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:
+        return self._limit(redis_limits.take(scope, asks, bound=bound, window=window))
+
+    def learn_limits(self, scope: Scope, heard: Heard) -> Permit:
+        return self._limit(redis_limits.learn(scope, heard))
+
+    def look_limits(self, scope: Scope) -> Permit:
+        return self._limit(redis_limits.look(scope))
+
+    def _limit(self, call: redis_limits.Arguments) -> Permit:
+        return redis_limits.permit(self._scripts([_Call("limit", *call)])[0])
+
+    def waits(self) -> list[Wait]:
+        now = self.now()
+        # Who waits asks again when the time has come; what is older was left by a worker that is gone.
+        found = self._run(
+            lambda: self._redis.zrangebyscore(keys.WAITS, now - redis_limits.FORGOTTEN_S, "+inf", withscores=True)
+        )
+        scopes = [redis_limits.scope(_text(member)) for member, _ in found]
+        looks = self._scripts([_Call("limit", *redis_limits.look(scope)) for scope in scopes])
+        return [
+            redis_limits.wait(scope, until, redis_limits.permit(look))
+            for scope, (_, until), look in zip(scopes, found, looks, strict=True)
+        ]
+
+    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
+        (found,) = self._scripts([_Call("took", *redis_limits.took(digest, seconds))])
+        return redis_limits.weights(found)
+
+    def waiting(self, lane: Lane) -> int:
+        def read() -> list[int]:
+            pipe = self._redis.pipeline(transaction=False)
+            for shard in range(SHARDS):
+                pipe.zcard(keys.due(shard, lane))
+            return list(pipe.execute())
+
+        return sum(self._run(read))
 
     # -- accounts and nodes ------------------------------------------------------------------------------
 

@@ -57,6 +57,13 @@ local function tburst()
 end
 
 local function refresh()
+  if r.at - now > 1 then
+    for _, name in ipairs({ 'hold', 'grown', 'opened', 'first', 'empty', 'mute' }) do
+      if r[name] > 0 then
+        r[name] = r[name] + now - r.at
+      end
+    end
+  end
   local passed = math.max(0, now - r.at)
   r.at = now
   if rate() > 0 then
