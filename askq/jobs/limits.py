@@ -4,7 +4,7 @@ A scope is what a service counts by itself: the creates of one protocol and mode
 a bucket of requests and one of tokens (GCRA in its bucket form: rate, burst and level, so that all three can be
 learned). How the rate is known:
 
-    search   nothing is known: few calls may be open at once, twice as many each quarter of a second
+    search   nothing is known: few calls may be open at once, and more with each quarter of a second
     found    a refusal says that the bucket is empty; what was accepted between two of them is its rate
     told     the service's own headers say limit, remaining and reset
 
@@ -22,6 +22,8 @@ FIRST_WINDOW = 4
 """Calls that may be open at once on an account nothing is known of."""
 NO_WINDOW = 1_000_000
 """A window nobody fills: for calls that need no care until the first refusal."""
+WIDE_WINDOW = 32
+"""From here on, and once something was refused, it grows by a quarter: what is open when a bucket is empty is refused."""
 WINDOW_DOUBLES_S = 0.25
 FORGET_OPEN_S = 5.0
 """Calls of a process that died are never reported: after so long without a new one they count no longer."""
@@ -91,6 +93,9 @@ class Permit:
     ratio: float
     """By how much tokens were underestimated so far."""
     now: float
+    serial: float = 0.0
+    """How many permits were given so far, these included, and for how many tokens."""
+    tserial: float = 0.0
     held: bool = False
     """Whether the service asked everybody to wait."""
 
@@ -101,8 +106,6 @@ class Heard:
 
     closed: int = 0
     """Calls that are over, whatever came of them."""
-    tokens: float = 0.0
-    """Tokens put aside for those calls."""
     accepted: int = 0
     refused: int = 0
     granted_at: float = 0.0
@@ -112,6 +115,9 @@ class Heard:
     """Whether a refusal came with headers by which it could not be."""
     requests: Told = Told()
     token: Told = Told()
+    serial: float = 0.0
+    """Of the call whose reply told this: what was given later, the service may not have counted yet."""
+    tserial: float = 0.0
     unused: int = 0
     """Permits given back."""
     unused_tokens: float = 0.0
@@ -163,7 +169,8 @@ class LimitRecord:
     trate: float = 0.0
     tburst: float = 0.0
     tlevel: float = 0.0
-    topen: float = 0.0
+    given: float = 0.0
+    tgiven: float = 0.0
     ratio: float = 1.0
     cap: float = 0.0
     tcap: float = 0.0
@@ -183,7 +190,7 @@ class LimitRecord:
         if trate := self._trate():
             self.tlevel = min(self._tburst(), self.tlevel + trate * passed)
         if now - self.opened > FORGET_OPEN_S or now < self.opened:
-            self.open = self.topen = 0.0
+            self.open = 0.0
 
     def _rate(self) -> float:
         """Requests per second; 0 = no limit known."""
@@ -245,7 +252,8 @@ class LimitRecord:
                     break
                 granted += 1
                 self.open += 1
-                self.topen += tokens
+                self.given += 1
+                self.tgiven += tokens
                 if rate:
                     self.level -= 1
                 if trate:
@@ -273,6 +281,8 @@ class LimitRecord:
             rate=rate or None,
             ratio=self.ratio,
             now=now,
+            serial=self.given,
+            tserial=self.tgiven,
             held=self.hold > now,
         )
 
@@ -286,7 +296,6 @@ class LimitRecord:
         self._refresh(now)
         full = self.open >= self.window / 2
         self.open = max(0.0, self.open - heard.closed - heard.unused)
-        self.topen = max(0.0, self.topen - heard.tokens - heard.unused_tokens)
         if self._rate():
             self.level = min(self._burst(), self.level + heard.unused)
         if self._trate():
@@ -311,7 +320,8 @@ class LimitRecord:
             if self.empty == 0:
                 self.taken += accepted
             if now - self.grown >= WINDOW_DOUBLES_S and full:
-                self.window, self.grown = min(2 * self.window, float(NO_WINDOW)), now
+                factor = 2.0 if self.empty == 0 and self.window < WIDE_WINDOW else 1.25
+                self.window, self.grown = min(factor * self.window, float(NO_WINDOW)), now
         elif self.how == 1 and self.level < 2 and now - self.empty > 3:
             # The longer all goes well, the bolder: a limit that was raised is found again.
             growth = min(0.2, 0.002 * (now - self.empty))
@@ -377,16 +387,20 @@ class LimitRecord:
     def _told(self, heard: Heard) -> None:
         told = heard.requests
         if _useful(told):
-            self.burst = _burst(told, self.burst if self.how == 2 else 0.0)
-            self.rate = _rate(told, self.rate if self.how == 2 else 0.0)
+            known = self.how == 2
+            self.burst = _burst(told, self.burst if known else 0.0)
+            self.rate = _rate(told, self.rate if known else 0.0)
             self.how = 2
-            self.level = min(self._burst(), (told.remaining or 0.0) - self.open)
+            level = _level(told, self.level if known else None, self.given - heard.serial)
+            self.level = min(self._burst(), level)
         told = heard.token
         if _useful(told):
+            known = self.trate > 0
             self.tburst = _burst(told, self.tburst)
             # A bucket of tokens is never slower than its whole in an hour: a single long question would wait for days.
             self.trate = max(_rate(told, self.trate), self.tburst / LONGEST_HOLD_S)
-            self.tlevel = min(self._tburst(), (told.remaining or 0.0) - self.topen)
+            level = _level(told, self.tlevel if known else None, self.tgiven - heard.tserial)
+            self.tlevel = min(self._tburst(), level)
 
 
 def _useful(told: Told) -> bool:
@@ -395,6 +409,14 @@ def _useful(told: Told) -> bool:
 
 def _burst(told: Told, known: float) -> float:
     return max(1.0, told.limit if told.limit is not None else known, told.remaining or 0.0)
+
+
+def _level(told: Told, known: float | None, later: float) -> float:
+    """What is left. Replies come in any order, so neither bound is sharp: the service had no more than it says, and of
+    that it has spent since no more than was given since."""
+    most = told.remaining or 0.0
+    least = most - max(0.0, later)
+    return least if known is None else max(min(known, most), least)
 
 
 def _rate(told: Told, known: float) -> float:

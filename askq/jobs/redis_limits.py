@@ -30,7 +30,6 @@ def learn(scope: Scope, heard: Heard) -> Arguments:
         *args,
         "learn",
         heard.closed,
-        heard.tokens,
         heard.accepted,
         heard.refused,
         heard.granted_at,
@@ -38,6 +37,8 @@ def learn(scope: Scope, heard: Heard) -> Arguments:
         "1" if heard.contradicted else "",
         *_told(heard.requests),
         *_told(heard.token),
+        heard.serial,
+        heard.tserial,
         heard.unused,
         heard.unused_tokens,
         heard.estimated,
@@ -53,7 +54,7 @@ def look(scope: Scope) -> Arguments:
 
 def permit(found: Sequence[Any]) -> Permit:
     """The reply of `limit.lua`."""
-    granted, wait, ready, rate, ratio, now, held = found
+    granted, wait, ready, rate, ratio, now, serial, tserial, held = found
     return Permit(
         granted=int(granted),
         wait_s=float(wait),
@@ -61,6 +62,8 @@ def permit(found: Sequence[Any]) -> Permit:
         rate=float(rate) if rate else None,
         ratio=float(ratio),
         now=float(now),
+        serial=float(serial),
+        tserial=float(tserial),
         held=bool(held),
     )
 

@@ -54,13 +54,27 @@ def test_an_unknown_account_is_tried_gently_and_for_all_workers_together(stage: 
 
 
 def test_headers_tell_everything_and_every_worker(stage: Stage) -> None:
-    assert take(stage.store, 1).granted == 1
+    first = take(stage.store, 1)
+    assert (first.granted, first.serial) == (1, 1)
     told = Told(limit=20, remaining=19, reset_s=0.05)
-    found = stage.store.learn_limits(SCOPE, Heard(closed=1, accepted=1, requests=told))
+    found = stage.store.learn_limits(SCOPE, Heard(closed=1, accepted=1, requests=told, serial=first.serial))
     assert found.rate == pytest.approx(20)
     other = take(stage.another(), 40)
     assert other.granted in (19, 20), "what remains, and perhaps one that has come in since"
     assert other.wait_s <= 0.05
+
+
+def test_a_reply_that_comes_late_does_not_tell_of_permits_given_since(stage: Stage) -> None:
+    first = take(stage.store, 2)
+    told = Told(limit=20, remaining=18, reset_s=1000)
+    stage.store.learn_limits(SCOPE, Heard(closed=1, requests=told, serial=2))
+    assert take(stage.store, 10).granted == 10
+    late = Told(limit=20, remaining=19, reset_s=1000)
+    found = stage.store.learn_limits(SCOPE, Heard(closed=1, requests=late, serial=first.serial - 1))
+    assert found.ready == pytest.approx(8, abs=0.5)
+    # And what others use of the account is seen at once.
+    less = Told(limit=20, remaining=3, reset_s=1000)
+    assert stage.store.learn_limits(SCOPE, Heard(requests=less, serial=12)).ready == pytest.approx(3, abs=0.5)
 
 
 def test_everybody_waits_as_long_as_the_service_asks(stage: Stage) -> None:
@@ -229,7 +243,6 @@ def test_lua_and_python_agree_on_any_history(
             else:
                 heard = Heard(
                     closed=draw.randrange(5),
-                    tokens=float(draw.choice([0, 40, 6000])),
                     accepted=draw.randrange(4),
                     refused=draw.choice([0, 0, 0, 1, 3]),
                     granted_at=both.now - draw.choice([0.0, 0.5, 30.0]),
@@ -245,6 +258,8 @@ def test_lua_and_python_agree_on_any_history(
                         remaining=_number(draw, None, None, 0, 29_000),
                         reset_s=_number(draw, None, 2.0),
                     ),
+                    serial=max(0.0, both.record.given - draw.choice([0, 1, 7])),
+                    tserial=max(0.0, both.record.tgiven - draw.choice([0, 500])),
                     unused=draw.choice([0, 0, 2]),
                     unused_tokens=float(draw.choice([0, 20])),
                     estimated=float(draw.choice([0, 100])),

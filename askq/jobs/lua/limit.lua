@@ -4,12 +4,13 @@
 -- ARGV[1] scope   ARGV[2] seconds to keep the record
 -- ARGV[3] 'take': ARGV[4] bound in requests per second, 0 = none   ARGV[5] in tokens   ARGV[6] first window
 --                 then the tokens of each call asked for
--- ARGV[3] 'learn': ARGV[4] closed  [5] tokens of those  [6] accepted  [7] refused  [8] when the refused were granted
---                 [9] seconds asked to wait or ''  [10] '1' = refused against the headers
---                 [11] [12] [13] limit, remaining, reset of requests, each or ''  [14] [15] [16] of tokens
---                 [17] permits given back  [18] tokens of those  [19] tokens put aside for ended runs  [20] used by them
+-- ARGV[3] 'learn': ARGV[4] closed  [5] accepted  [6] refused  [7] when the refused were granted
+--                 [8] seconds asked to wait or ''  [9] '1' = refused against the headers
+--                 [10] [11] [12] limit, remaining, reset of requests, each or ''  [13] [14] [15] of tokens
+--                 [16] serial of the call that was told this  [17] in tokens
+--                 [18] permits given back  [19] tokens of those  [20] tokens put aside for ended runs  [21] used by them
 -- ARGV[3] 'look': nothing more
--- Returns {granted, wait, ready, rate or '', ratio, now, held}; numbers as text.
+-- Returns {granted, wait, ready, rate or '', ratio, now, serial, serial in tokens, held}; numbers as text.
 -- Leaves behind: the record, with an expiry; the scope in `waits` until its next permit while calls wait for one.
 --
 -- The rule is that of LimitRecord in limits.py, where its why is written; a test compares both field by field.
@@ -19,7 +20,8 @@ local MANY, NEARLY = 1000000, 1e-6
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local NAMES = { 'at', 'how', 'rate', 'burst', 'level', 'hold', 'window', 'grown', 'open', 'opened', 'first', 'taken',
-  'empty', 'since', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'topen', 'ratio', 'cap', 'tcap' }
+  'empty', 'since', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
+  'cap', 'tcap' }
 local r = {}
 local kept = redis.call('HMGET', KEYS[1], unpack(NAMES))
 for i, name in ipairs(NAMES) do
@@ -73,7 +75,7 @@ local function refresh()
     r.tlevel = math.min(tburst(), r.tlevel + trate() * passed)
   end
   if now - r.opened > 5 or now < r.opened then
-    r.open, r.topen = 0, 0
+    r.open = 0
   end
 end
 
@@ -119,7 +121,8 @@ local function take()
       end
       granted = granted + 1
       r.open = r.open + 1
-      r.topen = r.topen + tokens
+      r.given = r.given + 1
+      r.tgiven = r.tgiven + tokens
       if rate_ > 0 then
         r.level = r.level - 1
       end
@@ -153,7 +156,8 @@ local function accepted(many, full)
       r.taken = r.taken + many
     end
     if now - r.grown >= 0.25 and full then
-      r.window, r.grown = math.min(2 * r.window, MANY), now
+      local factor = r.empty == 0 and r.window < 32 and 2 or 1.25
+      r.window, r.grown = math.min(factor * r.window, MANY), now
     end
   elseif r.how == 1 and r.level < 2 and now - r.empty > 3 then
     local growth = math.min(0.2, 0.002 * (now - r.empty))
@@ -196,7 +200,7 @@ end
 
 local function refused(granted_at, pause, contradicted)
   local fresh = granted_at >= r.hold
-  if fresh and tonumber(ARGV[6]) == 0 then
+  if fresh and tonumber(ARGV[5]) == 0 then
     r.strikes = r.strikes + 1
   end
   if pause == nil then
@@ -209,7 +213,7 @@ local function refused(granted_at, pause, contradicted)
     return
   end
   if r.how == 2 then
-    if contradicted or not useful(tonumber(ARGV[11]), tonumber(ARGV[12])) then
+    if contradicted or not useful(tonumber(ARGV[10]), tonumber(ARGV[11])) then
       r.how = 1
       r.rate = math.max(FLOOR, SHRINK * r.rate)
     end
@@ -235,19 +239,26 @@ local function told_rate(limit, remaining, reset, known)
   return math.max(FLOOR, known > 0 and known or (limit or math.max(1, remaining)) / 60)
 end
 
+local function told_level(remaining, known, later)
+  local least = remaining - math.max(0, later)
+  return known == nil and least or math.max(math.min(known, remaining), least)
+end
+
 local function told()
-  local limit, remaining, reset = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+  local limit, remaining, reset = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
   if useful(limit, remaining) then
-    r.burst = told_burst(limit, remaining, r.how == 2 and r.burst or 0)
-    r.rate = told_rate(limit, remaining, reset, r.how == 2 and r.rate or 0)
+    local known = r.how == 2
+    r.burst = told_burst(limit, remaining, known and r.burst or 0)
+    r.rate = told_rate(limit, remaining, reset, known and r.rate or 0)
     r.how = 2
-    r.level = math.min(burst(), remaining - r.open)
+    r.level = math.min(burst(), told_level(remaining, known and r.level or nil, r.given - ARGV[16]))
   end
-  limit, remaining, reset = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+  limit, remaining, reset = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
   if useful(limit, remaining) then
+    local known = r.trate > 0
     r.tburst = told_burst(limit, remaining, r.tburst)
     r.trate = math.max(told_rate(limit, remaining, reset, r.trate), r.tburst / LONGEST)
-    r.tlevel = math.min(tburst(), remaining - r.topen)
+    r.tlevel = math.min(tburst(), told_level(remaining, known and r.tlevel or nil, r.tgiven - ARGV[17]))
   end
 end
 
@@ -257,10 +268,9 @@ local function learn()
   end
   refresh()
   local full = r.open >= r.window / 2
-  local unused, unused_tokens = tonumber(ARGV[17]), tonumber(ARGV[18])
-  local estimated, used = tonumber(ARGV[19]), tonumber(ARGV[20])
+  local unused, unused_tokens = tonumber(ARGV[18]), tonumber(ARGV[19])
+  local estimated, used = tonumber(ARGV[20]), tonumber(ARGV[21])
   r.open = math.max(0, r.open - ARGV[4] - unused)
-  r.topen = math.max(0, r.topen - ARGV[5] - unused_tokens)
   if rate() > 0 then
     r.level = math.min(burst(), r.level + unused)
   end
@@ -272,13 +282,13 @@ local function learn()
     local share = math.min(10, math.max(0.1, used / estimated * r.ratio))
     r.ratio = r.ratio + 0.1 * (share - r.ratio)
   end
+  if tonumber(ARGV[5]) > 0 then
+    accepted(tonumber(ARGV[5]), full)
+  end
   if tonumber(ARGV[6]) > 0 then
-    accepted(tonumber(ARGV[6]), full)
+    refused(tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9] == '1')
   end
-  if tonumber(ARGV[7]) > 0 then
-    refused(tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10] == '1')
-  end
-  if now >= r.mute and ARGV[10] ~= '1' then
+  if now >= r.mute and ARGV[9] ~= '1' then
     told()
   end
   return 0, math.max(0, r.hold - now)
@@ -323,4 +333,4 @@ if r.hold > now then
   ready = 0
 end
 return { granted, text(wait), text(math.max(0, ready)), rate() > 0 and text(rate()) or '', text(r.ratio), text(now),
-  r.hold > now and 1 or 0 }
+  text(r.given), text(r.tgiven), r.hold > now and 1 or 0 }
