@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -22,9 +23,15 @@ from worker.account import Account
 from worker.budgets import Budgets
 from worker.commits import Commits
 from worker.leases import Leases
+from worker.limits.durations import Durations
+from worker.limits.gate import Gate, Grant
+from worker.limits.permits import Permits
+from worker.limits.tokens import estimated
 from worker.monitor import Monitor
 from worker.priced import priced_answer, priced_status
-from worker.protocols.base import Ask, Blocked, CallError, Limited, Protocol, Search
+from worker.protocols.base import Ambiguous, Ask, Blocked, CallError, Limited, Protocol, RunState, Search, Status
+from worker.protocols.hints import NO_LIMITS
+from worker.schedule import Pace, crowd_s
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +68,10 @@ class Engine:
         self._leases = Leases(store, lease_s=lease_s)
         self._account = Account(store, account, in_flight=in_flight, probe_s=probe_s)
         self._budgets = Budgets(store, host)
+        self._permits = Permits(store, account, host)
+        self._durations = Durations(store)
+        self._called = 0
+        """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
         self._remote: dict[str, asyncio.Future[str | None]] = {}
         self._intended: dict[str, asyncio.Task[Any] | None] = {}
@@ -84,11 +95,24 @@ class Engine:
         """Jobs of a lane in hand."""
         return len(self._open[lane])
 
-    async def room(self, lane: Lane) -> int:
-        """How many jobs of a lane may be claimed now."""
+    async def room(self, lane: Lane, *, executions: int = 1) -> int:
+        """How many jobs of a lane may be claimed now, by one of so many executions."""
         if self._alone is not None:
             return 0
-        return min(self._most - self.open_calls(lane), await self._account.room(lane, self.open_calls(lane)))
+        calls = self.open_calls(lane)
+        room = min(self._most - calls, await self._account.room(lane, calls))
+        if room <= 0:
+            return room
+        if lane is Lane.START:
+            # As many as there will be permits for when they are ready: those that have theirs need no other.
+            permits = await self._permits.room(executions) - (calls - self._called)
+        else:
+            permits = await self._permits.get_room(executions)
+        return int(min(room, max(0.0, permits)))
+
+    def idle_s(self, lane: Lane) -> float:
+        """How long nothing of a lane can be called, whoever asks."""
+        return self._permits.wait_s() if lane is Lane.START else 0.0
 
     def take(self, lane: Lane, claim: Claim, *, asked_at: float) -> None:
         """Begin the next step of a claimed job."""
@@ -215,6 +239,9 @@ class Engine:
             remote = await self._remote_assistant(assistant, protocol)
             thread = await protocol.prepare(self._ask(claim, assistant, claim.attempts + 1), remote)
         except CallError as error:
+            if error.limits is not None:
+                # A thread for each run: where threads are limited, runs are made no faster.
+                self._permits.refused(self._ask(claim, assistant), error)
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
         else:
             await self._commit(claim, steps.prepared(claim, thread))
@@ -225,21 +252,29 @@ class Engine:
         except CallError as error:
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
             return
+        gate = self._permits.create_gate(self._ask(claim, assistant))
+        if (wait := self._permits.hopeless(gate)) is not None:
+            await self._commit(claim, steps.not_yet(claim, wait))
+            return
         if not await self._budgets.reserve(claim, self._ask(claim, assistant)):
             await self._commit(claim, steps.over_budget(claim))
             return
         if not self._leases.fresh(claim):
             return
         intent = steps.intent(claim, self.lease_s)
-        # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
-        made = await self._commits.commit(intent) in (Outcome.MOVED, Outcome.ALREADY)
+        began = time.monotonic()
+        gate.coming += 1
+        try:
+            # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
+            made = await self._commits.commit(intent) in (Outcome.MOVED, Outcome.ALREADY)
+        finally:
+            gate.coming -= 1
         if not made or not self._leases.fresh(claim):
             return
-        self._intended[claim.id] = asyncio.current_task()
-        attempt = claim.attempts + 1
+        self._permits.ready(time.monotonic() - began)
+        ask = self._ask(claim, assistant, claim.attempts + 1)
         try:
-            status = await protocol.start(self._ask(claim, assistant, attempt), thread, remote)
-            status = priced_status(status, assistant)
+            status, tokens = await self._start(claim, ask, gate, thread, remote, protocol)
         except CallError as error:
             if error.code == "assistant_not_found" and assistant.assistant_id is None and remote is not None:
                 # Ours, and somebody deleted it: it is made again, and the job asks once more.
@@ -247,11 +282,39 @@ class Engine:
                 error = Limited(error.code, error.message, retry_after=0.5)
             await self._settle(claim, steps.not_created(claim, error, _jitter()), error)
             return
-        outcome = await self._commit(claim, steps.created(claim, status, assistant, _jitter()))
+        except _LeaseLost:
+            return
+        decision = steps.created(claim, status, assistant, _jitter(), await self._pace(claim), estimated=tokens)
+        outcome = await self._commit(claim, decision)
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
-            await asyncio.to_thread(self.store.witness, claim.id, attempt, status.run_id)
+            await asyncio.to_thread(self.store.witness, claim.id, ask.attempt, status.run_id)
         await self._account.worked(claim.protocol)
+
+    async def _start(
+        self, claim: Claim, ask: Ask, gate: Gate, thread: str, remote: str | None, protocol: Protocol
+    ) -> tuple[Status, float]:
+        """Make the paid call as soon as there is a permit for it; the run, and the tokens put aside for it."""
+        grant = await gate.take(estimated(ask))
+        if not self._leases.fresh(claim):
+            gate.give_back(grant)
+            raise _LeaseLost
+        self._intended[claim.id] = asyncio.current_task()
+        self._called += 1
+        try:
+            status = await protocol.start(ask, thread, remote)
+        except CallError as error:
+            _tell(gate, grant, error)
+            raise
+        except BaseException:
+            gate.lost(grant)
+            raise
+        finally:
+            self._called -= 1
+        gate.accepted(grant, status.limits)
+        if status.state is not RunState.PENDING and status.usage is not None:
+            gate.used(grant.tokens, status.usage.total_tokens)
+        return priced_status(status, ask.assistant), grant.tokens
 
     async def _search(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         if claim.witness is not None:
@@ -274,23 +337,45 @@ class Engine:
     async def _repeat(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
         """Make the call of the intent once more, under its key: the server gives back the run there is, or makes it."""
         remote = await self._remote_assistant(assistant, protocol)
-        if not self._leases.fresh(claim):
+        ask = self._ask(claim, assistant, claim.attempts)
+        try:
+            status, tokens = await self._start(claim, ask, self._permits.create_gate(ask), thread, remote, protocol)
+        except _LeaseLost:
             return
-        status = await protocol.start(self._ask(claim, assistant, claim.attempts), thread, remote)
-        status = priced_status(status, assistant)
-        await self._commit(claim, steps.created(claim, status, assistant, _jitter()))
+        pace = await self._pace(claim)
+        await self._commit(claim, steps.created(claim, status, assistant, _jitter(), pace, estimated=tokens))
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
+        grants: list[Grant] = []
         try:
+            grants = await self._permits.get(claim.protocol)
             if steps.to_cancel(claim):
                 await protocol.cancel(thread, run)
             status = priced_status(await protocol.poll(thread, run), assistant)
         except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
+            self._permits.got(claim.protocol, grants, None)
+            self._learn(claim, status)
             await self._account.answered(claim.protocol)
-            await self._commit(claim, steps.polled(claim, status, assistant, _jitter()))
+            await self._commit(claim, steps.polled(claim, status, assistant, _jitter(), await self._pace(claim)))
+
+    def _learn(self, claim: Claim, status: Status) -> None:
+        """What a run that has ended teaches of the next ones."""
+        if (seconds := steps.took(claim, status, random.random())) is not None:  # noqa: S311  no secret
+            self._durations.note(claim.assistant_digest, seconds)
+        if status.state is not RunState.PENDING and status.usage is not None and claim.estimated:
+            assistant = self._assistants[claim.assistant_digest]
+            gate = self._permits.creates(claim.protocol, assistant.model)
+            gate.used(claim.estimated, status.usage.total_tokens)
+
+    async def _pace(self, claim: Claim) -> Pace:
+        """What is known of when this job's run may end, and of all others that are to be polled."""
+        weights = self._durations.weights(claim.assistant_digest)
+        gets = await self._permits.gets_per_s(claim.protocol)
+        return Pace(weights, crowd_s(self._durations.runs_waiting, gets))
 
     async def _refuse_action(self, claim: Claim, protocol: Protocol) -> None:
         try:
@@ -300,18 +385,23 @@ class Engine:
         await self._commit(claim, steps.unanswerable(claim))
 
     async def _collect(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        grants: list[Grant] = []
         try:
+            grants = await self._permits.get(claim.protocol, 2 if assistant.uses("code_interpreter") else 1)
             answer = await protocol.answer(claim.thread_id or "", claim.run_id or "", assistant)
             answer = priced_answer(answer, assistant)
         except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
+            self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
 
     # -- what the steps share --------------------------------------------------------------------------
 
     async def _settle(self, claim: Claim, decision: steps.Decision, error: CallError) -> None:
-        if isinstance(error, Limited):
+        if isinstance(error, Limited) and error.limits is None and error.code != steps.OWN_LIMIT:
+            # No connection: nobody's limit, and nothing the others need to know.
             self._account.limited(decision.move.delay)
         if isinstance(decision.pause, Blocked):
             await self._account.blocked(decision.pause, claim.protocol)
@@ -377,6 +467,23 @@ class Engine:
             resets=claim.resets,
             metadata=dict(assistant.metadata),
         )
+
+
+class _LeaseLost(Exception):
+    """The job is no longer ours for sure: what costs anything must not be called."""
+
+
+def _tell(gate: Gate, grant: Grant, error: CallError) -> None:
+    """What a failed call says of the account's limits."""
+    if isinstance(error, Limited) and error.limits is not None:
+        gate.refused(grant, error.limits, error.retry_after)
+    elif isinstance(error, Limited):
+        gate.give_back(grant)
+    elif isinstance(error, Ambiguous):
+        gate.lost(grant)
+    else:
+        # Refused for another reason: the service has counted it all the same.
+        gate.accepted(grant, NO_LIMITS)
 
 
 def _jitter() -> float:

@@ -24,7 +24,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:pauses` | hash | account, or account/protocol → why it must not be called |
 | `askq:probe:<account>` | string | somebody is probing a paused account |
 | `askq:clock` | string | the schedule has just followed a clock that was set back |
-| `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what an account grants there: rate, burst, level … (`limits.py`) |
+| `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what it grants: rate, burst … (`limits.py`) |
 | `askq:{limits}:waits` | sorted set | scopes in which calls wait for a permit → until when |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |

@@ -23,7 +23,8 @@ FIRST_WINDOW = 4
 NO_WINDOW = 1_000_000
 """A window nobody fills: for calls that need no care until the first refusal."""
 WIDE_WINDOW = 32
-"""From here on, and once something was refused, it grows by a quarter: what is open when a bucket is empty is refused."""
+"""From here on, and once something was refused, it grows by a quarter: all that is open when a bucket is empty is
+refused."""
 WINDOW_DOUBLES_S = 0.25
 FORGET_OPEN_S = 5.0
 """Calls of a process that died are never reported: after so long without a new one they count no longer."""
@@ -71,6 +72,9 @@ class Told:
     """Seconds until it is full again."""
 
 
+NOTHING_TOLD = Told()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
     """What people allow at most, per second; None = no bound."""
@@ -113,8 +117,8 @@ class Heard:
     retry_after_s: float | None = None
     contradicted: bool = False
     """Whether a refusal came with headers by which it could not be."""
-    requests: Told = Told()
-    token: Told = Told()
+    requests: Told = NOTHING_TOLD
+    token: Told = NOTHING_TOLD
     serial: float = 0.0
     """Of the call whose reply told this: what was given later, the service may not have counted yet."""
     tserial: float = 0.0
@@ -214,13 +218,11 @@ class LimitRecord:
     def _bound(self, cap: float, tcap: float) -> None:
         """A bound is new, or has changed: what could be had at once under the old one is not carried over."""
         if cap != self.cap:
-            known = self.how > 0 or self.cap > 0
             self.cap = cap
-            self.level = min(self.level, self._burst()) if known else self._burst()
+            self.level = min(self.level, self._burst()) if self.first else self._burst()
         if tcap != self.tcap:
-            known = self.trate > 0 or self.tcap > 0
             self.tcap = tcap
-            self.tlevel = min(self.tlevel, self._tburst()) if known else self._tburst()
+            self.tlevel = min(self.tlevel, self._tburst()) if self.first else self._tburst()
 
     # -- permits ---------------------------------------------------------------------------------------
 
@@ -272,7 +274,7 @@ class LimitRecord:
     def _permit(self, now: float, granted: int, wait: float) -> Permit:
         rate = self._rate()
         ready = self.level if rate else float(NO_WINDOW)
-        if self.how == 0:
+        if self.how == 0 and self.window:
             ready = min(ready, self.window - self.open)
         return Permit(
             granted=granted,

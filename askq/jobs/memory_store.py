@@ -501,9 +501,7 @@ class MemoryStore:
 
     def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:
         with self._lock:
-            found = self._limits.setdefault(scope, LimitRecord()).take(
-                self._clock(), asks, bound=bound, window=window
-            )
+            found = self._limits.setdefault(scope, LimitRecord()).take(self._clock(), asks, bound=bound, window=window)
             if asks and found.wait_s:
                 self._waits[scope] = found.now + found.wait_s
             elif asks:
@@ -686,6 +684,8 @@ def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float, *,
         intent_at=record.number("intent_at"),
         started_at=record.number("started"),
         deadline=record.number("deadline"),
+        estimated=record.number("est"),
+        seen=record.number("seen"),
         usage=_usage(record) if "total" in record.fields else None,
         error_code=record.text("error_code"),
         error_message=record.text("error_message"),

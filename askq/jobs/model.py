@@ -310,6 +310,10 @@ class Claim:
     intent_at: float | None
     started_at: float | None
     deadline: float | None
+    estimated: float | None = None
+    """Tokens put aside for the run."""
+    seen: float | None = None
+    """How old the run was when it was last seen pending, in seconds."""
     usage: Usage | None
     """What the run has used, once it is known (while its answer is still to be fetched)."""
     error_code: str | None

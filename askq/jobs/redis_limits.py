@@ -1,4 +1,4 @@
-"""Limits and durations as the scripts take and give them: what `RedisStore` sends for them, and how it reads replies."""
+"""Limits and durations as the scripts take and give them: what `RedisStore` sends, and how it reads the replies."""
 
 from __future__ import annotations
 

@@ -952,6 +952,8 @@ def _claim(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: by
         intent_at=_float(values.get("intent_at")),
         started_at=_float(values.get("started")),
         deadline=_float(values.get("deadline")),
+        estimated=_float(values.get("est")),
+        seen=_float(values.get("seen")),
         usage=_usage(values) if "total" in values else None,
         error_code=values.get("error_code"),
         error_message=values.get("error_message"),

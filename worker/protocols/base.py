@@ -21,7 +21,7 @@ from typing import Protocol as TypingProtocol
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
-from worker.protocols.hints import Limits
+from worker.protocols.hints import NO_LIMITS, Limits
 
 
 class CallError(Exception):
@@ -111,7 +111,7 @@ class Status:
     error_message: str | None = None
     answer: Answer | None = None
     """Present when the reply carried the answer (or its partial text) already."""
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     """What the reply said of the account's limits."""
 
 

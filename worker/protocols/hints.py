@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from askq.jobs.limits import Told
+from askq.jobs.limits import NOTHING_TOLD, Told
 
 LONGEST_WAIT_S = 3600.0
 """No header may keep a job, or an account, waiting longer than this."""
@@ -25,8 +25,11 @@ _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 class Limits:
     """What a reply says of the account's limits."""
 
-    requests: Told = Told()
-    tokens: Told = Told()
+    requests: Told = NOTHING_TOLD
+    tokens: Told = NOTHING_TOLD
+
+
+NO_LIMITS = Limits()
 
 
 def limits(headers: Mapping[str, str]) -> Limits:
@@ -34,7 +37,8 @@ def limits(headers: Mapping[str, str]) -> Limits:
     tokens = [_told(headers, kind) for kind in ("tokens", "project-tokens")]
     known = [told for told in tokens if told.remaining is not None]
     return Limits(
-        requests=_told(headers, "requests"), tokens=min(known, key=lambda told: told.remaining or 0.0, default=Told())
+        requests=_told(headers, "requests"),
+        tokens=min(known, key=lambda told: told.remaining or 0.0, default=NOTHING_TOLD),
     )
 
 

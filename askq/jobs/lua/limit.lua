@@ -81,14 +81,12 @@ end
 
 local function set_bound(cap, tcap)
   if cap ~= r.cap then
-    local known = r.how > 0 or r.cap > 0
     r.cap = cap
-    r.level = known and math.min(r.level, burst()) or burst()
+    r.level = r.first > 0 and math.min(r.level, burst()) or burst()
   end
   if tcap ~= r.tcap then
-    local known = r.trate > 0 or r.tcap > 0
     r.tcap = tcap
-    r.tlevel = known and math.min(r.tlevel, tburst()) or tburst()
+    r.tlevel = r.first > 0 and math.min(r.tlevel, tburst()) or tburst()
   end
 end
 
@@ -326,7 +324,7 @@ if ARGV[3] == 'take' and #ARGV > 6 then
 end
 
 local ready = rate() > 0 and r.level or MANY
-if r.how == 0 then
+if r.how == 0 and r.window > 0 then
   ready = math.min(ready, r.window - r.open)
 end
 if r.hold > now then
