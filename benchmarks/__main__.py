@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import main_job
+from benchmarks import limits, main_job
 from benchmarks.machine import describe
 
-SCENARIOS = {"main-job": main_job.run}
+SCENARIOS = {"main-job": main_job.run, "limits": limits.run}
 
 
 def main(argv: list[str] | None = None) -> int:
