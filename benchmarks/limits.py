@@ -50,7 +50,9 @@ def requests(*, tiny: bool, headers: bool, halved: bool) -> dict[str, Any]:
         batch = stack.submit(_assistant(), [f"What is the square of {n}?" for n in range(questions)])
         refused_before, at = 0, questions
         if halved:
-            eventually(lambda: _created(stack) >= questions // 2, seconds=_LONGEST_S, what="half are created", every=0.02)
+            eventually(
+                lambda: _created(stack) >= questions // 2, seconds=_LONGEST_S, what="half are created", every=0.02
+            )
             at, refused_before = _created(stack) - 1, _refused(stack)
             stack.admin("limits", {"requests_per_second": rate / 2, "burst": rate / 2})
         found = _outcome(stack, batch)

@@ -43,6 +43,7 @@ STEP_S = 1.0
 STAMPS = ("hold", "grown", "opened", "first", "empty", "mute")
 WINDOW_WAIT_S = 0.02
 """While a window is full a reply ends the wait, and nobody knows when it comes."""
+SHORTEST_WAIT_S = 0.001
 NEARLY = 1e-6
 """What is missing after reckoning with fractions is not missing."""
 TOKEN_BURST_S = 10.0
@@ -164,6 +165,7 @@ class LimitRecord:
     grown: float = 0.0
     open: float = 0.0
     opened: float = 0.0
+    full: float = 0.0
     first: float = 0.0
     taken: float = 0.0
     empty: float = 0.0
@@ -177,7 +179,9 @@ class LimitRecord:
     tgiven: float = 0.0
     ratio: float = 1.0
     cap: float = 0.0
+    clevel: float = 0.0
     tcap: float = 0.0
+    tclevel: float = 0.0
 
     # -- what both actions begin with ------------------------------------------------------------------
 
@@ -187,42 +191,34 @@ class LimitRecord:
             for name in STAMPS:
                 if stamp := getattr(self, name):
                     setattr(self, name, stamp + now - self.at)
-        passed = max(0.0, now - self.at)
-        self.at = now
-        if rate := self._rate():
-            self.level = min(self._burst(), self.level + rate * passed)
-        if trate := self._trate():
-            self.tlevel = min(self._tburst(), self.tlevel + trate * passed)
         if now - self.opened > FORGET_OPEN_S or now < self.opened:
             self.open = 0.0
+        # A bucket that was full stays so until the calls arrive, and nobody knows when they do before one is answered:
+        # what would have come in meanwhile is not there.
+        passed = 0.0 if self.full and self.open else max(0.0, now - self.at)
+        self.at = now
+        if self.how:
+            self.level = min(self.burst, self.level + self.rate * passed)
+        if self.trate:
+            self.tlevel = min(self.tburst, self.tlevel + self.trate * passed)
+        self.clevel = min(self._size(), self.clevel + self.cap * passed)
+        self.tclevel = min(self._tsize(), self.tclevel + self.tcap * passed)
 
-    def _rate(self) -> float:
-        """Requests per second; 0 = no limit known."""
-        if self.how == 0:
-            return self.cap
-        return min(self.rate, self.cap) if self.cap else self.rate
+    def _size(self) -> float:
+        """What may be asked for at once under a bound in requests."""
+        return max(1.0, self.cap)
 
-    def _burst(self) -> float:
-        bound = max(1.0, self.cap)
-        if self.how == 0:
-            return bound
-        return min(self.burst, bound) if self.cap else self.burst
-
-    def _trate(self) -> float:
-        return min(self.trate or self.tcap, self.tcap) if self.tcap else self.trate
-
-    def _tburst(self) -> float:
-        bound = max(1.0, TOKEN_BURST_S * self.tcap)
-        return min(self.tburst or bound, bound) if self.tcap else self.tburst
+    def _tsize(self) -> float:
+        return max(1.0, TOKEN_BURST_S * self.tcap)
 
     def _bound(self, cap: float, tcap: float) -> None:
         """A bound is new, or has changed: what could be had at once under the old one is not carried over."""
         if cap != self.cap:
             self.cap = cap
-            self.level = min(self.level, self._burst()) if self.first else self._burst()
+            self.clevel = min(self.clevel, self._size()) if self.first else self._size()
         if tcap != self.tcap:
             self.tcap = tcap
-            self.tlevel = min(self.tlevel, self._tburst()) if self.first else self._tburst()
+            self.tclevel = min(self.tclevel, self._tsize()) if self.first else self._tsize()
 
     # -- permits ---------------------------------------------------------------------------------------
 
@@ -232,39 +228,49 @@ class LimitRecord:
             self.window, self.at, self.grown = float(window), now, now
         self._bound(bound.requests or 0.0, bound.tokens or 0.0)
         self._refresh(now)
-        granted, wait, rate, trate = 0, 0.0, self._rate(), self._trate()
-        bounded = False
+        granted, wait = 0, 0.0
+        brimming = bool(self.how and self.level >= self.burst - NEARLY)
         if self.hold > now:
             wait = self.hold - now if asks else 0.0
         else:
             for tokens in asks:
-                need = min(tokens, self._tburst())
-                if rate and self.level < 1 - NEARLY:
-                    wait, bounded = (1 - self.level) / rate, self.cap > 0
-                elif self.how == 0 and self.open >= self.window:
-                    wait, bounded = WINDOW_WAIT_S, False
-                elif trate and self.tlevel < need - NEARLY:
-                    wait, bounded = (need - self.tlevel) / trate, self.tcap > 0
-                else:
-                    wait, bounded = 0.0, False
-                if wait and granted == 0 and not bounded:
-                    # Whatever a service tells of its limits, one call a minute finds out whether it is so.
-                    wait = min(wait, max(0.0, self.opened + 1 / FLOOR_PER_S - now))
+                wait = self._wait(now, tokens, first=granted == 0 and self.opened > 0)
                 if wait > 0:
+                    wait = max(wait, SHORTEST_WAIT_S)
                     break
                 granted += 1
                 self.open += 1
                 self.given += 1
                 self.tgiven += tokens
-                if rate:
-                    self.level -= 1
-                if trate:
-                    self.tlevel -= tokens
+                self.level -= 1
+                self.tlevel -= tokens
+                self.clevel -= 1
+                self.tclevel -= tokens
         if granted:
             self.opened = now
+            if brimming:
+                self.full = 1.0
             if self.first == 0:
                 self.first = self.grown = now
         return self._permit(now, granted, min(wait, LONGEST_HOLD_S))
+
+    def _wait(self, now: float, tokens: float, *, first: bool) -> float:
+        """Until a call of so many tokens may be made; 0 = now. `first`: of those asked for together."""
+        wait = 0.0
+        if self.how and self.level < 1 - NEARLY:
+            wait = (1 - self.level) / self.rate
+        if self.how == 0 and self.open >= self.window:
+            wait = WINDOW_WAIT_S
+        if self.trate and self.tlevel < (need := min(tokens, self.tburst)) - NEARLY:
+            wait = max(wait, (need - self.tlevel) / self.trate)
+        # Whatever a service tells of its limits, one call a minute finds out whether it is so.
+        if first:
+            wait = min(wait, max(0.0, self.opened + 1 / FLOOR_PER_S - now))
+        if self.cap and self.clevel < 1 - NEARLY:
+            wait = max(wait, (1 - self.clevel) / self.cap)
+        if self.tcap and self.tclevel < (need := min(tokens, self._tsize())) - NEARLY:
+            wait = max(wait, (need - self.tclevel) / self.tcap)
+        return wait
 
     def look(self, now: float) -> Permit:
         """What there is now."""
@@ -272,15 +278,18 @@ class LimitRecord:
         return self._permit(now, 0, max(0.0, self.hold - now))
 
     def _permit(self, now: float, granted: int, wait: float) -> Permit:
-        rate = self._rate()
-        ready = self.level if rate else float(NO_WINDOW)
-        if self.how == 0 and self.window:
-            ready = min(ready, self.window - self.open)
+        ready, rate = float(NO_WINDOW), float("inf")
+        if self.how:
+            ready, rate = self.level, self.rate
+        elif self.window:
+            ready = self.window - self.open
+        if self.cap:
+            ready, rate = min(ready, self.clevel), min(rate, self.cap)
         return Permit(
             granted=granted,
             wait_s=wait,
             ready=0.0 if self.hold > now else max(0.0, ready),
-            rate=rate or None,
+            rate=None if rate == float("inf") else rate,
             ratio=self.ratio,
             now=now,
             serial=self.given,
@@ -298,12 +307,13 @@ class LimitRecord:
         self._refresh(now)
         full = self.open >= self.window / 2
         self.open = max(0.0, self.open - heard.closed - heard.unused)
-        if self._rate():
-            self.level = min(self._burst(), self.level + heard.unused)
-        if self._trate():
-            # What headers say is what the service counts; without them, what was used.
-            given_back = heard.unused_tokens + (0.0 if self.trate else heard.estimated - heard.used)
-            self.tlevel = min(self._tburst(), self.tlevel + given_back)
+        if heard.closed:
+            self.full = 0.0
+        # What headers say is what the service counts; a bound counts what was used.
+        self.level = min(self.burst, self.level + heard.unused)
+        self.tlevel = min(self.tburst, self.tlevel + heard.unused_tokens)
+        self.clevel = min(self._size(), self.clevel + heard.unused)
+        self.tclevel = min(self._tsize(), self.tclevel + heard.unused_tokens + heard.estimated - heard.used)
         if heard.estimated > 0:
             share = min(10.0, max(0.1, heard.used / heard.estimated * self.ratio))
             self.ratio += 0.1 * (share - self.ratio)
@@ -394,7 +404,7 @@ class LimitRecord:
             self.rate = _rate(told, self.rate if known else 0.0)
             self.how = 2
             level = _level(told, self.level if known else None, self.given - heard.serial)
-            self.level = min(self._burst(), level)
+            self.level = min(self.burst, level)
         told = heard.token
         if _useful(told):
             known = self.trate > 0
@@ -402,7 +412,7 @@ class LimitRecord:
             # A bucket of tokens is never slower than its whole in an hour: a single long question would wait for days.
             self.trate = max(_rate(told, self.trate), self.tburst / LONGEST_HOLD_S)
             level = _level(told, self.tlevel if known else None, self.tgiven - heard.tserial)
-            self.tlevel = min(self._tburst(), level)
+            self.tlevel = min(self.tburst, level)
 
 
 def _useful(told: Told) -> bool:

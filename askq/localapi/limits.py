@@ -9,8 +9,8 @@
     headers               whether replies to creates carry `x-ratelimit-*` (true)
     retry_after           seconds a 429 asks to wait, as `Retry-After`; null: none (1)
 
-Creates of runs are limited (`POST …/runs`, `POST /responses`), as OpenAI limits them by model; threads and conversations
-are not. A refused request counts for nothing.
+Creates of runs are limited (`POST …/runs`, `POST /responses`), as OpenAI limits them by model; threads and
+conversations are not. A refused request counts for nothing.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Limits:
                 headers["Retry-After"] = f"{self.given['retry_after']:g}"
             raise ApiError(
                 429,
-                f"Rate limit reached for {name}: {bucket.rate:g} a second, {bucket.level:.1f} left, {cost:g} asked for.",
+                f"Rate limit reached for {name}: {bucket.level:.1f} left of {bucket.size:g}, {cost:g} asked for.",
                 code="rate_limit_exceeded",
                 kind="tokens" if name == "tokens" else "requests",
                 headers=headers,

@@ -92,10 +92,24 @@ def test_everybody_waits_as_long_as_the_service_asks(stage: Stage) -> None:
 def test_the_time_to_wait_is_exact(stage: Stage) -> None:
     bound = Bound(requests=10)
     assert take(stage.store, 30, bound=bound, window=1000).granted == 10
+    stage.store.learn_limits(SCOPE, Heard(closed=10, accepted=10))
     short = take(stage.store, 1, bound=bound)
     assert 0 < short.wait_s <= 0.1
     stage.pass_time(short.wait_s + 0.001)
     assert take(stage.store, 1, bound=bound).granted == 1
+
+
+def test_a_full_bucket_takes_nothing_in_before_the_first_call_has_arrived(stage: Stage) -> None:
+    """Given calls held up on their way, when they arrive in a heap, then there are no more than the bucket holds."""
+    stage.store.learn_limits(SCOPE, Heard(requests=Told(limit=20, remaining=20, reset_s=0)))
+    stage.store.learn_limits(SCOPE, Heard(requests=Told(limit=20, remaining=19, reset_s=0.05)))
+    stage.pass_time(0.125)
+    assert take(stage.store, 25).granted == 20
+    stage.pass_time(0.25)
+    assert take(stage.store, 20).granted == 0
+    stage.store.learn_limits(SCOPE, Heard(closed=1, accepted=1))
+    stage.pass_time(0.25)
+    assert take(stage.store, 20).granted >= 5
 
 
 def test_permits_that_were_not_needed_are_there_for_others(stage: Stage) -> None:
@@ -158,6 +172,7 @@ def test_who_gets_permits_waits_no_longer(stage: Stage) -> None:
     bound = Bound(requests=100)
     assert take(stage.store, 200, bound=bound, window=1000).wait_s > 0
     assert len(stage.store.waits()) == 1
+    stage.store.learn_limits(SCOPE, Heard(closed=100, accepted=100))
     stage.pass_time(1 / 16)
     assert take(stage.store, 1, bound=bound).granted == 1
     assert stage.store.waits() == []

@@ -1,1 +1,1 @@
-"""How this process keeps to what accounts grant: permits for calls, estimates of tokens, and when runs take how long."""
+"""How this process keeps to what accounts grant: permits for calls, tokens they count for, and how long runs take."""

@@ -29,6 +29,8 @@ _GATHER_S = 0.01
 """How long reports wait for company: below a round trip to the service."""
 _REPORT_S = 0.03
 """The same where nobody waits for what they bring."""
+_USAGE_S = 0.5
+"""The same for what runs have used: it matters for the next ones only."""
 _AGAIN_S = 0.2
 """Until the store is asked again after it did not answer."""
 
@@ -66,6 +68,9 @@ class _Reports:
 
     def any(self) -> bool:
         return bool(self.closed or self.refused or self.unused or self.estimated)
+
+    def urgent(self) -> bool:
+        return bool(self.closed or self.refused or self.unused)
 
     def heard(self) -> Heard:
         return Heard(
@@ -178,7 +183,7 @@ class Gate:
         """What a run has used, beside what was put aside for it."""
         self._reports.estimated += estimated
         self._reports.used += used
-        self._work_on()
+        self._work_on(urgent=False)
 
     def wait_s(self) -> float:
         """How long a permit would take now, as far as is known: behind those in line, and those on their way."""
@@ -219,8 +224,9 @@ class Gate:
 
     # -- the line --------------------------------------------------------------------------------------
 
-    def _work_on(self) -> None:
-        self._wake.set()
+    def _work_on(self, *, urgent: bool = True) -> None:
+        if urgent:
+            self._wake.set()
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
 
@@ -235,8 +241,9 @@ class Gate:
             raise
 
     async def _serve(self) -> None:
-        await asyncio.sleep(0 if self._waiting else _REPORT_S)
         while self._waiting or self._reports.any():
+            if not self._waiting:
+                await self._company(_REPORT_S if self._reports.urgent() else _USAGE_S)
             self._wake.clear()
             try:
                 wait = await self._round()
@@ -244,8 +251,8 @@ class Gate:
                 log.warning("%s: no permits can be had: %s", self.scope, error.message)
                 self._refuse(_AGAIN_S, "the store does not answer", waited=True)
                 wait = _AGAIN_S
-            if not self._waiting and not self._reports.any():
-                break
+            if not self._waiting:
+                continue
             if wait > _GATHER_S:
                 # A reply may shorten the wait, and so may who comes now and needs less.
                 try:
@@ -256,6 +263,19 @@ class Gate:
                 await asyncio.sleep(_GATHER_S)
             else:
                 await asyncio.sleep(wait)
+
+    async def _company(self, seconds: float) -> None:
+        """Wait for more to tell; not while somebody wants a permit."""
+        until = time.monotonic() + seconds
+        while not self._waiting and (left := until - time.monotonic()) > 0:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+            if self._reports.urgent():
+                until = min(until, time.monotonic() + _REPORT_S)
 
     async def _round(self) -> float:
         """Tell what is to be told, take what can be had; how long until there is more."""

@@ -25,8 +25,8 @@ _LEAD_S = 0.5
 _GET_BOUNDS: Mapping[tuple[str, str], float] = MappingProxyType(
     {("assistants", host): 0.9 * 1000 / 60 for host in ("openai.com", "azure.com", "azure.us", "azure.cn")}
 )
-"""GETs a second that are allowed whatever is heard, by protocol and host: 1000 a minute (protocols A.7), less a tenth for
-others on the same account."""
+"""GETs a second that are allowed whatever is heard, by protocol and host: 1000 a minute (protocols A.7), less a tenth
+for others on the same account."""
 
 
 class Permits:
@@ -39,8 +39,9 @@ class Permits:
         self._gates: dict[Scope, Gate] = {}
         self._used_at: dict[Scope, float] = {}
         self._bounds: dict[Scope, dict[str, tuple[Bound, float]]] = {}
-        self._ready_s = 1.0
-        """How long a job takes from its claim until it wants its permit, on average."""
+        self._ready_s = 2.0
+        """How long it takes until the intents of jobs are on disk and they want their permits: the longer times lately,
+        because a disk that is written once a second makes some wait for two."""
 
     # -- creates ---------------------------------------------------------------------------------------
 
@@ -63,7 +64,8 @@ class Permits:
 
     def ready(self, seconds: float) -> None:
         """A claimed job took so long to get to its gate."""
-        self._ready_s += 0.1 * (min(seconds, 10.0) - self._ready_s)
+        weight = 0.3 if seconds > self._ready_s else 0.02
+        self._ready_s += weight * (min(seconds, 5.0) - self._ready_s)
 
     async def room(self, executions: int) -> float:
         """How many jobs this process may get ready, as one of so many: its share of the permits there will be."""
@@ -74,7 +76,7 @@ class Permits:
             return float("inf")
         for gate in gates:
             await gate.look(older_than_s=_LOOK_EVERY_S)
-        seconds = 1.25 * self._ready_s + _LEAD_S
+        seconds = self._ready_s + _LEAD_S
         return _share(sum(gate.forecast(seconds) for gate in gates), executions)
 
     def hopeless(self, gate: Gate) -> float | None:

@@ -19,43 +19,21 @@ local FLOOR, SHRINK, BELOW, LONGEST = 1 / 60, 0.7, 0.98, 3600
 local MANY, NEARLY = 1000000, 1e-6
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
-local NAMES = { 'at', 'how', 'rate', 'burst', 'level', 'hold', 'window', 'grown', 'open', 'opened', 'first', 'taken',
+local NAMES = { 'at', 'how', 'rate', 'burst', 'level', 'hold', 'window', 'grown', 'open', 'opened', 'full', 'first', 'taken',
   'empty', 'since', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
-  'cap', 'tcap' }
+  'cap', 'clevel', 'tcap', 'tclevel' }
 local r = {}
 local kept = redis.call('HMGET', KEYS[1], unpack(NAMES))
 for i, name in ipairs(NAMES) do
   r[name] = tonumber(kept[i] or '') or (name == 'ratio' and 1 or 0)
 end
 
-local function rate()
-  if r.how == 0 then
-    return r.cap
-  end
-  return r.cap > 0 and math.min(r.rate, r.cap) or r.rate
+local function size()
+  return math.max(1, r.cap)
 end
 
-local function burst()
-  local bound = math.max(1, r.cap)
-  if r.how == 0 then
-    return bound
-  end
-  return r.cap > 0 and math.min(r.burst, bound) or r.burst
-end
-
-local function trate()
-  if r.tcap > 0 then
-    return math.min(r.trate > 0 and r.trate or r.tcap, r.tcap)
-  end
-  return r.trate
-end
-
-local function tburst()
-  local bound = math.max(1, 10 * r.tcap)
-  if r.tcap > 0 then
-    return math.min(r.tburst > 0 and r.tburst or bound, bound)
-  end
-  return r.tburst
+local function tsize()
+  return math.max(1, 10 * r.tcap)
 end
 
 local function refresh()
@@ -66,28 +44,55 @@ local function refresh()
       end
     end
   end
-  local passed = math.max(0, now - r.at)
-  r.at = now
-  if rate() > 0 then
-    r.level = math.min(burst(), r.level + rate() * passed)
-  end
-  if trate() > 0 then
-    r.tlevel = math.min(tburst(), r.tlevel + trate() * passed)
-  end
   if now - r.opened > 5 or now < r.opened then
     r.open = 0
   end
+  local passed = r.full > 0 and r.open > 0 and 0 or math.max(0, now - r.at)
+  r.at = now
+  if r.how > 0 then
+    r.level = math.min(r.burst, r.level + r.rate * passed)
+  end
+  if r.trate > 0 then
+    r.tlevel = math.min(r.tburst, r.tlevel + r.trate * passed)
+  end
+  r.clevel = math.min(size(), r.clevel + r.cap * passed)
+  r.tclevel = math.min(tsize(), r.tclevel + r.tcap * passed)
 end
 
 local function set_bound(cap, tcap)
   if cap ~= r.cap then
     r.cap = cap
-    r.level = r.first > 0 and math.min(r.level, burst()) or burst()
+    r.clevel = r.first > 0 and math.min(r.clevel, size()) or size()
   end
   if tcap ~= r.tcap then
     r.tcap = tcap
-    r.tlevel = r.first > 0 and math.min(r.tlevel, tburst()) or tburst()
+    r.tclevel = r.first > 0 and math.min(r.tclevel, tsize()) or tsize()
   end
+end
+
+local function wait_for(tokens, first)
+  local wait = 0
+  if r.how > 0 and r.level < 1 - NEARLY then
+    wait = (1 - r.level) / r.rate
+  end
+  if r.how == 0 and r.open >= r.window then
+    wait = 0.02
+  end
+  local need = math.min(tokens, r.tburst)
+  if r.trate > 0 and r.tlevel < need - NEARLY then
+    wait = math.max(wait, (need - r.tlevel) / r.trate)
+  end
+  if first then
+    wait = math.min(wait, math.max(0, r.opened + 1 / FLOOR - now))
+  end
+  if r.cap > 0 and r.clevel < 1 - NEARLY then
+    wait = math.max(wait, (1 - r.clevel) / r.cap)
+  end
+  need = math.min(tokens, tsize())
+  if r.tcap > 0 and r.tclevel < need - NEARLY then
+    wait = math.max(wait, (need - r.tclevel) / r.tcap)
+  end
+  return wait
 end
 
 local function take()
@@ -96,41 +101,33 @@ local function take()
   end
   set_bound(tonumber(ARGV[4]), tonumber(ARGV[5]))
   refresh()
-  local granted, wait, rate_, trate_ = 0, 0, rate(), trate()
+  local granted, wait = 0, 0
+  local brimming = r.how > 0 and r.level >= r.burst - NEARLY
   if r.hold > now then
     wait = #ARGV > 6 and r.hold - now or 0
   else
     for i = 7, #ARGV do
-      local tokens, bounded = tonumber(ARGV[i]), false
-      local need = math.min(tokens, tburst())
-      wait = 0
-      if rate_ > 0 and r.level < 1 - NEARLY then
-        wait, bounded = (1 - r.level) / rate_, r.cap > 0
-      elseif r.how == 0 and r.open >= r.window then
-        wait = 0.02
-      elseif trate_ > 0 and r.tlevel < need - NEARLY then
-        wait, bounded = (need - r.tlevel) / trate_, r.tcap > 0
-      end
-      if wait > 0 and granted == 0 and not bounded then
-        wait = math.min(wait, math.max(0, r.opened + 1 / FLOOR - now))
-      end
+      local tokens = tonumber(ARGV[i])
+      wait = wait_for(tokens, granted == 0 and r.opened > 0)
       if wait > 0 then
+        wait = math.max(wait, 0.001)
         break
       end
       granted = granted + 1
       r.open = r.open + 1
       r.given = r.given + 1
       r.tgiven = r.tgiven + tokens
-      if rate_ > 0 then
-        r.level = r.level - 1
-      end
-      if trate_ > 0 then
-        r.tlevel = r.tlevel - tokens
-      end
+      r.level = r.level - 1
+      r.tlevel = r.tlevel - tokens
+      r.clevel = r.clevel - 1
+      r.tclevel = r.tclevel - tokens
     end
   end
   if granted > 0 then
     r.opened = now
+    if brimming then
+      r.full = 1
+    end
     if r.first == 0 then
       r.first, r.grown = now, now
     end
@@ -249,14 +246,14 @@ local function told()
     r.burst = told_burst(limit, remaining, known and r.burst or 0)
     r.rate = told_rate(limit, remaining, reset, known and r.rate or 0)
     r.how = 2
-    r.level = math.min(burst(), told_level(remaining, known and r.level or nil, r.given - ARGV[16]))
+    r.level = math.min(r.burst, told_level(remaining, known and r.level or nil, r.given - ARGV[16]))
   end
   limit, remaining, reset = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
   if useful(limit, remaining) then
     local known = r.trate > 0
     r.tburst = told_burst(limit, remaining, r.tburst)
     r.trate = math.max(told_rate(limit, remaining, reset, r.trate), r.tburst / LONGEST)
-    r.tlevel = math.min(tburst(), told_level(remaining, known and r.tlevel or nil, r.tgiven - ARGV[17]))
+    r.tlevel = math.min(r.tburst, told_level(remaining, known and r.tlevel or nil, r.tgiven - ARGV[17]))
   end
 end
 
@@ -269,13 +266,13 @@ local function learn()
   local unused, unused_tokens = tonumber(ARGV[18]), tonumber(ARGV[19])
   local estimated, used = tonumber(ARGV[20]), tonumber(ARGV[21])
   r.open = math.max(0, r.open - ARGV[4] - unused)
-  if rate() > 0 then
-    r.level = math.min(burst(), r.level + unused)
+  if tonumber(ARGV[4]) > 0 then
+    r.full = 0
   end
-  if trate() > 0 then
-    local given_back = unused_tokens + (r.trate > 0 and 0 or estimated - used)
-    r.tlevel = math.min(tburst(), r.tlevel + given_back)
-  end
+  r.level = math.min(r.burst, r.level + unused)
+  r.tlevel = math.min(r.tburst, r.tlevel + unused_tokens)
+  r.clevel = math.min(size(), r.clevel + unused)
+  r.tclevel = math.min(tsize(), r.tclevel + unused_tokens + estimated - used)
   if estimated > 0 then
     local share = math.min(10, math.max(0.1, used / estimated * r.ratio))
     r.ratio = r.ratio + 0.1 * (share - r.ratio)
@@ -323,12 +320,17 @@ if ARGV[3] == 'take' and #ARGV > 6 then
   end
 end
 
-local ready = rate() > 0 and r.level or MANY
-if r.how == 0 and r.window > 0 then
-  ready = math.min(ready, r.window - r.open)
+local ready, rate = MANY, ''
+if r.how > 0 then
+  ready, rate = r.level, r.rate
+elseif r.window > 0 then
+  ready = r.window - r.open
+end
+if r.cap > 0 then
+  ready, rate = math.min(ready, r.clevel), rate == '' and r.cap or math.min(rate, r.cap)
 end
 if r.hold > now then
   ready = 0
 end
-return { granted, text(wait), text(math.max(0, ready)), rate() > 0 and text(rate()) or '', text(r.ratio), text(now),
+return { granted, text(wait), text(math.max(0, ready)), rate == '' and '' or text(rate), text(r.ratio), text(now),
   text(r.given), text(r.tgiven), r.hold > now and 1 or 0 }
