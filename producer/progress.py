@@ -7,6 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
+from askq.jobs.limits import GETS
 from askq.jobs.model import BatchStatus, State
 
 _PLAIN_EVERY_S = 5.0
@@ -65,10 +66,28 @@ def summary(status: BatchStatus, rate: float | None) -> str:
         parts.append(f"{rate:.1f}/s, {duration(status.pending / rate)} left")
     parts += [
         text
-        for text in (spent(status), *(f"PAUSED ({pause.code}: {pause.message})" for pause in status.paused))
+        for text in (
+            limited(status),
+            spent(status),
+            *(f"PAUSED ({pause.code}: {pause.message})" for pause in status.paused),
+        )
         if text
     ]
     return " · ".join(parts)
+
+
+def limited(status: BatchStatus) -> str:
+    """What the account's limit makes it wait for, or how fast it lets it go; empty where it does not matter."""
+    if not status.waits:
+        return ""
+    wait = status.waits[0]
+    if wait.seconds >= 1:
+        return f"waiting for the account's limit: {duration(wait.seconds)}"
+    if wait.rate is None:
+        return "finding the account's limit"
+    often = f"{wait.rate:.3g}/s" if wait.rate >= 1 else f"{60 * wait.rate:.3g}/min"
+    what = "GETs" if wait.model == GETS else "requests"
+    return f"at the account's limit: {often} {what}"
 
 
 class Display(Protocol):

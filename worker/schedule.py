@@ -23,6 +23,8 @@ SHORTEST_POLL_S = 0.1
 LONGEST_WINDOW_POLL_S = 300.0
 """Never rarer: where nothing is retained, an answer lives about ten minutes (protocols B.6)."""
 JITTER = 0.2
+LEARNED_JITTER = 0.1
+"""Where a delay is known to be right, straying from it costs polls or time; crowds are spread in any case."""
 FLEET_POLLS_PER_S = 1000.0
 """More polls a second than this are spread over a longer time, whatever the service allows."""
 BUDGET_SHARE = 0.8
@@ -61,8 +63,9 @@ def until_poll(assistant: Assistant, age: float, hint: float | None, jitter: flo
         delay = min(max(60.0, GROWTH * age), LONGEST_WINDOW_POLL_S)
     else:
         delay = _learned(pace.weights, age)
+    share = LEARNED_JITTER if sum(pace.weights.values()) >= KNOWN_RUNS else JITTER
     delay = max(delay, pace.crowd_s)
-    return min(delay + max(JITTER * delay, pace.crowd_s / 2) * jitter, LONGEST_WINDOW_POLL_S)
+    return min(delay + max(share * delay, pace.crowd_s / 2) * jitter, LONGEST_WINDOW_POLL_S)
 
 
 def _learned(weights: Mapping[int, float], age: float) -> float:

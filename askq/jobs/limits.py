@@ -50,6 +50,10 @@ TOKEN_BURST_S = 10.0
 """A bound in tokens lets so many seconds' worth through at once: a long question must fit."""
 
 
+GETS = "*"
+"""The model of a protocol's GETs: no service counts those by model."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """What a service counts together."""
@@ -57,7 +61,6 @@ class Scope:
     account: str
     protocol: str
     model: str
-    """`*` for the GETs of a protocol: no service counts those by model."""
 
     def __str__(self) -> str:
         return f"{self.account}/{self.protocol}/{self.model}"

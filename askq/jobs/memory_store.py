@@ -38,7 +38,7 @@ from askq.jobs.model import (
 )
 from askq.jobs.store import Health
 from askq.jobs.took import counted
-from askq.pauses import concerning
+from askq.pauses import concerning, waits_for
 
 
 @dataclass(slots=True)
@@ -270,7 +270,12 @@ class MemoryStore:
             )
             if status.done:
                 return status
-            return dataclasses.replace(status, finished_at=None, paused=concerning(status, self.pauses()))
+            return dataclasses.replace(
+                status,
+                finished_at=None,
+                paused=concerning(status, self.pauses()),
+                waits=waits_for(status, self.waits()),
+            )
 
     def batches(self, *, limit: int = 20) -> list[BatchStatus]:
         with self._lock:

@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from askq.jobs.limits import Wait
+
 
 class State(StrEnum):
     """Where a job stands."""
@@ -403,6 +405,8 @@ class BatchStatus:
     """Why jobs of this batch do not move at present; empty when nothing is wrong."""
     budget: Budget | None = None
     """What the batch may cost and has cost, where it has a bound."""
+    waits: tuple[Wait, ...] = ()
+    """The limits its questions wait for at present."""
     stale: int = 0
     """Commits refused because their fence was stale: each a worker that came back too late."""
 

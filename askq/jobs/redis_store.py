@@ -54,7 +54,7 @@ from askq.jobs.model import (
     Usage,
 )
 from askq.jobs.store import Health
-from askq.pauses import concerning
+from askq.pauses import concerning, waits_for
 
 _PAGE = 200
 _ROWS_PER_CALL = 50
@@ -302,17 +302,19 @@ class RedisStore:
                 for shard in range(SHARDS):
                     pipe.hgetall(keys.count(shard, id_))
             pipe.hgetall(keys.PAUSES)
+            pipe.zcard(keys.WAITS)
             return list(pipe.execute())
 
         if not ids:
             return []
-        *found, pauses = self._run(read)
+        *found, pauses, waiting = self._run(read)
+        waits = self.waits() if waiting else []
         paused = [_pause(data) for data in pauses.values()]
         statuses = []
         for at, id_ in enumerate(ids):
             record, budget, *shards = found[at * (SHARDS + 2) : (at + 1) * (SHARDS + 2)]
             if record:
-                statuses.append(_batch_status(id_, record, _budget(budget), shards, paused))
+                statuses.append(_batch_status(id_, record, _budget(budget), shards, paused, waits))
         return statuses
 
     def job(self, job: str) -> Job | None:
@@ -984,6 +986,7 @@ def _batch_status(
     budget: Budget | None,
     shards: Sequence[Mapping[bytes, bytes]],
     pauses: Sequence[Pause],
+    waits: Sequence[Wait],
 ) -> BatchStatus:
     values = _record(record)
     counters = [_record(shard) for shard in shards]
@@ -1015,4 +1018,8 @@ def _batch_status(
         budget=budget,
         stale=sum(int(shard.get("stale", 0)) for shard in counters),
     )
-    return status if status.done else dataclasses.replace(status, finished_at=None, paused=concerning(status, pauses))
+    if status.done:
+        return status
+    return dataclasses.replace(
+        status, finished_at=None, paused=concerning(status, pauses), waits=waits_for(status, waits)
+    )

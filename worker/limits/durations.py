@@ -22,7 +22,8 @@ _REMEMBERED = 1000
 class _Known:
     weights: Mapping[int, float] = field(default_factory=dict)
     noted: list[float] = field(default_factory=list)
-    at: float = 0.0
+    asked: bool = True
+    """Whether somebody has asked since it was last read."""
 
 
 class Durations:
@@ -32,17 +33,18 @@ class Durations:
         self._store = store
         self._known: dict[str, _Known] = {}
         self._waiting = 0
-        self._asked_at = 0.0
+        self._asked_at = -_FRESH_S
         self._task: asyncio.Task[None] | None = None
 
     def note(self, digest: str, seconds: float) -> None:
         """A run of this assistant took so long."""
         self._of(digest).noted.append(seconds)
-        self._refresh()
+        self._refresh(noted=True)
 
     def weights(self, digest: str) -> Mapping[int, float]:
         """What is known of this assistant's runs."""
         known = self._of(digest)
+        known.asked = True
         self._refresh()
         return known.weights
 
@@ -56,22 +58,23 @@ class Durations:
             while len(self._known) >= _REMEMBERED:
                 del self._known[next(iter(self._known))]
             self._known[digest] = _Known()
-            self._asked_at = 0.0
+            self._asked_at = -_FRESH_S
         return self._known[digest]
 
-    def _refresh(self) -> None:
-        if time.monotonic() - self._asked_at >= _FRESH_S and (self._task is None or self._task.done()):
-            self._asked_at = time.monotonic()
-            self._task = asyncio.create_task(self._ask())
+    def _refresh(self, *, noted: bool = False) -> None:
+        wait = self._asked_at + _FRESH_S - time.monotonic()
+        if (noted or wait <= 0) and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._ask(wait))
 
-    async def _ask(self) -> None:
-        now = time.monotonic()
+    async def _ask(self, wait: float) -> None:
+        await asyncio.sleep(wait)
+        self._asked_at = time.monotonic()
         try:
             self._waiting = await asyncio.to_thread(self._store.waiting, Lane.POLL)
             for digest, known in list(self._known.items()):
-                if known.noted or now - known.at >= _FRESH_S:
-                    noted, known.noted = known.noted, []
-                    known.weights, known.at = await asyncio.to_thread(self._store.took, digest, noted), now
+                if known.noted or known.asked:
+                    noted, known.noted, known.asked = known.noted, [], False
+                    known.weights = await asyncio.to_thread(self._store.took, digest, noted)
         except StoreError as error:
             # A few runs less to learn from.
             log.info("how long runs take was not stored: %s", error.message)

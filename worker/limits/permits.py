@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from askq.assistants.model import Assistant
-from askq.jobs.limits import NO_WINDOW, Bound, Scope
+from askq.jobs.limits import GETS, NO_WINDOW, Bound, Scope
 from askq.jobs.store import Store
 from worker.limits.gate import PATIENCE_S, Gate, Grant
 from worker.protocols.base import Ask, CallError, Limited
 from worker.protocols.hints import NO_LIMITS
 
-GETS = "*"
-"""The model of GETs."""
 _REMEMBERED_S = 30.0
 """How long a scope nobody uses counts for what may be claimed."""
 _LOOK_EVERY_S = 0.25

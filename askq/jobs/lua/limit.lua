@@ -314,6 +314,7 @@ if ARGV[3] ~= 'look' then
 end
 if ARGV[3] == 'take' and #ARGV > 6 then
   if wait > 0 then
+    redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', text(now - LONGEST))
     redis.call('ZADD', KEYS[2], text(now + wait), ARGV[1])
   else
     redis.call('ZREM', KEYS[2], ARGV[1])
