@@ -30,7 +30,7 @@ FLEET_POLLS_PER_S = 1000.0
 BUDGET_SHARE = 0.8
 """Of the GETs an account allows, as many are polls: answers are fetched with GETs too."""
 
-_PRIOR_RUNS = 2.0
+_PRIOR_RUNS = 1.0
 _PRIOR = range(bucket_of(0.7), bucket_of(3600.0) + 1)
 """Where no run took so long: as if two runs had taken anything from a second to an hour, each
 magnitude as likely as the other."""
@@ -73,7 +73,7 @@ def _learned(weights: Mapping[int, float], age: float) -> float:
     if runs < KNOWN_RUNS:
         return min(max(FIRST_POLL_S, GROWTH * age), LONGEST_POLL_S)
     # Beyond what any run has taken nothing is expected, and something may be all the same.
-    longest = min(max(LONGEST_POLL_S, GROWTH * max(age, _median(weights))), LONGEST_WINDOW_POLL_S)
+    longest = min(max(LONGEST_POLL_S, GROWTH * age, _median(weights) - age), LONGEST_WINDOW_POLL_S)
     return min(max(expected(weights, age), SHORTEST_POLL_S), longest)
 
 

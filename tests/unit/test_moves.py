@@ -214,7 +214,8 @@ def test_the_key_map_tells_of_every_key() -> None:
     made |= {keys.probe("<account>"), re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k"))}
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
-    made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL)}
+    made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.WAITS, keys.took("<digest>")}
+    made |= {keys.limit("<account>/<protocol>/<model>")}
     made |= {re.sub(r"\{s\d\d\}", "{sNN}", key) for key in sharded}
     assert {re.sub(rf":{Lane.POLL}$", ":<lane>", key) for key in made} == table
 

@@ -4,11 +4,13 @@
 -- ARGV[1] scope   ARGV[2] seconds to keep the record
 -- ARGV[3] 'take': ARGV[4] bound in requests per second, 0 = none   ARGV[5] in tokens   ARGV[6] first window
 --                 then the tokens of each call asked for
--- ARGV[3] 'learn': ARGV[4] closed  [5] accepted  [6] refused  [7] when the refused were granted
---                 [8] seconds asked to wait or ''  [9] '1' = refused against the headers
---                 [10] [11] [12] limit, remaining, reset of requests, each or ''  [13] [14] [15] of tokens
---                 [16] serial of the call that was told this  [17] in tokens
---                 [18] permits given back  [19] tokens of those  [20] tokens put aside for ended runs  [21] used by them
+-- ARGV[3] 'learn': ARGV[4] calls that are over   ARGV[5] of those accepted   ARGV[6] refused
+--                 ARGV[7] when the refused were granted   ARGV[8] seconds asked to wait or ''
+--                 ARGV[9] '1' = refused against the headers
+--                 ARGV[10] ARGV[11] ARGV[12] limit, remaining, reset of requests, each or ''
+--                 ARGV[13] ARGV[14] ARGV[15] of tokens   ARGV[16] serial of the call that was told this
+--                 ARGV[17] in tokens   ARGV[18] permits given back   ARGV[19] tokens of those
+--                 ARGV[20] tokens put aside for runs that have ended   ARGV[21] what these used
 -- ARGV[3] 'look': nothing more
 -- Returns {granted, wait, ready, rate or '', ratio, now, serial, serial in tokens, held}; numbers as text.
 -- Leaves behind: the record, with an expiry; the scope in `waits` until its next permit while calls wait for one.
