@@ -115,6 +115,10 @@ class Parts:
         """Where the output of child processes goes."""
         return self.settings.home / "logs"
 
+    def revive(self) -> list[str]:
+        """Start again the embedded parts that are gone; what happened, for people. Raises EmbeddedError."""
+        return self._embedded.revive()
+
     def close(self) -> None:
         """Leave the embedded parts."""
         self._embedded.close()

@@ -70,13 +70,13 @@ def join(folder: Path, arguments: Callable[[], list[str]]) -> tuple[BinaryIO, di
         users = (folder / USERS).open("ab")
         fcntl.flock(users, fcntl.LOCK_SH)
         try:
-            return users, _running(folder) or _start(folder, arguments())
+            return users, running(folder) or _start(folder, arguments())
         except BaseException:
             users.close()
             raise
 
 
-def _running(folder: Path) -> dict[str, str] | None:
+def running(folder: Path) -> dict[str, str] | None:
     """The endpoint of a keeper that lives; a keeper that was killed is not one, whatever its file says."""
     try:
         endpoint: dict[str, str] = json.loads((folder / ENDPOINT).read_text("utf-8"))

@@ -34,6 +34,8 @@ class Embedded:
         self._redis_binary = redis_binary
         self._locks: list[BinaryIO] = []
         self._parts: list[str] = []
+        self._joined: dict[str, tuple[str, Callable[[], list[str]]]] = {}
+        """Part → its address when it was joined, and how its keeper is started."""
 
     def redis_url(self) -> str:
         """Start or join the folder's Redis; its address. Raises EmbeddedError."""
@@ -82,6 +84,23 @@ class Embedded:
         """A line for each part in use, for people."""
         return list(self._parts)
 
+    def revive(self) -> list[str]:
+        """Start again the parts in use whose keeper was killed, as they were; what happened, for people.
+
+        A server that dies alone is its keeper's business. Raises EmbeddedError when a part does not come back.
+        """
+        told = []
+        for name, (url, arguments) in list(self._joined.items()):
+            if keeper.running(self._home / name) is not None:
+                continue
+            if self._join(name, arguments)["url"] != url:
+                raise EmbeddedError(
+                    f"the embedded {name} ended, and its port was taken before it could be started again",
+                    remedy="Nothing is lost: the same command goes on.",
+                )
+            told.append(f"the embedded {name} ended; it was started again")
+        return told
+
     def close(self) -> None:
         """Leave all parts."""
         while self._locks:
@@ -105,4 +124,5 @@ class Embedded:
                 remedy="Run askq in a folder that can be written, or set ASKQ_HOME.",
             ) from error
         self._locks.append(lock)
+        self._joined[name] = (endpoint["url"], arguments)
         return endpoint

@@ -12,7 +12,7 @@ import click
 from askq.errors import InputError, NotFound, WaitTimeout
 from askq.jobs.model import PENDING, TERMINAL, BatchStatus, Job, State
 from askq.jobs.store import Store
-from producer.cli.shared import Session, json_option, on_terminal, pass_session, print_json
+from producer.cli.shared import Session, json_option, known_status, on_terminal, pass_session, print_json
 
 STILL_PENDING, SOME_FAILED = 8, 5
 _ONLY = {
@@ -59,7 +59,7 @@ def status_record(status: BatchStatus) -> dict[str, Any]:
 def status_command(session: Session, *, batch: str, exit_status: bool, as_json: bool) -> int:
     """Show how far BATCH is (default: the last one submitted from this folder)."""
     with session.store() as store:
-        status = _status(store, session.batch_id(store, batch))
+        status = known_status(store, session.batch_id(store, batch))
         workers = len(store.nodes())
     if as_json:
         print_json(status_record(status))
@@ -67,13 +67,6 @@ def status_command(session: Session, *, batch: str, exit_status: bool, as_json: 
         for name, value in _describe(status, workers):
             click.echo(f"{name + ':':<11}{value}")
     return exit_code(status) if exit_status else 0
-
-
-def _status(store: Store, batch: str) -> BatchStatus:
-    status = store.batch(batch)
-    if status is None:
-        raise NotFound(f"there is no batch {batch}", remedy="`askq list` shows the batches there are.")
-    return status
 
 
 def exit_code(status: BatchStatus) -> int:
@@ -126,7 +119,7 @@ def watch_command(
         found = session.batch_id(store, batch)
         code = follow(session, store, found, timeout=timeout, exit_status=exit_status, interval=interval)
         if as_json:
-            print_json(status_record(_status(store, found)))
+            print_json(status_record(known_status(store, found)))
         return code
 
 
@@ -140,13 +133,16 @@ def follow(
     interval: float = 1.0,
 ) -> int:
     """Show a batch's progress until it ends; the exit code."""
+    from producer.outage import Outage
     from producer.progress import display
 
     until = None if timeout is None else time.monotonic() + timeout
+    status = known_status(store, batch)
     try:
         with display(sys.stderr, quiet=session.quiet, color=session.color) as shown:
+            outage = Outage(shown.note)
             while True:
-                status = _status(store, batch)
+                status = outage.through(lambda: known_status(store, batch)) or status
                 shown.update(status)
                 if status.done:
                     return exit_code(status) if exit_status else 0
@@ -187,7 +183,7 @@ def results_command(
 
     wanted = "jsonl" if as_json else format_
     with session.store() as store:
-        status = _status(store, session.batch_id(store, batch))
+        status = known_status(store, session.batch_id(store, batch))
         if not (status.done or partial or only):
             session.say(f"askq: batch {status.id} is not finished: {status.pending} of {status.total} pending")
             session.say("Wait with `askq watch`, or take what there is with --partial.")

@@ -136,7 +136,7 @@ def _stay(
                 shown = None if flower is None else {"url": flower[0], "user": FLOWER_USER, "password": flower[1]}
                 print_json({"parts": parts.lines(), "logs": str(parts.log_folder()), "flower": shown})
             while True:
-                for text in supervisor.tick():
+                for text in [*parts.revive(), *supervisor.tick()]:
                     session.say(text)
                 require_hope(supervisor)
                 time.sleep(_TICK_S)

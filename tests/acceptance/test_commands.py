@@ -224,6 +224,33 @@ def test_a_worker_killed_during_a_run_is_replaced_and_said(folder: Folder) -> No
     assert len(read_lines(folder.path / "a.jsonl")) == 60
 
 
+def test_a_run_goes_on_through_the_death_of_its_redis_and_its_api(folder: Folder) -> None:
+    """Given a run, when every server and every keeper of one is SIGKILLed, then it waits, and has every answer."""
+    write_list(folder, 60)
+    environment = scripted(folder, {"default": {"answer": "Answer to: {question}", "duration": [3, 8]}})
+    running = folder.start("run", "list.csv", "-o", "answers.jsonl", "--assistant", "plain", **environment)
+    read_until(running, r"60 running")
+    for part in ("redis", "localapi"):
+        keeper = int(json.loads((folder.path / ".askq" / part / "endpoint.json").read_text("utf-8"))["keeper"])
+        os.kill(keeper, signal.SIGKILL)
+    told = [read_until(running, r"the embedded (redis|localapi) ended; it was started again") for _ in range(2)]
+    assert "redis" in told[0]
+    assert "localapi" in told[1]
+    # The server alone, and its keeper too slow to bring it back before anybody notices.
+    keeper = int(json.loads((folder.path / ".askq" / "redis" / "endpoint.json").read_text("utf-8"))["keeper"])
+    server = int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text("utf-8").split()[0])
+    os.kill(keeper, signal.SIGSTOP)
+    os.kill(server, signal.SIGKILL)
+    read_until(running, r"does not answer.*; waiting for it")
+    os.kill(keeper, signal.SIGCONT)
+    read_until(running, r"Redis answers again")
+    _, err = running.communicate(timeout=90)
+    assert running.returncode == 0, err
+    lines = read_lines(folder.path / "answers.jsonl")
+    assert [line["answer"] for line in lines] == [f"Answer to: What is {n} + 1?" for n in range(60)]
+    assert {line["attempts"] for line in lines} == {1}
+
+
 def test_up_serves_other_processes_and_flower_shows_a_row_per_job(folder: Folder) -> None:
     """Given `askq up`, when a client submits and is gone, then another finds the answers by id alone."""
     port = free_port()
