@@ -58,6 +58,7 @@ class Parts:
                     engine=settings.local_engine,
                     chat_url=settings.chat_url,
                     chat_model=settings.chat_model,
+                    chat_api_key=None if settings.chat_api_key is None else settings.chat_api_key.reveal(),
                     script=settings.script,
                 )
                 self._api = Api(local.base_url, local.api_key, self.local_account())

@@ -35,13 +35,15 @@ def doctor_command(session: Session, *, as_json: bool) -> int:
         add("redis", lambda: _redis(parts))
         add("key", lambda: _key(parts))
         add("api", lambda: _api(parts))
-        add("workers", lambda: _workers(parts))
+        add("workers", lambda: _workers(parts) if checks[1]["ok"] is not False else (None, "unknown without Redis"))
         add("assistants", lambda: _assistants(session))
     if as_json:
         print_json(checks)
     else:
         for entry in checks:
-            click.echo(f"{_MARKS[entry['ok']]:<6}{entry['check']:<12}{entry['message']}")
+            # A message may have more lines: the remedy, or what a server said.
+            message = entry["message"].replace("\n", "\n" + 18 * " ")
+            click.echo(f"{_MARKS[entry['ok']]:<6}{entry['check']:<12}{message}")
     return 1 if any(entry["ok"] is False for entry in checks) else 0
 
 
