@@ -21,7 +21,7 @@ import pytest
 from tests.acceptance.stack import ROOT
 from tests.parts import eventually, free_port, redis_binary
 
-ASKQ = [sys.executable, "-m", "producer.cli"]
+ASKQ = [sys.executable, "-P", "-m", "producer.cli"]
 SCRIPT = {"default": {"answer": "Answer to: {question}", "duration": [0.5, 4]}}
 
 
@@ -216,7 +216,9 @@ def test_a_worker_killed_during_a_run_is_replaced_and_said(folder: Folder) -> No
     write_list(folder, 60)
     running = folder.start("run", "list.csv", "-a", "plain", "-o", "a.jsonl", **scripted(folder))
     read_until(running, r"\d+ running|\d+ completed")
-    worker = next(pid for pid in folder.processes() if b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    worker = next(
+        pid for pid in folder.processes() if b"\0worker\0--queues\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
     os.killpg(os.getpgid(worker), signal.SIGKILL)
     read_until(running, r"worker-1 ended \(signal SIGKILL\); starting it again")
     running.communicate(timeout=60)
@@ -294,6 +296,67 @@ def flower(port: int, user: str, path: str) -> Any:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Basic {token}"})
     with urllib.request.urlopen(request, timeout=10) as reply:
         return json.load(reply)
+
+
+def test_what_lies_beside_a_list_is_not_imported(folder: Folder) -> None:
+    """Given a folder with modules named like ours, like Celery's and like Python's, then the list is answered."""
+    for name in ("worker", "config", "celery", "queue", "types", "redis"):
+        (folder.path / f"{name}.py").write_text("raise SystemExit('not yours to import')\n", "utf-8")
+    write_list(folder, 2)
+    done = folder.askq("run", "list.csv", "-o", "answers.jsonl", "-a", "plain", **scripted(folder))
+    assert done.returncode == 0, done.stderr
+    assert len(read_lines(folder.path / "answers.jsonl")) == 2
+
+
+def test_the_local_api_ends_with_its_command_even_when_that_is_killed(folder: Folder) -> None:
+    for how in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        running = folder.start("local-api")
+        assert running.stdout is not None
+        base = json.loads(running.stdout.readline())["base_url"]
+        with urllib.request.urlopen(base.replace("/v1", "/_askq/health"), timeout=10) as reply:
+            assert reply.status == 200
+        running.send_signal(how)
+        _, err = running.communicate(timeout=15)
+        assert "Traceback" not in err
+        eventually(lambda: not folder.processes(), seconds=10, what=f"nothing runs after {how.name}")
+
+
+def test_a_place_that_cannot_be_written_is_told_by_every_command(folder: Folder) -> None:
+    (folder.path / ".askq").write_text("in the way", "utf-8")
+    write_list(folder, 2)
+    commands = (["run", "list.csv"], ["submit", "list.csv"], ["list"], ["up", "--no-flower"], ["worker"], ["flower"])
+    for argv in (*commands, ["local-api"]):
+        done = folder.askq(*argv)
+        assert done.returncode == 1, argv
+        assert "cannot keep its data in" in done.stderr
+        assert "ASKQ_HOME" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not folder.processes()
+    doctor = folder.askq("doctor")
+    assert doctor.returncode == 1
+    assert [line[:18].split() for line in doctor.stdout.splitlines()] == [
+        ["ok", "settings"], ["WRONG", "redis"], [], ["note", "key"], ["WRONG", "api"], [], ["note", "workers"],
+        ["ok", "assistants"],
+    ]  # fmt: skip
+
+
+def test_the_chat_servers_key_reaches_the_local_api_and_no_list_of_processes(folder: Folder) -> None:
+    """Given the key in .env alone, then the server behind the `chat` engine gets it."""
+    argv = [sys.executable, "-m", "tests.acceptance.chat_server"]
+    server = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert server.stdout is not None
+        (folder.path / ".env").write_text("ASKQ_CHAT_API_KEY=sk-chat-canary\n", "utf-8")
+        chat = {"ASKQ_LOCAL_ENGINE": "chat", "ASKQ_CHAT_URL": server.stdout.readline().strip()}
+        running = folder.start("ask", "Who is there?", "-a", "plain", **chat)
+        read_until(running, r"0/1 done|1/1 done")
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in folder.processes()]
+        out, err = running.communicate(timeout=60)
+        assert out == "Bearer sk-chat-canary\n", err
+        assert not any(b"canary" in line for line in lines)
+    finally:
+        server.terminate()
+        server.communicate(timeout=10)
 
 
 def test_a_taken_port_is_said(folder: Folder) -> None:
