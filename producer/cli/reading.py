@@ -100,7 +100,7 @@ def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
         told.append(("next", "submit the same list with the same idempotency key: it adds what is missing"))
     elif not status.done and workers == 0:
         told.append(("next", "no worker is running: `askq up` or `askq worker` answers it"))
-    told.append(("Flower", f"search for kwargs:batch={status.id}"))
+    told.append(("Flower", f"search for {status.id}"))
     return told
 
 

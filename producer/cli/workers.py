@@ -23,7 +23,7 @@ GRACE_S = 12.0
 
 _FLOWER_USER = "askq"
 _FLOWER = {
-    "FLOWER_TASKS_COLUMNS": "uuid,state,kwargs,result,runtime,received,worker,name",
+    "FLOWER_TASKS_COLUMNS": "uuid,state,runtime,kwargs,result,received,worker",
     # About 5 kB each; the default of 100,000 takes half a gigabyte.
     "FLOWER_MAX_TASKS": "20000",
     "FLOWER_PURGE_OFFLINE_WORKERS": "600",
