@@ -22,7 +22,7 @@ GRACE_S = 12.0
 """How long children may take to finish the calls they have open."""
 
 _FLOWER_USER = "askq"
-_FLOWER = {
+FLOWER_OPTIONS = {
     "FLOWER_TASKS_COLUMNS": "uuid,state,runtime,kwargs,result,received,worker",
     # About 5 kB each; the default of 100,000 takes half a gigabyte.
     "FLOWER_MAX_TASKS": "20000",
@@ -102,7 +102,9 @@ def add_flower(supervisor: Supervisor, parts: Parts, port: int) -> Flower:
     require_free(port, "Flower", "Choose another with --port or ASKQ_FLOWER_PORT.")
     kept = parts.settings.flower_password
     password = secrets.token_urlsafe(12) if kept is None else kept.reveal()
-    environment = os.environ | parts.environment() | _FLOWER | {"FLOWER_BASIC_AUTH": f"{_FLOWER_USER}:{password}"}
+    environment = (
+        os.environ | parts.environment() | FLOWER_OPTIONS | {"FLOWER_BASIC_AUTH": f"{_FLOWER_USER}:{password}"}
+    )
     # With this variable set, Flower would let any web page start tasks.
     environment.pop("FLOWER_UNAUTHENTICATED_API", None)
     command = [*_celery("flower"), "--address=127.0.0.1", f"--port={port}"]
