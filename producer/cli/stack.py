@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -86,6 +87,7 @@ def _prepare(parts: Parts) -> None:
 @click.option("--chat-model", metavar="NAME", help="Its model.")
 @click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="The script of the script engine.")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Where it keeps its objects.")
+@json_option
 @pass_session
 def local_api_command(
     session: Session,
@@ -96,6 +98,7 @@ def local_api_command(
     chat_model: str | None,
     script: Path | None,
     data: Path | None,
+    as_json: bool,
 ) -> int:
     """Keep the local API running: runs, threads and background responses without OpenAI. Prints its address."""
     settings = session.settings
@@ -121,14 +124,24 @@ def local_api_command(
     ):
         if value is not None:
             argv += [option, str(value)]
-    return _attend(argv, os.environ | settings.child_environment())
+
+    def ready(endpoint: dict[str, str]) -> None:
+        session.say(f"Local API, {chosen} engine; data in {folder}; takes any key; Ctrl-C ends it")
+        if as_json:
+            print_json(endpoint)
+        else:
+            click.echo(endpoint["base_url"])
+
+    return _attend(argv, os.environ | settings.child_environment(), ready)
 
 
-def _attend(argv: list[str], environment: Mapping[str, str]) -> int:
-    """Run a child in the foreground; its exit code. It ends when we do, however that happens."""
-    with foreground():
-        child = subprocess.Popen(tethered(argv), env=environment)
+def _attend(argv: list[str], environment: Mapping[str, str], ready: Callable[[dict[str, str]], None]) -> int:
+    """Run a local API in the foreground; its exit code. It ends when we do, however that happens."""
+    with foreground(), subprocess.Popen(tethered(argv), env=environment, stdout=subprocess.PIPE) as child:
         try:
+            assert child.stdout is not None
+            if line := child.stdout.readline():
+                ready(json.loads(line))
             return child.wait()
         except KeyboardInterrupt:
             child.terminate()

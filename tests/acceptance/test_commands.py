@@ -312,13 +312,28 @@ def test_the_local_api_ends_with_its_command_even_when_that_is_killed(folder: Fo
     for how in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         running = folder.start("local-api")
         assert running.stdout is not None
-        base = json.loads(running.stdout.readline())["base_url"]
+        base = running.stdout.readline().strip()
         with urllib.request.urlopen(base.replace("/v1", "/_askq/health"), timeout=10) as reply:
             assert reply.status == 200
         running.send_signal(how)
         _, err = running.communicate(timeout=15)
         assert "Traceback" not in err
         eventually(lambda: not folder.processes(), seconds=10, what=f"nothing runs after {how.name}")
+
+
+def test_a_local_api_of_its_own_serves_a_run(folder: Folder) -> None:
+    write_list(folder, 2)
+    server = folder.start("local-api", "--json", **scripted(folder))
+    assert server.stdout is not None
+    base = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")["base_url"]
+    account = {"OPENAI_BASE_URL": base, "OPENAI_API_KEY": "any"}
+    done = folder.askq("run", "list.csv", "-o", "answers.jsonl", "-a", "plain", **account)
+    assert done.returncode == 0, done.stderr
+    assert f"API: {base}, key from environment" in done.stderr
+    server.send_signal(signal.SIGINT)
+    _, err = server.communicate(timeout=15)
+    assert server.returncode == 0
+    assert "script engine" in err
 
 
 def test_a_place_that_cannot_be_written_is_told_by_every_command(folder: Folder) -> None:
