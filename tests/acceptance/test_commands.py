@@ -421,6 +421,22 @@ def test_doctor_finds_nothing_wrong_in_an_empty_folder(folder: Folder) -> None:
     }  # fmt: skip
 
 
+def test_doctor_names_what_is_wrong_and_nothing_else(folder: Folder) -> None:
+    fine = {"settings": True, "redis": True, "key": None, "api": True, "workers": None, "assistants": True}
+    nothing = f"127.0.0.1:{free_port()}"
+    for wrong, environment in (
+        ({"redis": False}, {"REDIS_URL": f"redis://:s3cret@{nothing}/0"}),
+        ({"api": False, "key": True}, {"OPENAI_API_KEY": "sk-canary", "OPENAI_BASE_URL": f"http://{nothing}/v1"}),
+        ({"api": False, "key": False}, {"OPENAI_BASE_URL": f"http://{nothing}/v1"}),
+        ({"assistants": False}, {"ASKQ_ASSISTANTS_DIR": "no-such-folder"}),
+    ):
+        done = folder.askq("doctor", "--json", **environment)
+        assert done.returncode == 1, environment
+        assert {entry["check"]: entry["ok"] for entry in json.loads(done.stdout)} == fine | wrong
+        assert "s3cret" not in done.stdout + done.stderr
+        assert "canary" not in done.stdout + done.stderr
+
+
 def test_one_question_from_the_command_line(folder: Folder) -> None:
     done = folder.askq("ask", "What is 17 × 23?")
     assert done.returncode == 0, done.stderr
@@ -471,6 +487,7 @@ def test_a_redis_that_would_lose_jobs_is_refused_by_whoever_writes(folder: Folde
         doctor = folder.askq("doctor", **unsafe)
         assert doctor.returncode == 1
         assert "append-only file is off" in doctor.stdout
+        assert "none is running" in doctor.stdout, "it can be asked for workers all the same"
         assert folder.askq("submit", "list.csv", **unsafe, ASKQ_ALLOW_UNSAFE_REDIS="1").returncode == 0
     finally:
         server.terminate()
