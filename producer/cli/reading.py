@@ -142,6 +142,8 @@ def watch_command(
     """Follow BATCH until it ends. Ctrl-C stops watching and nothing else."""
     with session.store() as store:
         found = session.batch_id(store, batch)
+        if not known_status(store, found).done and not store.nodes():
+            session.say("No worker is running: `askq up` or `askq worker` answers it.")
         code = follow(session, store, found, timeout=timeout, exit_status=exit_status, interval=interval)
         if as_json:
             print_json(status_record(known_status(store, found)))
