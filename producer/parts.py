@@ -67,6 +67,7 @@ class Parts:
                     engine=settings.local_engine,
                     chat_url=settings.chat_url,
                     chat_model=settings.chat_model,
+                    chat_api_key=None if settings.chat_api_key is None else settings.chat_api_key.reveal(),
                     script=settings.script,
                 )
                 self._api = Api(local.base_url, local.api_key, self.local_account())
@@ -129,6 +130,10 @@ class Parts:
     def log_folder(self) -> Path:
         """Where the output of child processes goes."""
         return self.settings.home / "logs"
+
+    def revive(self) -> list[str]:
+        """Start again the embedded parts that are gone; what happened, for people. Raises EmbeddedError."""
+        return self._embedded.revive()
 
     def close(self) -> None:
         """Leave the embedded parts."""

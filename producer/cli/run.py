@@ -17,11 +17,12 @@ from askq.errors import WaitTimeout
 from askq.jobs.model import BatchStatus, State
 from askq.jobs.store import Store
 from producer.answers import Writer, plain, to_record, writer_for
-from producer.batch import Batch, require_budget
+from producer.batch import require_budget
 from producer.budget import bounded
 from producer.cli.options import assistant_options, bounds, budget_option, input_options
-from producer.cli.shared import Session, json_option, pass_session, print_json
+from producer.cli.shared import Session, json_option, known_status, pass_session, print_json
 from producer.cli.workers import add_workers, foreground, kept_running, require_hope
+from producer.outage import Outage
 from producer.parts import Parts
 from producer.preflight import check
 from producer.progress import counts_in_words, display, duration, spent
@@ -187,7 +188,7 @@ def _answer(
             session.remember(submitted.batch)
             _say_submitted(session, submission, submitted)
             try:
-                return _wait(session, store, supervisor, submitted.batch, timeout)
+                return _wait(session, parts, store, supervisor, submitted.batch, timeout)
             except KeyboardInterrupt:
                 session.say(
                     f"\nDetached: nothing is lost. The same command goes on with it;\n"
@@ -212,15 +213,18 @@ def _say_submitted(session: Session, submission: Submission, submitted: Submitte
         session.say(f"Batch {submitted.batch} goes on: {submitted.already} questions known, {submitted.added} added")
 
 
-def _wait(session: Session, store: Store, supervisor: Supervisor, batch: str, timeout: float | None) -> BatchStatus:
+def _wait(
+    session: Session, parts: Parts, store: Store, supervisor: Supervisor, batch: str, timeout: float | None
+) -> BatchStatus:
     until = None if timeout is None else time.monotonic() + timeout
-    followed = Batch(store, batch)
+    status = known_status(store, batch)
     with display(sys.stderr, quiet=session.quiet, color=session.color) as shown:
+        outage = Outage(shown.note)
         while True:
-            for text in supervisor.tick():
+            for text in [*parts.revive(), *supervisor.tick()]:
                 shown.note(text)
             require_hope(supervisor)
-            status = followed.refresh()
+            status = outage.through(lambda: known_status(store, batch)) or status
             shown.update(status)
             if status.done:
                 return status

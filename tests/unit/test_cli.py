@@ -345,10 +345,12 @@ def test_watch_follows_to_the_end(store: MemoryStore, askq: Asked, questions: Pa
     code, _, err = askq("watch", "--timeout", "0", "--interval", "0.1")
     assert code == 3
     assert "is not finished after 0 s" in err
+    assert "No worker is running" in err
     end_all(store, {"b": State.FAILED})
     code, out, err = askq("watch")
     assert (code, out) == (0, "")
     assert "2/2 done" in err
+    assert "No worker is running" not in err
     assert askq("watch", "--exit-status")[0] == 5
 
 
