@@ -41,7 +41,10 @@ def doctor_command(session: Session, *, as_json: bool) -> int:
         print_json(checks)
     else:
         for entry in checks:
-            click.echo(f"{_MARKS[entry['ok']]:<6}{entry['check']:<12}{entry['message']}")
+            first, *more = entry["message"].splitlines()
+            click.echo(f"{_MARKS[entry['ok']]:<6}{entry['check']:<12}{first}")
+            for line in more:
+                click.echo(f"{'':<18}{line}")
     return 1 if any(entry["ok"] is False for entry in checks) else 0
 
 
