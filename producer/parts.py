@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from askq.assistants import file as assistant_files
 from askq.assistants.model import Assistant, ProtocolName
 from askq.embedded.stack import Embedded
-from askq.errors import ConfigError
+from askq.errors import AssistantError, ConfigError, InputError, Problem
 from config.settings import Secret, Settings
 from producer.preflight import Api
 
@@ -94,16 +95,36 @@ class Parts:
     def assistant(self, name: str | None, protocol: str | None) -> Assistant:
         """The assistant to ask. Raises AssistantError."""
         settings = self.settings
+        told = None if protocol is None else _protocol(protocol)
         loaded = assistant_files.load(
             name or settings.assistant,
             folder=settings.assistants_dir,
             default_model=settings.model,
-            default_protocol=cast("ProtocolName", protocol or settings.protocol),
+            default_protocol=told or settings.protocol,
         )
-        if protocol is None or loaded.protocol == protocol:
+        if told is None or loaded.protocol == told:
             return loaded
         # Told on the command line: stronger than the file.
-        return dataclasses.replace(loaded, protocol=cast(Literal["assistants", "responses"], protocol))
+        return dataclasses.replace(loaded, protocol=told)
+
+    def named_assistants(self, lines: Mapping[str, int], protocol: str | None, *, file: str) -> dict[str, Assistant]:
+        """The assistants that rows of a list name, each with the line that does so first. Raises AssistantError with
+        everything that is wrong with any of them."""
+        found: dict[str, Assistant] = {}
+        problems: list[Problem] = []
+        for name, line in lines.items():
+            try:
+                found[name] = self.assistant(name, protocol)
+            except AssistantError as error:
+                problems += (
+                    problem
+                    if problem.file is not None
+                    else Problem(file=file, line=line, message=problem.message, column="assistant")
+                    for problem in error.problems
+                )
+        if problems:
+            raise AssistantError(problems, remedy="Nothing was queued; correct the list or the assistant files.")
+        return found
 
     def nudge(self) -> str | None:
         """Tell Celery that there is work; why that failed, or None."""
@@ -126,3 +147,12 @@ class Parts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_PROTOCOLS: Mapping[str, ProtocolName] = {"responses": "responses", "assistants": "assistants"}
+
+
+def _protocol(name: str) -> ProtocolName:
+    if name not in _PROTOCOLS:
+        raise InputError(f"{name!r} is no protocol", remedy=f"Known: {', '.join(_PROTOCOLS)}.")
+    return _PROTOCOLS[name]

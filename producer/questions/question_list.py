@@ -53,6 +53,8 @@ class Summary:
     format: str
     digest: str
     """SHA-256 of the bytes, hexadecimal."""
+    delimiter: str | None = None
+    """What separates the cells of a table: the answers' table is written so that the same program opens it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,7 @@ class QuestionList:
             assistants=assistants,
             format=self._format,
             digest=self._found.digest,
+            delimiter=columns.delimiter,
         )
         return self._summary
 

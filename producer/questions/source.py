@@ -146,11 +146,20 @@ def unreadable(path: Path, exc: OSError) -> InputError:
             return InputError(
                 [Problem(file=str(path), message=f"there is no folder {folder}")], remedy="Check the path."
             )
-        near = difflib.get_close_matches(path.name, _files(folder), n=3, cutoff=0.6)
+        near = _alike(path.name, _files(folder))
         advice = f"Did you mean {' or '.join(str(folder / name) for name in near)}?" if near else "Check the path."
         return InputError([Problem(file=str(path), message="there is no such file")], remedy=advice)
     remedy = "Give yourself permission to read it." if isinstance(exc, PermissionError) else None
     return InputError([Problem(file=str(path), message=f"it cannot be read: {exc.strerror or exc}")], remedy=remedy)
+
+
+def _alike(wanted: str, names: list[str]) -> list[str]:
+    """Names much like the wanted one. The suffix tells nothing: most lists have the same."""
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        stems.setdefault(Path(name).stem, []).append(name)
+    near = difflib.get_close_matches(Path(wanted).stem, stems, n=3, cutoff=0.6)
+    return [name for stem in near for name in sorted(stems[stem])][:3]
 
 
 def _files(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from askq.errors import AskqError
+from askq.errors import AskqError, InputError
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import FINISHING, Answer, Lane, Move, State, Usage
 from askq.jobs.store import Health
@@ -245,6 +246,7 @@ def test_ids_may_be_shortened_while_they_are_unique(store: MemoryStore, askq: As
         (["results", "b_nothing"], "there is no batch b_nothing"),
         (["show", "b_nothing.q1"], "there is no batch b_nothing"),
         (["show", "q1"], "q1 is no job's id"),
+        (["results", "b_nothing.q1"], "`askq show b_nothing.q1` shows it"),
         (["status"], "no list was submitted from this folder yet"),
     ],
 )
@@ -279,7 +281,7 @@ def test_results_into_files_by_their_suffix(store: MemoryStore, askq: Asked, que
     header = (tmp_path / "a.csv").read_text("utf-8-sig").splitlines()[0]
     assert header.startswith('"id","question","topic","answer","status"')
     code, _, err = askq("results", "-o", "a.xlsx")
-    assert code == 1
+    assert code == 2
     assert "Write .csv" in err
     assert askq("results", "-f", "table", "-o", "x.csv")[0] == 2
 
@@ -290,6 +292,17 @@ def test_results_as_a_table(store: MemoryStore, askq: Asked, questions: Path) ->
     _, out, _ = askq("--no-color", "results", "-f", "table")
     assert "answer a" in out
     assert "\x1b" not in out
+    assert "more" not in out
+    # What there is no more of is not promised.
+    assert "more" not in askq("--no-color", "results", "-f", "table", "--only", "completed")[1]
+
+
+def test_a_filtered_table_counts_what_it_filtered(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    askq("submit", questions)
+    end_all(store, {"b": State.FAILED})
+    _, out, _ = askq("--no-color", "results", "-f", "table", "--only", "failed")
+    assert "server_error" in out
+    assert "more" not in out
 
 
 def test_show_tells_everything_about_one_question(store: MemoryStore, askq: Asked, questions: Path) -> None:
@@ -386,6 +399,40 @@ def test_run_refuses_a_place_it_cannot_write_before_anything_else(
     code, _, err = askq("run", questions, "-o", "nowhere/answers.csv")
     assert code == 1
     assert "there is no folder nowhere" in err
+    assert store.batches() == []
+
+
+def test_run_never_writes_over_the_list(
+    store: MemoryStore, askq: Asked, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = questions.read_bytes()
+    Path("link.csv").symlink_to(questions)
+    os.link(questions, "answers.csv")
+    for outputs in (["-o", str(questions)], ["-o", "other.jsonl", "-o", "link.csv"], []):
+        code, _, err = askq("run", questions, *outputs)
+        assert code == 2
+        assert "the answers would overwrite the list" in err
+    assert questions.read_bytes() == before
+    assert store.batches() == []
+
+
+def test_a_format_that_cannot_be_written_is_wrong_usage(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    for place in ("a.xlsx", "a"):
+        code, _, err = askq("run", questions, "-o", place)
+        assert code == 2
+        assert f"cannot be written to {place}" in err
+    assert store.batches() == []
+
+
+def test_assistants_that_rows_name_are_told_with_their_lines(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    questions.write_text("question,assistant\na,plain\nb,tuter\nc,nosuch\n", "utf-8")
+    for command in ("run", "submit"):
+        code, _, err = askq(command, questions)
+        assert code == 2
+        assert f"{questions}:3: there is no assistant called 'tuter'" in err
+        assert "Did you mean tutor?" in err
+        assert f"{questions}:4: there is no assistant called 'nosuch'" in err
+        assert '(column "assistant")' in err
     assert store.batches() == []
 
 
@@ -497,6 +544,19 @@ def test_the_python_client(store: MemoryStore, tmp_path: Path) -> None:
         assert "tutor" in client.assistants()
 
 
+def test_the_python_client_refuses_what_it_cannot_ask(store: MemoryStore) -> None:
+    with Client(store=store) as client:
+        with pytest.raises(InputError, match=r"write it as a list of one: submit\(\[question\]\)"):
+            client.submit("What is 1 + 1?")
+        with pytest.raises(InputError, match=r"questions\.csv: there is no such file"):
+            client.submit("questions.csv")
+        with pytest.raises(InputError, match="'smtp' is no protocol\nKnown: responses, assistants"):
+            client.submit(["What is 1 + 1?"], protocol="smtp")  # type: ignore[arg-type]  what a program may do
+        with pytest.raises(AskqError, match=r"item:1: there is no assistant called 'tuter'"):
+            client.submit([{"question": "What is 1 + 1?", "assistant": "tuter"}])
+        assert client.batches() == []
+
+
 def test_waiting_may_end_before_the_batch(store: MemoryStore) -> None:
     with Client(store=store) as client:
         batch = client.submit(["What is 1 + 1?"])
@@ -505,15 +565,50 @@ def test_waiting_may_end_before_the_batch(store: MemoryStore) -> None:
         assert caught.value.exit_code == 3
 
 
-def test_output_that_nobody_reads_to_the_end(tmp_path: Path) -> None:
-    """`askq … | head -1` ends quietly."""
-    command = f"{sys.executable} -m producer.cli assistants schema | head -1"
-    told = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"],
+def bash(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command line in which `askq` is ours."""
+    ours = f'askq() {{ {shlex.quote(sys.executable)} -m producer.cli "$@"; }}; '
+    return subprocess.run(
+        ["bash", "-c", f"{ours} {command}"],
         capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "ASKQ_HOME": str(folder)},
+        check=False,
+    )
+
+
+def test_output_that_nobody_reads_to_the_end(tmp_path: Path) -> None:
+    """`askq … | head -1` ends quietly and well."""
+    reader, pipe = os.pipe()
+    os.close(reader)
+    told = subprocess.run(
+        [sys.executable, "-m", "producer.cli", "assistants", "schema"],
+        stdout=pipe,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env={**os.environ, "ASKQ_HOME": str(tmp_path)},
         check=False,
     )
-    assert told.stderr == ""
+    os.close(pipe)
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_output_onto_a_full_disk(tmp_path: Path) -> None:
+    told = bash("askq assistants schema > /dev/full", tmp_path)
+    assert told.returncode == 1
+    assert told.stderr == (
+        "askq: the output cannot be written: No space left on device\n"
+        "Make room or permit it, and try again; what is in the store is safe.\n"
+    )
+
+
+def test_standard_streams_that_are_closed(tmp_path: Path) -> None:
+    for closed in (">&-", "2>&-", ">&- 2>&- <&-"):
+        told = bash(f"askq assistants list {closed}", tmp_path)
+        assert (told.returncode, told.stderr) == (0, "")
+    told = bash("askq submit - <&-", tmp_path)
+    assert told.returncode == 2
+    assert "there is no question in it" in told.stderr

@@ -78,8 +78,11 @@ def test_a_missing_file_suggests_its_neighbours(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{tmp_path / 'question.csv'}: there is no such file\nDid you mean {tmp_path / 'questions.csv'}?"
     )
-    with pytest.raises(InputError, match="there is no such file\nCheck the path"):
-        open_list(tmp_path / "zzzzzzzzz")
+    with pytest.raises(InputError, match=f"Did you mean {tmp_path / 'questions.csv'}"):
+        open_list(tmp_path / "qestions.cvs")
+    for unlike in ("zzzzzzzzz", "mine.csv"):
+        with pytest.raises(InputError, match="there is no such file\nCheck the path"):
+            open_list(tmp_path / unlike)
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
