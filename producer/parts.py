@@ -13,7 +13,7 @@ from askq.assistants.model import Assistant, ProtocolName
 from askq.embedded.stack import Embedded
 from askq.errors import AssistantError, ConfigError, InputError, Problem
 from config.settings import Secret, Settings
-from producer.preflight import Api
+from producer.preflight import Api, check
 
 if TYPE_CHECKING:
     from askq.jobs.redis_store import RedisStore
@@ -63,6 +63,26 @@ class Parts:
                 )
                 self._api = Api(local.base_url, local.api_key, self.local_account())
         return self._api
+
+    def check_api(self) -> None:
+        """One free call to the API, and one to the chat server behind it where there is one: whatever is wrong is told
+        before anything is queued. Raises ConfigError, ApiUnreachable and EmbeddedError."""
+        chat = self._chat_server()
+        if chat is not None:
+            check(chat)
+        check(self.api())
+
+    def _chat_server(self) -> Api | None:
+        settings = self.settings
+        if settings.api_key is not None or settings.local_engine != "chat":
+            return None
+        if settings.chat_url is None:
+            raise ConfigError(
+                "the chat engine (ASKQ_LOCAL_ENGINE) needs a server that speaks chat completions",
+                remedy="Set ASKQ_CHAT_URL, for Ollama's ASKQ_CHAT_URL=http://127.0.0.1:11434/v1.",
+            )
+        key = settings.chat_api_key.reveal() if settings.chat_api_key is not None else ""
+        return Api(settings.chat_url, key, "chat", address_setting="ASKQ_CHAT_URL", key_settings="ASKQ_CHAT_API_KEY")
 
     def local_account(self) -> str:
         """What an idempotency key calls the local API: its port may change, its answers do not."""

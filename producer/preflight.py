@@ -23,6 +23,9 @@ class Api:
     api_key: str
     account: str
     """What an idempotency key calls it: the same account under another key is the same."""
+    address_setting: str = "OPENAI_BASE_URL"
+    key_settings: str = "OPENAI_API_KEY (and OPENAI_ORG_ID, OPENAI_PROJECT_ID)"
+    """What a person corrects when one of the two is wrong."""
 
     @property
     def address(self) -> str:
@@ -37,14 +40,15 @@ def check(api: Api) -> None:
     a rule the address lacks its `/v1`, or a login page stands in between.
     """
     request = urllib.request.Request(  # noqa: S310  the settings take http and https only
-        f"{api.address.rstrip('/')}/models", headers={"Authorization": f"Bearer {api.api_key}"}
+        f"{api.address.rstrip('/')}/models",
+        headers={"Authorization": f"Bearer {api.api_key}"} if api.api_key else {},
     )
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:  # noqa: S310
             if not _is_json(reply.read(_MOST_BYTES)):
                 raise ApiUnreachable(
                     f"{api.address} answers, but not as an API does: its list of models is no JSON",
-                    remedy="Check OPENAI_BASE_URL (it mostly ends in /v1) and proxies; nothing was queued.",
+                    remedy=f"Check {api.address_setting} (it mostly ends in /v1) and proxies; nothing was queued.",
                 )
             return
     except urllib.error.HTTPError as error:
@@ -52,7 +56,7 @@ def check(api: Api) -> None:
             if error.code in (401, 403):
                 raise ConfigError(
                     f"{api.address} rejected the key (HTTP {error.code}): {_said(error)}",
-                    remedy="Check OPENAI_API_KEY (and OPENAI_ORG_ID, OPENAI_PROJECT_ID); nothing was queued.",
+                    remedy=f"Check {api.key_settings}; nothing was queued.",
                 ) from error
             if error.code >= 500:
                 raise ApiUnreachable(
@@ -63,7 +67,7 @@ def check(api: Api) -> None:
         reason = getattr(error, "reason", error)
         raise ApiUnreachable(
             f"{api.address} does not answer: {' '.join(str(reason).split())}",
-            remedy="Check the network and OPENAI_BASE_URL; nothing was queued.",
+            remedy=f"Check the network and {api.address_setting}; nothing was queued.",
         ) from error
 
 

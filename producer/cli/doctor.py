@@ -11,7 +11,6 @@ from askq.assistants import file as assistants
 from askq.errors import AskqError
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.parts import Parts
-from producer.preflight import check
 
 _MARKS = {True: "ok", False: "WRONG", None: "note"}
 
@@ -70,9 +69,8 @@ def _key(parts: Parts) -> tuple[bool | None, str]:
 
 
 def _api(parts: Parts) -> tuple[bool | None, str]:
-    api = parts.api()
-    check(api)
-    return True, f"{api.address} answers"
+    parts.check_api()
+    return True, f"{parts.api().address} answers"
 
 
 def _workers(parts: Parts) -> tuple[bool | None, str]:

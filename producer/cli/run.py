@@ -23,7 +23,6 @@ from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.cli.workers import add_workers, foreground, kept_running, require_hope
 from producer.kept_table import keep, kept
 from producer.parts import Parts
-from producer.preflight import check
 from producer.progress import counts_in_words, display, duration, spent
 from producer.questions import QuestionList, Summary, open_items, open_list
 from producer.submit import Submission, Submitted, submit
@@ -186,7 +185,7 @@ def _answer(
             return finished
         supervisor = Supervisor()
         if not no_worker:
-            check(parts.api())
+            parts.check_api()
             add_workers(supervisor, parts)
         for line in parts.lines():
             session.say(line)

@@ -19,6 +19,7 @@ from askq.jobs.store import Health
 from producer import Client
 from producer.cli import run
 from producer.parts import Parts
+from tests.parts import free_port
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
@@ -464,6 +465,21 @@ def test_an_api_that_does_not_answer_is_told_before_anything_is_queued(
     assert code == 1
     assert "does not answer" in err
     assert "sk-secret" not in err
+    assert store.batches() == []
+
+
+def test_the_chat_server_behind_the_local_api_is_asked_before_anything_is_queued(
+    store: MemoryStore, askq: Asked, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASKQ_LOCAL_ENGINE", "chat")
+    code, _, err = askq("run", questions)
+    assert code == 4
+    assert "Set ASKQ_CHAT_URL" in err
+    monkeypatch.setenv("ASKQ_CHAT_URL", f"http://127.0.0.1:{free_port()}/v1")
+    code, _, err = askq("run", questions)
+    assert code == 1
+    assert "does not answer" in err
+    assert "Check the network and ASKQ_CHAT_URL" in err
     assert store.batches() == []
 
 
