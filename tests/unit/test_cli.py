@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from askq.assistants.model import Assistant
 from askq.errors import AskqError, InputError
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import FINISHING, Answer, Lane, Move, State, Usage
@@ -19,6 +20,8 @@ from askq.jobs.store import Health
 from producer import Client
 from producer.cli import run
 from producer.parts import Parts
+from producer.questions import open_list
+from producer.submit import Submission, submit
 from tests.parts import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -628,3 +631,17 @@ def test_standard_streams_that_are_closed(tmp_path: Path) -> None:
     told = bash("askq submit - <&-", tmp_path)
     assert told.returncode == 2
     assert "there is no question in it" in told.stderr
+
+
+def test_a_list_that_changes_while_it_is_submitted_is_stored_as_it_was(store: MemoryStore, questions: Path) -> None:
+    """Half of one list and half of another would both be paid for."""
+    with open_list(questions) as opened:
+        submission = Submission(
+            questions=opened,
+            summary=opened.check(),
+            assistant=Assistant(name="tutor", protocol="responses", model="m"),
+            others={},
+        )
+        questions.write_text("id,question\nz,Another?\n", "utf-8")
+        submitted = submit(store, submission)
+    assert [job.question.row_id for job in store.jobs(submitted.batch)] == ["a", "b"]
