@@ -66,8 +66,8 @@ def pace(status: BatchStatus, rate: float | None) -> str:
 
 def details(status: BatchStatus) -> list[str]:
     """The counts by state, what was spent, and why nothing moves."""
-    paused = plain(status.paused, one_line=True) if status.paused else None
-    return [text for text in (counts_in_words(status), spent(status), paused and f"PAUSED ({paused})") if text]
+    paused = [f"PAUSED ({plain(f'{pause.code}: {pause.message}', one_line=True)})" for pause in status.paused]
+    return [text for text in (counts_in_words(status), spent(status), *paused) if text]
 
 
 def summary(status: BatchStatus, rate: float | None) -> str:

@@ -13,9 +13,11 @@ from celery import Celery, bootsteps
 from kombu.exceptions import OperationalError
 
 from askq.errors import StoreError
+from askq.failpoints import hit
 from askq.jobs.model import Lane, Node
 from askq.jobs.store import Store
 from worker import chain
+from worker.clock import ClockWatch
 from worker.tasks import schedule
 
 log = logging.getLogger(__name__)
@@ -38,13 +40,16 @@ class Timer:
         self._tick_s = tick_s
         self._keep_s = keep_s
         self._heartbeat = heartbeat
+        self._clock = ClockWatch(store)
         self._tidied = time.monotonic()
         self._complained = -_COMPLAIN_EVERY_S
 
     def tick(self) -> None:
         """One round. What fails now is tried again at the next."""
+        hit("timer.tick")
         try:
             self._store.beat(self._node, ttl_s=_ALIVE_S)
+            self._clock.look()
             for lane in Lane:
                 self._revive(lane)
             if time.monotonic() - self._tidied > _TIDY_EVERY_S:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from askq.jobs.model import BatchStatus, State, Usage
+from askq.jobs.model import BatchStatus, Pause, State, Usage
 from producer.progress import Lines, Live, Silent, display, pace, summary
 
 
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def status(counts: Mapping[State, int], *, tokens: int = 0, paused: str | None = None) -> BatchStatus:
+def status(counts: Mapping[State, int], *, tokens: int = 0, paused: tuple[Pause, ...] = ()) -> BatchStatus:
     total = sum(counts.values())
     return BatchStatus(
         id="b_1",
@@ -67,7 +67,8 @@ def test_a_pause_says_why_whatever_the_width(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
     with display(out, quiet=False, color=False) as shown:
-        shown.update(status({State.QUEUED: 3}, paused="rejected_key: Incorrect\x1b[31m key"))
+        pause = Pause(account="a", code="rejected_key", message="Incorrect\x1b[31m key", since=0.0, probe_at=0.0)
+        shown.update(status({State.QUEUED: 3}, paused=(pause,)))
     assert "PAUSED (rejected_key: Incorrect key)" in " ".join(out.getvalue().split())
 
 
