@@ -14,17 +14,19 @@ from pathlib import Path
 import pytest
 
 from askq.assistants.model import Assistant
-from askq.errors import AskqError, InputError
+from askq.embedded.supervisor import Supervisor
+from askq.errors import AskqError, ConfigError, EmbeddedError, InputError
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import FINISHING, Answer, Lane, Move, State, Usage
 from askq.jobs.store import Health
 from askq.pauses import PAUSES
 from producer import Client
 from producer.cli import run
+from producer.cli.workers import kept_running, require_hope
 from producer.parts import Parts
 from producer.questions import open_list
 from producer.submit import Submission, submit
-from tests.parts import free_port
+from tests.parts import eventually, free_port
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
@@ -651,3 +653,34 @@ def test_a_list_that_changes_while_it_is_submitted_is_stored_as_it_was(store: Me
         questions.write_text("id,question\nz,Another?\n", "utf-8")
         submitted = submit(store, submission)
     assert [job.question.row_id for job in store.jobs(submitted.batch)] == ["a", "b"]
+
+
+def test_the_chat_engine_alone_needs_a_server_too(askq: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = askq("local-api", "--engine", "chat")
+    assert code == 4
+    assert "Give --chat-url or ASKQ_CHAT_URL" in err
+
+
+def test_the_last_batch_may_have_expired(store: MemoryStore, askq: Asked) -> None:
+    Path(".askq").mkdir()
+    Path(".askq/last").write_text("b_gone\n", "utf-8")
+    for command in ("status", "watch", "results"):
+        code, _, err = askq(command)
+        assert code == 2
+        assert "there is no batch b_gone" in err
+
+
+def test_the_python_client_tells_wrong_settings(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASKQ_WORKERS", "many")
+    with pytest.raises(ConfigError, match="ASKQ_WORKERS=many"):
+        Client(store=store)
+
+
+def test_a_child_that_is_given_up_ends_the_program(tmp_path: Path) -> None:
+    supervisor = Supervisor()
+    supervisor.add("worker-1", [sys.executable, "-c", "import sys; sys.exit('no luck')"], {}, tmp_path / "log")
+    with kept_running(supervisor):
+        eventually(lambda: supervisor.tick() and supervisor.failed, seconds=60, what="the child is given up")
+        with pytest.raises(EmbeddedError, match=r"worker-1 ended 3 times at its start .*:\nno luck"):
+            require_hope(supervisor)
