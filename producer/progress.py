@@ -24,6 +24,9 @@ class Speed:
 
     def update(self, done: int, now: float) -> float | None:
         """Note how many are done; answers per second, or None while nothing can be said."""
+        if done and self._seen and self._seen[-1][1] == 0:
+            # Until the first answer comes, workers start and runs take their time: that says nothing of the pace.
+            self._seen.clear()
         self._seen.append((now, done))
         while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW_S:
             self._seen.popleft()

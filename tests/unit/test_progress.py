@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from askq.jobs.model import BatchStatus, Pause, State, Usage
-from producer.progress import Lines, Live, Silent, display, pace, summary
+from producer.progress import Lines, Live, Silent, Speed, display, pace, summary
 
 
 class Terminal(io.StringIO):
@@ -39,6 +39,21 @@ def status(counts: Mapping[State, int], *, tokens: int = 0, paused: tuple[Pause,
 
 
 HALF = status({State.RUNNING: 110, State.COMPLETED: 39, State.FAILED: 1}, tokens=58_500)
+
+
+def test_the_pace_is_that_of_the_answers_and_not_of_the_start() -> None:
+    speed = Speed()
+    assert [speed.update(0, now) for now in (0.0, 10.0, 20.0)] == [None, None, None]
+    assert speed.update(9, 21.0) is None
+    assert speed.update(75, 26.0) == pytest.approx(13.2)
+    assert speed.update(75, 40.0) == pytest.approx(66 / 19)
+    assert [speed.update(75, now) for now in (47.0, 61.0, 62.0)][-1] is None, "nothing came for a while"
+
+
+def test_the_pace_of_a_batch_that_goes_on() -> None:
+    speed = Speed()
+    assert speed.update(100, 0.0) is None
+    assert speed.update(120, 10.0) == pytest.approx(2.0)
 
 
 def test_everything_in_one_line() -> None:
