@@ -77,6 +77,8 @@ def run_command(
         summary = questions.check()
         for note in summary.notes:
             session.say(f"{questions.name}: {note}")
+        if as_json and "-" in outputs:
+            raise InputError("--json and -o - would both write to standard output", remedy="Leave one of them out.")
         writers = _writers(outputs or ("answers.csv",), summary, file)
         submission = _submission(parts, questions, summary, assistant, protocol, name=name, limit=limit, new=new)
         submission = bounded(submission, max_cost, parts.address())

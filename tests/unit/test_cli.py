@@ -428,6 +428,13 @@ def test_run_never_writes_over_the_list(
     assert store.batches() == []
 
 
+def test_standard_output_takes_one_document(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    code, out, err = askq("run", questions, "-o", "-", "--json")
+    assert (code, out) == (2, "")
+    assert "would both write to standard output" in err
+    assert store.batches() == []
+
+
 def test_a_format_that_cannot_be_written_is_wrong_usage(store: MemoryStore, askq: Asked, questions: Path) -> None:
     for place in ("a.xlsx", "a"):
         code, _, err = askq("run", questions, "-o", place)
