@@ -11,7 +11,6 @@ from askq.assistants import file as assistants
 from askq.errors import AskqError, EmbeddedError, StoreError
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.parts import Parts
-from producer.preflight import check
 
 _MARKS = {True: "ok", False: "WRONG", None: "note"}
 
@@ -41,9 +40,10 @@ def doctor_command(session: Session, *, as_json: bool) -> int:
         print_json(checks)
     else:
         for entry in checks:
-            # A message may have more lines: the remedy, or what a server said.
-            message = entry["message"].replace("\n", "\n" + 18 * " ")
-            click.echo(f"{_MARKS[entry['ok']]:<6}{entry['check']:<12}{message}")
+            first, *more = entry["message"].splitlines()
+            click.echo(f"{_MARKS[entry['ok']]:<6}{entry['check']:<12}{first}")
+            for line in more:
+                click.echo(f"{'':<18}{line}")
     return 1 if any(entry["ok"] is False for entry in checks) else 0
 
 
@@ -71,9 +71,8 @@ def _key(parts: Parts) -> tuple[bool | None, str]:
 
 
 def _api(parts: Parts) -> tuple[bool | None, str]:
-    api = parts.api()
-    check(api)
-    return True, f"{api.address} answers"
+    parts.check_api()
+    return True, f"{parts.api().address} answers"
 
 
 def _workers(parts: Parts) -> tuple[bool | None, str]:
