@@ -181,7 +181,15 @@ _KINDS = (
         False,
         True,
         "Workers died repeatedly on a job, so it was given up (the dead letters).",
-        "Look at its question with `askq show` before it is asked again.",
+        "Look at its question with `askq show`, then ask again with `askq retry` (`askq list --dead` names them all).",
+    ),
+    Kind(
+        "misfiled",
+        "I6",
+        True,
+        True,
+        "The list of dead letters and the jobs' records disagreed.",
+        "The list says what the records say.",
     ),
     Kind(
         "miscounted",
@@ -214,6 +222,14 @@ _KINDS = (
         True,
         "A register held a worker or a chain whose time cannot be right.",
         "It is taken off the register.",
+    ),
+    Kind(
+        "reserved_left",
+        "I7",
+        True,
+        True,
+        "A part of a batch's budget was still put aside although all its jobs had ended.",
+        "It is settled by what the jobs have cost.",
     ),
     Kind(
         "never_expires",

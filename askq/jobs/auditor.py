@@ -15,7 +15,7 @@ from typing import Any
 
 from askq.errors import NotFound
 from askq.ids import SHARDS
-from askq.jobs.audit import Fact, Report, late, starting_too_long
+from askq.jobs.audit import LATE_S, Fact, Report, late, starting_too_long
 from askq.jobs.books import Recount
 from askq.jobs.model import BatchStatus, Lane
 from askq.jobs.store import Store
@@ -142,7 +142,10 @@ class Auditor:
                 self._at.moving |= lane is Lane.START and found.ahead > 0
                 self._check_existence(found.batches)
                 page = found.next
-                self._at.lanes += page is None
+                if page is None:
+                    self._at.lanes += 1
+                    if lane is Lane.START:
+                        self._report.add(self._books.dead_letters(shard, repair=self._report.repairs))
                 yield 0.0
 
     def _check_existence(self, batches: Collection[str]) -> None:
@@ -167,6 +170,7 @@ class Auditor:
                 yield 0.0
         if before is not None and self._at.settled:
             self._check_total(before, self._at.rows)
+            self._check_budget(before)
             if before.done and not self._report.about(batch):
                 self._books.close_batch(batch)
         self._report.batches += 1
@@ -180,7 +184,8 @@ class Auditor:
         self._report.unsettled += not found.settled
         self._report.add(found.facts)
         self._at.late += found.late_start
-        if found.late:
+        # A paused account holds its jobs up on purpose: `askq status` says why.
+        if found.late and not self._store.pauses():
             self._report.add(late(found.late, workers=len(self._store.nodes())))
         for job in found.starting:
             timeout_s = self._timeout_s(job.assistant_digest)
@@ -204,6 +209,16 @@ class Auditor:
         if not self._books.leaving(before.id):
             self._report.add([Fact(code="rows_lost", batch=before.id, count=before.total - rows)])
 
+    def _check_budget(self, before: BatchStatus) -> None:
+        """Whether something is put aside for jobs that have ended long since: whoever was to settle it has died."""
+        budget, ended = before.budget, before.finished_at
+        if budget is None or budget.reserved_usd <= 0 or not before.done or ended is None:
+            return
+        if self._books.now() - ended > LATE_S:
+            self._report.add([Fact(code="reserved_left", batch=before.id, detail=f"${budget.reserved_usd:.4f}")])
+            if self._report.repairs:
+                self._store.reconcile_budget(before.id)
+
     # -- what is late ------------------------------------------------------------------------------------
 
     def _judge_late(self) -> Iterator[float]:
@@ -212,7 +227,6 @@ class Auditor:
             return
         workers = len(self._store.nodes())
         for _ in range(_LOOKS if workers else 0):
-            # A paused account holds its jobs up on purpose: `askq status` says why.
             if self._at.moving or self._store.pauses():
                 return
             yield _LOOK_EVERY_S

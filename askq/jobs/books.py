@@ -55,6 +55,9 @@ class Books(Protocol):
     def schedule(self, shard: int, lane: Lane, at: str, *, repair: bool) -> SchedulePage:
         """One page of a lane, from where the one before ended ("0" = the first)."""
 
+    def dead_letters(self, shard: int, *, repair: bool) -> list[Fact]:
+        """Members of the set of dead letters that are none; those whose records have expired go without a word."""
+
     def ahead(self, lane: Lane) -> int:
         """How many jobs of a lane are due in the future."""
 

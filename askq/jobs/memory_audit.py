@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from askq.ids import shard_of
 from askq.jobs.audit import AHEAD_S, LATE_S, Fact, Starting
 from askq.jobs.books import Recount, SchedulePage
-from askq.jobs.model import LANE_OF, Job, Lane, State
+from askq.jobs.model import DEAD_LETTER, LANE_OF, Job, Lane, State
 
 if TYPE_CHECKING:
     from askq.jobs.memory_store import MemoryStore
@@ -66,6 +66,9 @@ class MemoryBooks:
             next=None, ahead=self._ahead(due), batches={job.id.partition(".")[0] for job in due}, facts=()
         )
 
+    def dead_letters(self, shard: int, *, repair: bool) -> list[Fact]:
+        return []
+
     def ahead(self, lane: Lane) -> int:
         return self._ahead(self._due(lane))
 
@@ -96,7 +99,7 @@ class MemoryBooks:
             if lane is None or job.due_at is None:
                 if job.attempts > job.runs:
                     tell("unseen_run", job)
-                if job.error_code == "poison":
+                if job.error_code == DEAD_LETTER:
                     tell("poison", job)
                 continue
             if job.due_at < now - LATE_S:

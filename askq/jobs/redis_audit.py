@@ -9,11 +9,11 @@ from typing import Any
 
 import redis
 
-from askq.ids import SHARDS, job_id
+from askq.ids import SHARDS, job_id, split_job_id
 from askq.jobs import keys
 from askq.jobs.audit import AHEAD_S, LATE_S, SAMPLE, Fact, Starting
 from askq.jobs.books import Recount, SchedulePage
-from askq.jobs.model import LANE_OF, TERMINAL, Lane, State
+from askq.jobs.model import DEAD_LETTER, LANE_OF, TERMINAL, Lane, State
 
 _PAGE = 100
 """Rows or members per script: about a millisecond of the server's time, at some ten microseconds a row."""
@@ -100,8 +100,20 @@ class RedisBooks:
             next=None if _text(next_) == "0" else _text(next_),
             ahead=ahead,
             batches=[_text(batch) for batch in batches],
-            facts=[Fact(code=_text(code), batch=_text(id_).partition(".")[0], job=_text(id_)) for code, id_ in found],
+            facts=[Fact(code=_text(code), batch=split_job_id(_text(id_))[0], job=_text(id_)) for code, id_ in found],
         )
+
+    def dead_letters(self, shard: int, *, repair: bool) -> list[Fact]:
+        facts: list[Fact] = []
+        at = "0"
+        while True:
+            args = [keys.job_stem(shard), at, _PAGE, DEAD_LETTER, _flag(on=repair)]
+            ((next_, found),) = self._scripts([("audit_dead", [keys.dead(shard)], args)])
+            for id_ in map(_text, found):
+                facts.append(Fact(code="misfiled", batch=split_job_id(id_)[0], job=id_))
+            at = _text(next_)
+            if at == "0":
+                return facts
 
     def ahead(self, lane: Lane) -> int:
         def read() -> list[int]:
@@ -136,11 +148,12 @@ class RedisBooks:
             keys.count(shard, batch),
             keys.due(shard, Lane.START),
             keys.due(shard, Lane.POLL),
+            keys.dead(shard),
         ]
         stems = [keys.job_stem(shard), keys.ask_stem(shard), keys.answer_stem(shard)]
         # The last page takes the few rows that came since they were counted.
         last = -1 if judge else first + _PAGE - 1
-        bounds = [self._keep_s, LATE_S, AHEAD_S, LATE_S]
+        bounds = [self._keep_s, LATE_S, AHEAD_S, LATE_S, DEAD_LETTER]
         return (
             "audit_rows",
             names,

@@ -1,23 +1,24 @@
 -- audit_rows: check a page of one batch's rows in one shard, each job with its place in the schedule in one step; with
 -- the last page, the counters against the recount.
 --
--- KEYS[1] rows   KEYS[2] count   KEYS[3] due:start   KEYS[4] due:poll
+-- KEYS[1] rows   KEYS[2] count   KEYS[3] due:start   KEYS[4] due:poll   KEYS[5] dead
 -- ARGV[1] what the keys of the shard's records begin with   ARGV[2] of its questions   ARGV[3] of its answers
 -- ARGV[4] batch   ARGV[5] first rank   ARGV[6] last rank   ARGV[7] '1' = repair   ARGV[8] '1' = judge the counters:
 -- this is the last page, and the caller has made sure that the counters did not change since the first
 -- ARGV[9] seconds to keep ended jobs   ARGV[10] seconds a job may be late   ARGV[11] seconds it may be due ahead
--- ARGV[12] seconds a job may be starting before it is told   ARGV[13] JSON: state → 1 start lane, 2 poll lane, 0 ended
+-- ARGV[12] seconds a job may be starting before it is told   ARGV[13] the error code of a dead letter
+-- ARGV[14] JSON: state → 1 start lane, 2 poll lane, 0 ended
 -- then the tally of the pages before, name, number, …
 -- Returns {tally as a flat list, {{code, row, detail}, …}}.
 -- Leaves behind: with repair, every pending job due in the lane of its state alone and kept, every ended job due
--- nowhere and with an expiry, and counters that agree with the records. Without, nothing.
+-- nowhere, with an expiry and among the dead letters if it is one, and counters that agree with the records. Without, nothing.
 
 local batch, repair, judge = ARGV[4], ARGV[7] == '1', ARGV[8] == '1'
 local keep, late, ahead, long = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local lane_of = cjson.decode(ARGV[13])
+local poison, lane_of = ARGV[13], cjson.decode(ARGV[14])
 local USED = { 'in', 'cached', 'out', 'total', 'cost' }
 local tally, found = {}, {}
-for i = 14, #ARGV, 2 do
+for i = 15, #ARGV, 2 do
   tally[ARGV[i]] = tonumber(ARGV[i + 1])
 end
 local time = redis.call('TIME')
@@ -50,11 +51,17 @@ local function check_ended(id, row, record, scores)
   if (tonumber(record[2]) or 0) > (tonumber(record[3]) or 0) then
     tell('unseen_run', row)
   end
-  if record[4] == 'poison' then
+  if record[4] == poison then
     tell('poison', row)
+    if not redis.call('ZSCORE', KEYS[5], id) then
+      tell('misfiled', row)
+      if repair then
+        redis.call('ZADD', KEYS[5], record[7] or now, id)
+      end
+    end
   end
   for i, name in ipairs(USED) do
-    add('used ' .. name, tonumber(record[6 + i]) or 0)
+    add('used ' .. name, tonumber(record[8 + i]) or 0)
   end
 end
 
@@ -90,13 +97,14 @@ end
 for _, row in ipairs(redis.call('ZRANGE', KEYS[1], ARGV[5], ARGV[6])) do
   local id = batch .. '.' .. row
   local record = redis.call('HMGET', ARGV[1] .. id, 'state', 'attempts', 'runs', 'error_code', 'intent_at', 'adigest',
-    unpack(USED))
+    'completed', 'retries', unpack(USED))
   add('rows', 1)
   if not record[1] then
     add('missing', 1)
     tell('missing', row)
   else
     add(record[1], 1)
+    add('asked again', tonumber(record[8]) or 0)
     local lane = lane_of[record[1]]
     local scores = { redis.call('ZSCORE', KEYS[3], id), redis.call('ZSCORE', KEYS[4], id) }
     local attempts, runs = tonumber(record[2]) or 0, tonumber(record[3]) or 0
@@ -149,14 +157,14 @@ if judge and (left < 0 or left > 10000) then
   elseif gone > missing then
     tell('uncountable', '', string.format('%.0f more ended than there are rows', gone - missing))
   end
-  if missing == 0 then
-    for i, name in ipairs(USED) do
-      local counted, known = tonumber(said[name]) or 0, tally['used ' .. name] or 0
-      -- Prices are added up in another order than here; tokens beyond 2^53 are no exact numbers in Lua.
-      local near = name == 'cost' and 1e-6 * math.max(1, known) or 0
-      if math.abs(counted - known) > near and known < 2 ^ 53 then
-        correct(name, known, name == 'cost' and '%.12g' or '%.0f')
-      end
+  -- What expired jobs have used, and the earlier runs of jobs that were asked again, only the counters remember.
+  local exact = missing == 0 and (tally['asked again'] or 0) == 0
+  for _, name in ipairs(USED) do
+    local counted, known = tonumber(said[name]) or 0, tally['used ' .. name] or 0
+    -- Prices are added up in another order than here; tokens beyond 2^53 are no exact numbers in Lua.
+    local near = name == 'cost' and 1e-6 * math.max(1, known) or 0
+    if known < 2 ^ 53 and (counted < known - near or (exact and counted > known + near)) then
+      correct(name, known, name == 'cost' and '%.12g' or '%.0f')
     end
   end
 end
