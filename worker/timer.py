@@ -17,6 +17,7 @@ from askq.failpoints import hit
 from askq.jobs.model import Lane, Node
 from askq.jobs.store import Store
 from worker import chain
+from worker.audit import EVERY_S, BackgroundAudit
 from worker.tasks import schedule
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,15 @@ class Timer:
     """One per worker, in its main process."""
 
     def __init__(
-        self, app: Celery, store: Store, node: Node, *, tick_s: float, keep_s: float, heartbeat: Path | None
+        self,
+        app: Celery,
+        store: Store,
+        node: Node,
+        *,
+        tick_s: float,
+        keep_s: float,
+        audit_every_s: float,
+        heartbeat: Path | None,
     ) -> None:
         self._app = app
         self._store = store
@@ -39,6 +48,7 @@ class Timer:
         self._tick_s = tick_s
         self._keep_s = keep_s
         self._heartbeat = heartbeat
+        self._audit = BackgroundAudit(store, node.name, every_s=audit_every_s)
         self._tidied = time.monotonic()
         self._complained = -_COMPLAIN_EVERY_S
 
@@ -54,6 +64,8 @@ class Timer:
                 self._store.tidy(keep_s=self._keep_s)
             if self._heartbeat is not None:
                 self._heartbeat.touch()
+            # Last, because it takes the longest.
+            self._audit.tick()
         except (StoreError, OperationalError) as error:
             if time.monotonic() - self._complained > _COMPLAIN_EVERY_S:
                 self._complained = time.monotonic()
@@ -76,6 +88,8 @@ class TimerStep(bootsteps.StartStopStep):
     """Runs the timer in the worker's event loop for as long as it is connected to the broker."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+    audit_every_s = EVERY_S
+    """Tests have less patience."""
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
@@ -89,6 +103,7 @@ class TimerStep(bootsteps.StartStopStep):
             this_node(parent.hostname, parent.controller.concurrency),
             tick_s=settings.tick_s,
             keep_s=settings.results_days * 86_400,
+            audit_every_s=self.audit_every_s,
             heartbeat=settings.heartbeat_file,
         )
         timer.tick()

@@ -365,9 +365,9 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The report `to_json` wrote."""
+        """The report `to_json` wrote. Raises KeyError, TypeError or ValueError for what another version wrote."""
         values = json.loads(text)
-        values["findings"] = [Finding(**finding) for finding in values["findings"]]
+        values["findings"] = [Finding(**finding) for finding in values["findings"] if KINDS[finding["code"]]]
         return cls(**values)
 
 
@@ -397,8 +397,12 @@ class LastAudit:
         return json.dumps({name: getattr(self, name) for name in self.__slots__})
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        return cls(**json.loads(text))
+    def read(cls, text: str | None) -> Self | None:
+        """What `to_json` wrote; None when nothing is kept, or another version of askq wrote it."""
+        try:
+            return None if text is None else cls(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -757,7 +757,8 @@ def test_a_report_is_kept_short(behind: RedisStage) -> None:
         job = job_id(batch, f"q{index}")
         behind.raw.zrem(keys.due(shard_of(job), Lane.START), job)
     report = sweep(behind.store)
-    short = LastAudit.from_json(LastAudit.of(report).to_json())
+    short = LastAudit.read(LastAudit.of(report).to_json())
+    assert short is not None
     assert (short.by, short.started_at, short.finished_at) == ("test", report.started_at, report.finished_at)
     assert (short.repaired, short.remaining, short.noted) == ({"unscheduled": 20}, {"poison": 1}, {})
     assert Report.from_json(report.to_json()) == report
