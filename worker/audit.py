@@ -24,11 +24,12 @@ _SHARE = 0.05
 class BackgroundAudit:
     """One per worker; `by` is the worker's name. Whoever has the turn audits, and goes on where another stopped."""
 
-    def __init__(self, store: Store, by: str, *, every_s: float = EVERY_S) -> None:
+    def __init__(self, store: Store, by: str, *, every_s: float = EVERY_S, allow_unsafe: bool = False) -> None:
         self._store = store
         self._books = store.books()
         self._by = by
         self._every_s = every_s
+        self._allow_unsafe = allow_unsafe
         self._auditor: Auditor | None = None
         self._next = time.monotonic()
 
@@ -67,10 +68,13 @@ class BackgroundAudit:
             return None
         place = self._books.place()
         try:
-            return Auditor(self._store, by=self._by, place=place)
+            return self._auditor_from(place)
         except (ValueError, TypeError, KeyError):
             log.info("the place an audit stopped at was written by another version: beginning anew")
-            return Auditor(self._store, by=self._by)
+            return self._auditor_from(None)
+
+    def _auditor_from(self, place: str | None) -> Auditor:
+        return Auditor(self._store, by=self._by, place=place, allow_unsafe=self._allow_unsafe)
 
     def _end(self, report: Report) -> None:
         self._auditor = None

@@ -1,4 +1,7 @@
-"""What every worker does twice a second besides its tasks: say that it is alive, and revive chains that died."""
+"""What every worker does twice a second besides its tasks: say that it is alive, and revive chains that died.
+
+Now and then it tidies up, and one of all workers audits the store.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ class Timer:
         *,
         tick_s: float,
         keep_s: float,
-        audit_every_s: float,
+        audit: BackgroundAudit,
         heartbeat: Path | None,
     ) -> None:
         self._app = app
@@ -48,7 +51,7 @@ class Timer:
         self._tick_s = tick_s
         self._keep_s = keep_s
         self._heartbeat = heartbeat
-        self._audit = BackgroundAudit(store, node.name, every_s=audit_every_s)
+        self._audit = audit
         self._tidied = time.monotonic()
         self._complained = -_COMPLAIN_EVERY_S
 
@@ -97,13 +100,16 @@ class TimerStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         settings, store = parent.app.askq_settings, parent.app.askq_store()
+        node = this_node(parent.hostname, parent.controller.concurrency)
         timer = Timer(
             parent.app,
             store,
-            this_node(parent.hostname, parent.controller.concurrency),
+            node,
             tick_s=settings.tick_s,
             keep_s=settings.results_days * 86_400,
-            audit_every_s=self.audit_every_s,
+            audit=BackgroundAudit(
+                store, node.name, every_s=self.audit_every_s, allow_unsafe=settings.allow_unsafe_redis
+            ),
             heartbeat=settings.heartbeat_file,
         )
         timer.tick()
