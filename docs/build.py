@@ -79,8 +79,8 @@ def findings() -> str:
         + "`askq sweep` audits the job store at once; workers do it by themselves, a little at a time, and begin anew\n"
         "a minute after they have come to an end. `askq doctor` shows what the last of those audits found.\n"
         "*Invariant* is what the finding breaks: I0 a job is due if and only if it has not ended, I1 nothing is lost,\n"
-        "I2 runs paid for are recorded attempts, I3 no run without an intent, I5 nothing is stuck, I6 counters are what\n"
-        "a recount gives, I7 nothing is left behind.",
+        "I2 runs paid for are recorded attempts, I3 no run without an intent, I5 nothing is stuck, I6 counters are\n"
+        "what a recount gives, I7 nothing is left behind.",
         "",
         "| code | invariant | what it means | put right by the audit | what to do |",
         "|---|---|---|---|---|",

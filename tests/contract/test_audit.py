@@ -460,6 +460,21 @@ def test_ended_states_with_too_many_that_have_expired_are_told(behind: RedisStag
     assert found.detail == "3 more ended than there are rows"
 
 
+def test_a_batch_whose_time_is_up_is_not_mourned(behind: RedisStage) -> None:
+    """Given a marked batch whose keys go one after the other, when it is audited between two, then nothing is wrong."""
+    batch = submit(behind.store, 40)
+    answer_all(behind.store, batch)
+    assert behind.store.tidy(keep_s=8) == 1
+    for shard in ALL[::2]:
+        behind.raw.delete(keys.count(shard, batch))
+    for job in list(behind.store.jobs(batch)):
+        behind.raw.delete(keys.job(job.id), keys.ask(job.id), keys.answer(job.id))
+    assert sweep(behind.store, closed=True).findings == []
+    for shard in ALL[1::2]:
+        behind.raw.delete(keys.count(shard, batch), keys.rows(shard, batch))
+    assert sweep(behind.store, closed=True).findings == []
+
+
 # -- what is only told ---------------------------------------------------------------------------------------
 
 
@@ -689,6 +704,17 @@ def test_an_ended_batch_in_order_is_audited_once_more_and_then_left(stage: Stage
     assert sweep(stage.store).batches == 2, "and ends again"
     assert sweep(stage.store).batches == 1
     audit(stage, batch, other)
+
+
+def test_only_a_batch_that_is_marked_to_end_is_closed(stage: Stage) -> None:
+    batch = submit(stage.store, 1)
+    before = stage.everything()
+    for one in (batch, "b_gone"):
+        assert not stage.store.books().close_batch(one)
+    assert stage.everything() == before, "no ghost is made"
+    answer_all(stage.store, batch)
+    assert stage.store.tidy(keep_s=LONG) == 1
+    assert stage.store.books().close_batch(batch)
 
 
 def test_an_ended_batch_with_dead_letters_stays_on_the_list(stage: Stage) -> None:
