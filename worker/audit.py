@@ -15,8 +15,7 @@ log = logging.getLogger(__name__)
 EVERY_S = 60.0
 """Between the end of one audit and the beginning of the next: I5 calls a job stuck after a minute."""
 _PIECE_S = 0.02
-"""How long a worker's main process is kept from anything else at a time; reading one shard of a huge batch takes
-longer, and is paid back by the share."""
+"""How long a worker's main process is kept from anything else at a time, and as long as one step more."""
 _SHARE = 0.05
 """Of one worker's time. A long audit takes longer rather than more."""
 

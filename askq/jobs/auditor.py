@@ -22,6 +22,9 @@ from askq.jobs.store import Store
 
 _SMALL = 100 * SHARDS
 """Rows of a batch that is read in one step, all its shards together."""
+_TRIES = 5
+"""How often a shard of many rows is read because its counters changed meanwhile: there is another round later for an
+audit in the background."""
 _LOOKS = 10
 """How often it is looked whether the start lane moves before it is said that it does not."""
 _LOOK_EVERY_S = 0.3
@@ -87,10 +90,12 @@ class Auditor:
             self._report = Report.from_json(kept.pop("report"))
             self._report.by = by
             self._at = _Place(**kept | {"late": [Fact(**fact) for fact in kept["late"]]})
+        self._tries = 1
         self._steps = self._walk()
 
     def run(self) -> Report:
         """All of it now. Raises NotFound when it is about a batch that is not there."""
+        self._tries = _TRIES
         for wait_s in self._steps:
             time.sleep(wait_s)
         return self._report
@@ -166,8 +171,11 @@ class Auditor:
         step = SHARDS if before is not None and before.total <= _SMALL else 1
         for shard in range(self._at.shards, SHARDS, step):
             shards = range(shard, min(shard + step, SHARDS))
-            for found in self._books.recount(batch, shards, repair=self._report.repairs):
-                self._take(batch, found)
+            for found in self._books.recount(batch, shards, repair=self._report.repairs, tries=self._tries):
+                if found is None:
+                    yield 0.0
+                else:
+                    self._take(batch, found)
             self._at.shards = shards.stop
             if shards.stop < SHARDS:
                 yield 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,8 +61,12 @@ class Books(Protocol):
     def ahead(self, lane: Lane) -> int:
         """How many jobs of a lane are due in the future."""
 
-    def recount(self, batch: str, shards: Sequence[int], *, repair: bool) -> list[Recount]:
-        """Check the rows of a batch in these shards, and its counters in each against the recount."""
+    def recount(self, batch: str, shards: Sequence[int], *, repair: bool, tries: int = 1) -> Iterator[Recount | None]:
+        """Check the rows of a batch in these shards, and its counters in each against the recount.
+
+        One for each shard; None after every page of a shard that has many, so that the caller may do other things. If
+        the counters change while such a shard is read, it is read up to `tries` times.
+        """
 
     def locks(self, *, repair: bool) -> list[Fact]:
         """Leases, hints and entries of registers that will not end by themselves."""

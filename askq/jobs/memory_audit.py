@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -79,9 +79,10 @@ class MemoryBooks:
     def _ahead(self, jobs: Sequence[Job]) -> int:
         return sum(job.due_at is not None and job.due_at > self.now() for job in jobs)
 
-    def recount(self, batch: str, shards: Sequence[int], *, repair: bool) -> list[Recount]:
+    def recount(self, batch: str, shards: Sequence[int], *, repair: bool, tries: int = 1) -> Iterator[Recount | None]:
         jobs = list(self._store.jobs(batch))
-        return [self._check([job for job in jobs if shard_of(job.id) == shard], batch) for shard in shards]
+        for shard in shards:
+            yield self._check([job for job in jobs if shard_of(job.id) == shard], batch)
 
     def _check(self, jobs: Sequence[Job], batch: str) -> Recount:
         facts: list[Fact] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,6 @@ from askq.jobs.model import DEAD_LETTER, LANE_OF, TERMINAL, Lane, State
 
 _PAGE = 100
 """Rows or members per script: about a millisecond of the server's time, at some ten microseconds a row."""
-_TRIES = 3
-"""How often a shard of many rows is counted again because its counters changed meanwhile."""
 _REGISTER_PAST_S = 60.0
 _REGISTER_AHEAD_S = 60.0
 """Whoever registers does so for a few seconds at a time."""
@@ -127,7 +125,7 @@ class RedisBooks:
 
     # -- rows and counters -----------------------------------------------------------------------------
 
-    def recount(self, batch: str, shards: Sequence[int], *, repair: bool) -> list[Recount]:
+    def recount(self, batch: str, shards: Sequence[int], *, repair: bool, tries: int = 1) -> Iterator[Recount | None]:
         def sizes() -> list[int]:
             pipe = self._redis.pipeline(transaction=False)
             for shard in shards:
@@ -138,9 +136,10 @@ class RedisBooks:
         # What fits into one page is counted and judged in one atomic step, many shards in one round trip.
         few = [shard for shard in shards if size_of[shard] <= _PAGE]
         pages = self._scripts([self._rows(batch, shard, 0, (), repair=repair, judge=True) for shard in few])
-        found = [_recount(batch, [page], settled=True) for page in pages]
-        found += [self._count_many(batch, shard, repair=repair) for shard in shards if size_of[shard] > _PAGE]
-        return found
+        yield from (_recount(batch, [page], settled=True) for page in pages)
+        for shard in shards:
+            if size_of[shard] > _PAGE:
+                yield from self._count_many(batch, shard, repair=repair, tries=tries)
 
     def _rows(self, batch: str, shard: int, first: int, tally: Sequence[Any], *, repair: bool, judge: bool) -> Script:
         names = [
@@ -160,39 +159,55 @@ class RedisBooks:
             [*stems, batch, first, last, _flag(on=repair), _flag(on=judge), *bounds, _LANES, *tally],
         )
 
-    def _count_many(self, batch: str, shard: int, *, repair: bool) -> Recount:
+    def _count_many(self, batch: str, shard: int, *, repair: bool, tries: int) -> Iterator[Recount | None]:
         """Rows of many pages. They belong together if the counters did not change from the first to the last."""
-        told: list[Any] | None = None
-        for _ in range(_TRIES):
-            pages, settled = self._run(partial(self._watch_pages, batch, shard, repair=repair))
-            # What is wrong with single jobs was told by the first try; a later one adds what it says of the counters.
-            told = pages if told is None else [*told, *pages[-1:]] if settled else told
-            if settled:
-                return _recount(batch, told, settled=True)
-        return _recount(batch, told or [], settled=False)
-
-    def _watch_pages(self, batch: str, shard: int, *, repair: bool) -> tuple[list[Any], bool]:
-        count = keys.count(shard, batch)
-        with self._redis.pipeline(transaction=True) as pipe:
-            # Every move that changes a state changes the counters with it, so this sees all of them.
-            pipe.watch(count)  # type: ignore[no-untyped-call]  # the client gives it no types
-            size = int(pipe.zcard(keys.rows(shard, batch)))
-            sha = _text(pipe.script_load(self._source("audit_rows")))
+        told: list[Any] = []
+        for attempt in range(tries):
             pages: list[Any] = []
-            for first in range(0, size, _PAGE):
-                judge = first + _PAGE >= size
-                tally = pages[-1][0] if pages else ()
-                _, names, args = self._rows(batch, shard, first, tally, repair=repair, judge=judge)
-                if judge:
+            for page in self._watched(batch, shard, repair=repair):
+                if page is None:
+                    break
+                pages.append(page)
+                yield None
+            else:
+                # What is wrong with single jobs was told by the first try; a later one adds what it says of counters.
+                yield _recount(batch, [*told, *pages[-1:]] if attempt else pages, settled=True)
+                return
+            told = told or pages
+        yield _recount(batch, told, settled=False)
+
+    def _watched(self, batch: str, shard: int, *, repair: bool) -> Iterator[Any]:
+        """The pages of a shard, with the last of which the counters are judged; None when they have changed."""
+        count, rows = keys.count(shard, batch), keys.rows(shard, batch)
+        # Its own connection, kept from page to page: every move that changes a state changes the counters with it, so
+        # a watch on them sees all of them.
+        with self._redis.pipeline(transaction=True) as pipe:
+
+            def begin() -> tuple[int, str]:
+                pipe.watch(count)  # type: ignore[no-untyped-call]  # the client gives it no types
+                return int(pipe.zcard(rows)), _text(pipe.script_load(self._source("audit_rows")))
+
+            def turn(page: Sequence[str], args: Sequence[Any], *, judge: bool) -> Any:
+                try:
+                    if not judge:
+                        return pipe.evalsha(sha, len(page), *page, *map(_bytes, args))
                     pipe.multi()
-                pages.append(pipe.evalsha(sha, len(names), *names, *map(_bytes, args)))
-            if not pages:
-                return [], False
-            try:
-                pages[-1] = pipe.execute()[0]
-            except redis.WatchError:
-                return pages[:-1], False
-            return pages, True
+                    pipe.evalsha(sha, len(page), *page, *map(_bytes, args))
+                    return pipe.execute()[0]
+                except redis.WatchError:
+                    # The counters have changed, or the connection was lost and with it the watch.
+                    return None
+
+            size, sha = self._run(begin)
+            tally: Sequence[Any] = ()
+            for first in range(0, max(size, 1), _PAGE):
+                judge = first + _PAGE >= size
+                _, names, args = self._rows(batch, shard, first, tally, repair=repair, judge=judge)
+                found = self._run(partial(turn, names, args, judge=judge))
+                yield found
+                if found is None:
+                    return
+                tally = found[0]
 
     def close_batch(self, batch: str) -> bool:
         return bool(self._scripts([("audit_close", [keys.batch(batch)], [])])[0])

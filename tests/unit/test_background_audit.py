@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -95,9 +96,9 @@ def test_another_goes_on_where_a_dead_worker_stopped(
     looked_at: list[str] = []
     recount = MemoryBooks.recount
 
-    def watched(self: MemoryBooks, batch: str, shards: Sequence[int], *, repair: bool) -> list[Recount]:
+    def watched(self: MemoryBooks, batch: str, shards: Sequence[int], **how: Any) -> Iterator[Recount | None]:
         looked_at.append(batch)
-        return recount(self, batch, shards, repair=repair)
+        return recount(self, batch, shards, **how)
 
     monkeypatch.setattr(MemoryBooks, "recount", watched)
     clock.now += 61

@@ -60,8 +60,8 @@ local function check_ended(id, row, record, scores)
       end
     end
   end
-  for i, name in ipairs(USED) do
-    add('used ' .. name, tonumber(record[8 + i]) or 0)
+  for i, number in ipairs(redis.call('HMGET', ARGV[1] .. id, unpack(USED))) do
+    add('used ' .. USED[i], tonumber(number) or 0)
   end
 end
 
@@ -97,7 +97,7 @@ end
 for _, row in ipairs(redis.call('ZRANGE', KEYS[1], ARGV[5], ARGV[6])) do
   local id = batch .. '.' .. row
   local record = redis.call('HMGET', ARGV[1] .. id, 'state', 'attempts', 'runs', 'error_code', 'intent_at', 'adigest',
-    'completed', 'retries', unpack(USED))
+    'completed', 'retries')
   add('rows', 1)
   if not record[1] then
     add('missing', 1)
