@@ -60,7 +60,7 @@ class BackgroundAudit:
     def _begin(self) -> Auditor | None:
         self._next = time.monotonic() + min(self._every_s / 4, 5.0)
         last = LastAudit.read(self._books.last())
-        if last is not None and 0 <= (since := self._books.now() - last.finished_at) < self._every_s:
+        if last is not None and 0 <= (since := self._store.now() - last.finished_at) < self._every_s:
             self._next = time.monotonic() + self._every_s - since
             return None
         if not self._books.take_turn(self._by, ttl_s=self._every_s):

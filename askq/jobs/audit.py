@@ -212,7 +212,7 @@ _KINDS = (
         "I7",
         True,
         True,
-        "A lease or another key that must end by itself would have stayed for ever.",
+        "A lease or another key that must end by itself soon would have stayed for ever, or far too long.",
         "It is removed.",
     ),
     Kind(

@@ -84,7 +84,7 @@ class Auditor:
         self._exist: dict[str, bool] = {}
         self._timeouts: dict[str, float] = {}
         if place is None:
-            self._report = Report(by=by, started_at=self._books.now(), repairs=repair)
+            self._report = Report(by=by, started_at=self._store.now(), repairs=repair)
         else:
             kept: dict[str, Any] = json.loads(place)
             self._report = Report.from_json(kept.pop("report"))
@@ -129,7 +129,7 @@ class Auditor:
                 if batch > self._at.after:
                     yield from self._check_batch(batch)
         yield from self._judge_late()
-        self._report.finished_at = self._books.now()
+        self._report.finished_at = self._store.now()
 
     # -- the server and the schedule ---------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ class Auditor:
         budget, ended = before.budget, before.finished_at
         if budget is None or budget.reserved_usd <= 0 or not before.done or ended is None:
             return
-        if self._books.now() - ended > LATE_S:
+        if self._store.now() - ended > LATE_S:
             self._report.add([Fact(code="reserved_left", batch=before.id, detail=f"${budget.reserved_usd:.4f}")])
             if self._report.repairs:
                 self._store.reconcile_budget(before.id)

@@ -40,9 +40,6 @@ class Recount:
 class Books(Protocol):
     """The auditor's side of a store. With `repair` a page is put right in the same atomic step that reads it."""
 
-    def now(self) -> float:
-        """The store's clock."""
-
     def batches(self, *, closed: bool) -> list[str]:
         """All batches in the order of their ids; without those that are `closed`, unless asked for."""
 

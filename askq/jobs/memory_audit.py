@@ -43,7 +43,7 @@ class MemoryBooks:
     ) -> None:
         self._store = store
         self._kept = kept
-        self.now = clock
+        self._now = clock
         self._marked = marked
         self._intended = intended
 
@@ -77,7 +77,7 @@ class MemoryBooks:
         return [job for job in jobs if LANE_OF.get(job.state) is lane]
 
     def _ahead(self, jobs: Sequence[Job]) -> int:
-        return sum(job.due_at is not None and job.due_at > self.now() for job in jobs)
+        return sum(job.due_at is not None and job.due_at > self._now() for job in jobs)
 
     def recount(self, batch: str, shards: Sequence[int], *, repair: bool, tries: int = 1) -> Iterator[Recount | None]:
         jobs = list(self._store.jobs(batch))
@@ -88,7 +88,7 @@ class MemoryBooks:
         facts: list[Fact] = []
         late: dict[Lane, list[Fact]] = {lane: [] for lane in Lane}
         starting = []
-        now = self.now()
+        now = self._now()
 
         def tell(code: str, job: Job) -> None:
             facts.append(Fact(code=code, batch=batch, job=job.id))
@@ -134,9 +134,9 @@ class MemoryBooks:
 
     def take_turn(self, by: str, *, ttl_s: float) -> bool:
         owner, until = self._kept.turn
-        if owner not in (by, "") and until > self.now():
+        if owner not in (by, "") and until > self._now():
             return False
-        self._kept.turn = (by, self.now() + ttl_s)
+        self._kept.turn = (by, self._now() + ttl_s)
         return True
 
     def keep_place(self, place: str | None) -> None:

@@ -17,6 +17,8 @@ from askq.jobs.model import DEAD_LETTER, LANE_OF, TERMINAL, Lane, State
 
 _PAGE = 100
 """Rows or members per script: about a millisecond of the server's time, at some ten microseconds a row."""
+_LOCK_S = 60.0
+"""Leases, hints and the like are made for a few seconds at a time."""
 _REGISTER_PAST_S = 60.0
 _REGISTER_AHEAD_S = 60.0
 """Whoever registers does so for a few seconds at a time."""
@@ -48,10 +50,6 @@ class RedisBooks:
         self._scripts = scripts
         self._source = text
         self._keep_s = keep_s
-
-    def now(self) -> float:
-        seconds, micros = self._run(self._redis.time)
-        return float(seconds) + float(micros) / 1e6
 
     # -- batches and schedule --------------------------------------------------------------------------
 
@@ -216,12 +214,18 @@ class RedisBooks:
 
     def locks(self, *, repair: bool) -> list[Fact]:
         accounts = [_text(account) for account in self._run(lambda: self._redis.hkeys(keys.PAUSES))]
-        names = [keys.lease(shard, lane) for lane in Lane for shard in range(SHARDS)]
-        names += [keys.hint(lane) for lane in Lane]
-        names += [keys.probe(account) for account in accounts]
-        names.append(keys.AUDIT_TURN)
-        endless = self._scripts([("audit_lock", [name], [_flag(on=repair)]) for name in names])
-        facts = [Fact(code="endless_lock", detail=name) for name, found in zip(names, endless, strict=True) if found]
+        soon = [keys.lease(shard, lane) for lane in Lane for shard in range(SHARDS)]
+        soon += [*(keys.hint(lane) for lane in Lane), keys.CLOCK]
+        later = [*(keys.probe(account) for account in accounts), keys.AUDIT_TURN]
+        bounds = [(name, _LOCK_S) for name in soon] + [(name, AHEAD_S) for name in later]
+        calls: list[Script] = [
+            ("audit_lock", [name], [int(most_s * 1000), _flag(on=repair)]) for name, most_s in bounds
+        ]
+        facts = [
+            Fact(code="endless_lock", detail=name)
+            for (name, _), found in zip(bounds, self._scripts(calls), strict=True)
+            if found
+        ]
         # Workers that have stopped stay on their register until somebody looks: only the future tells of a fault.
         registers = [(keys.NODES, 10 * 365 * 86_400.0), *((keys.chains(lane), _REGISTER_PAST_S) for lane in Lane)]
         calls = [

@@ -90,8 +90,7 @@ def _workers(parts: Parts) -> tuple[bool | None, str]:
 def _audit(parts: Parts) -> tuple[bool | None, str]:
     store = parts.store()
     try:
-        books = store.books()
-        last, now = LastAudit.read(books.last()), books.now()
+        last, now = LastAudit.read(store.books().last()), store.now()
     finally:
         store.close()
     if last is None:

@@ -354,7 +354,7 @@ def test_an_ended_state_with_too_many_is_set_to_what_it_can_have_been(behind: Re
 
 def test_a_lock_that_would_never_end_is_removed(behind: RedisStage) -> None:
     behind.store.pause("acc", "rejected_key", "no", probe_after_s=LONG)
-    names = [keys.lease(4, Lane.POLL), keys.hint(Lane.START), keys.probe("acc"), keys.AUDIT_TURN]
+    names = [keys.lease(4, Lane.POLL), keys.hint(Lane.START), keys.probe("acc"), keys.AUDIT_TURN, keys.CLOCK]
     held = [keys.lease(5, Lane.POLL), keys.hint(Lane.POLL)]
     for name in names:
         behind.raw.set(name, "somebody")
@@ -364,6 +364,16 @@ def test_a_lock_that_would_never_end_is_removed(behind: RedisStage) -> None:
     assert sum(finding.count for finding in found) == len(names)
     assert not behind.raw.exists(*names)
     assert behind.raw.exists(*held) == len(held), "what ends by itself is left alone"
+
+
+def test_a_lock_that_would_last_too_long_is_removed(behind: RedisStage) -> None:
+    """Given that the clock of the server was set back, then leases of seconds do not keep shards for hours."""
+    behind.raw.set(keys.lease(4, Lane.POLL), "an execution that is gone", px=3_600_000)
+    behind.raw.set(keys.AUDIT_TURN, "a worker that is gone", px=8_000_000)
+    behind.store.pause("acc", "rejected_key", "no", probe_after_s=LONG)
+    found = check_repaired(behind, sweep(behind.store), "endless_lock")
+    assert sum(finding.count for finding in found) == 2
+    assert behind.raw.exists(keys.probe("acc"))
 
 
 def test_entries_of_registers_that_cannot_be_right_are_removed(behind: RedisStage) -> None:
