@@ -117,6 +117,7 @@ class Auditor:
         if self._batch is not None:
             if self._store.batch(self._batch) is None:
                 raise NotFound(f"there is no batch {self._batch}", remedy="`askq list` shows the batches there are.")
+            yield from self._check_schedule()
             yield from self._check_batch(self._batch)
         else:
             if self._at.lanes == 0:
@@ -145,14 +146,14 @@ class Auditor:
         for shard, lane in _LANES[self._at.lanes :]:
             page: str | None = "0"
             while page is not None:
-                found = self._books.schedule(shard, lane, page, repair=self._report.repairs)
+                found = self._books.schedule(shard, lane, page, repair=self._report.repairs, batch=self._batch)
                 self._report.add(found.facts)
                 self._at.moving |= lane is Lane.START and found.ahead > 0
                 self._check_existence(found.batches)
                 page = found.next
                 if page is None:
                     self._at.lanes += 1
-                    if lane is Lane.START:
+                    if lane is Lane.START and self._batch is None:
                         self._report.add(self._books.dead_letters(shard, repair=self._report.repairs))
                 yield 0.0
 

@@ -49,8 +49,8 @@ class Books(Protocol):
     def leaving(self, batch: str) -> bool:
         """Whether a batch is set to expire, or has."""
 
-    def schedule(self, shard: int, lane: Lane, at: str, *, repair: bool) -> SchedulePage:
-        """One page of a lane, from where the one before ended ("0" = the first)."""
+    def schedule(self, shard: int, lane: Lane, at: str, *, repair: bool, batch: str | None = None) -> SchedulePage:
+        """One page of a lane, from where the one before ended ("0" = the first); jobs of one batch alone, if told."""
 
     def dead_letters(self, shard: int, *, repair: bool) -> list[Fact]:
         """Members of the set of dead letters that are none; those whose records have expired go without a word."""

@@ -60,7 +60,7 @@ class MemoryBooks:
     def leaving(self, batch: str) -> bool:
         return self._marked().get(batch, 0.0) is not None
 
-    def schedule(self, shard: int, lane: Lane, at: str, *, repair: bool) -> SchedulePage:
+    def schedule(self, shard: int, lane: Lane, at: str, *, repair: bool, batch: str | None = None) -> SchedulePage:
         due = [job for job in self._due(lane) if shard_of(job.id) == shard]
         return SchedulePage(
             next=None, ahead=self._ahead(due), batches={job.id.partition(".")[0] for job in due}, facts=()

@@ -87,10 +87,10 @@ class RedisBooks:
     def leaving(self, batch: str) -> bool:
         return bool(self._run(lambda: self._redis.ttl(keys.batch(batch))) != -1)
 
-    def schedule(self, shard: int, lane: Lane, at: str, *, repair: bool) -> SchedulePage:
+    def schedule(self, shard: int, lane: Lane, at: str, *, repair: bool, batch: str | None = None) -> SchedulePage:
         (other,) = set(Lane) - {lane}
         names = [keys.due(shard, lane), keys.due(shard, other)]
-        args = [keys.job_stem(shard), keys.rows_stem(shard), at, _PAGE, _ENDS, _flag(on=repair)]
+        args = [keys.job_stem(shard), keys.rows_stem(shard), at, _PAGE, _ENDS, _flag(on=repair), batch or ""]
         ((next_, _, ahead, batches, found),) = self._scripts([("audit_due", names, args)])
         return SchedulePage(
             next=None if _text(next_) == "0" else _text(next_),

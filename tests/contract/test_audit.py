@@ -693,6 +693,14 @@ def test_one_batch_alone(behind: RedisStage) -> None:
     assert (report.batches, report.rows) == (1, 5)
     assert [finding.batch for finding in report.findings] == [batches[0]]
     assert [finding.batch for finding in sweep(behind.store).findings] == [batches[1]]
+    for batch in batches:
+        behind.raw.zrem(keys.rows(shard_of(job_id(batch, "q3")), batch), "q3")
+        behind.raw.zadd(keys.due(3, Lane.POLL), {f"{batch}.nobody": 1.0})
+    alone = sweep(behind.store, batch=batches[0])
+    assert codes(alone) == {"unlisted": 1, "due_without_record": 1}, "and no counter is made to agree with half a list"
+    assert {finding.batch for finding in alone.findings} == {batches[0]}
+    assert codes(sweep(behind.store)) == codes(alone)
+    assert sweep(behind.store).findings == []
     with pytest.raises(NotFound, match="there is no batch b_none"):
         sweep(behind.store, batch="b_none")
 

@@ -4,6 +4,7 @@
 -- KEYS[1] due:<lane>   KEYS[2] due:<the other lane>
 -- ARGV[1] what the keys of the shard's records begin with   ARGV[2] what the keys of its rows begin with
 -- ARGV[3] cursor   ARGV[4] about how many   ARGV[5] ends, ',a,b,'   ARGV[6] '1' = repair
+-- ARGV[7] the one batch that is meant, '' = all
 -- Returns {next cursor ('0' = that was the last page), members seen, members due in the future,
 -- {batch, …}, {{code, id}, …}}.
 -- Leaves behind: with repair, no member without a record, none that has ended, and a row for each of the rest.
@@ -22,7 +23,9 @@ for i = 1, #page[2], 2 do
   local batch, row = string.sub(id, 1, dot - 1), string.sub(id, dot + 1)
   local record = redis.call('HMGET', ARGV[1] .. id, 'state', 'index')
   local state = record[1]
-  if not state or string.find(ARGV[5], ',' .. state .. ',', 1, true) then
+  if ARGV[7] ~= '' and batch ~= ARGV[7] then
+    seen[batch] = true
+  elseif not state or string.find(ARGV[5], ',' .. state .. ',', 1, true) then
     found[#found + 1] = { state and 'ended_but_due' or 'due_without_record', id }
     if repair then
       redis.call('ZREM', KEYS[1], id)
