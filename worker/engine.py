@@ -35,7 +35,7 @@ T = TypeVar("T")
 class Engine:
     """Advances claimed jobs, each by one step.
 
-    `protocols` is called once, inside the loop, because the clients it makes belong to it.
+    `protocols` is called once, inside the loop, because the clients it makes belong to it: `open` does that.
     """
 
     def __init__(
@@ -75,6 +75,11 @@ class Engine:
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+
+    async def open(self) -> None:
+        """Make the clients: their imports and certificates take up to a second, in which no lease could be renewed."""
+        if self._protocols is None:
+            self._protocols = self._open_protocols()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's loop from another thread, and wait for it."""
@@ -329,8 +334,7 @@ class Engine:
         return outcome
 
     def _protocol(self, name: str) -> Protocol:
-        if self._protocols is None:
-            self._protocols = self._open_protocols()
+        assert self._protocols is not None, "claims are taken up by an engine that was opened"
         return self._protocols[name]
 
     async def _assistant(self, digest: str) -> Assistant | None:

@@ -282,7 +282,8 @@ def not_searched(claim: Claim, error: CallError, assistant: Assistant, jitter: f
         case Blocked():
             return _blocked(claim, error, "defer")
     since = claim.now - (claim.intent_at or claim.now)
-    if since > assistant.timeout_s:
+    # One look that was answered decides; one that failed says nothing of what it would have found.
+    if since > assistant.timeout_s + DEADLINE_ERRORS_S:
         return end(claim, "uncertain_create", f"the run of the intent could not be looked for: {error}")
     errors = claim.errors + 1
     return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
