@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from askq.errors import StoreError
 from askq.ids import job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec
+from askq.jobs.books import Books
+from askq.jobs.memory_audit import Kept, MemoryBooks
 from askq.jobs.model import (
     ASKED_AGAIN,
     DEAD_LETTER,
@@ -126,6 +128,7 @@ class MemoryStore:
         self._stale: dict[str, int] = {}
         self._dead: dict[str, float] = {}
         self._set_back_until = 0.0
+        self._kept = Kept()
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -565,6 +568,17 @@ class MemoryStore:
                     kept.until = now + keep_s
                     marked += 1
             return marked
+
+    def books(self) -> Books:
+        def marked() -> dict[str, float | None]:
+            with self._lock:
+                return {id_: kept.until for id_, kept in self._batches.items()}
+
+        def intended(job: str) -> float | None:
+            record = self._records.get(job)
+            return None if record is None else record.number("intent_at")
+
+        return MemoryBooks(self, self._kept, clock=self._clock, marked=marked, intended=intended)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -30,6 +30,7 @@ from redis.retry import Retry
 from askq.errors import StoreError, StoreUnreachable
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, keys
+from askq.jobs.books import Books
 from askq.jobs.model import (
     ASKED_AGAIN,
     DEAD_LETTER,
@@ -52,6 +53,7 @@ from askq.jobs.model import (
     State,
     Usage,
 )
+from askq.jobs.redis_audit import RedisBooks
 from askq.jobs.store import Health
 from askq.pauses import concerning
 
@@ -620,10 +622,21 @@ class RedisStore:
     def _expire(self, batches: Sequence[BatchStatus], keep_s: int) -> None:
         pipe = self._redis.pipeline(transaction=False)
         for status in batches:
+            # It has gone on since it was last audited, or this is its first end.
+            pipe.hdel(keys.batch(status.id), "audited")
             # The batch itself last: that it expires is the sign that all else does, should this be cut off half-way.
             for name in reversed(_lasting(status.id, status.idempotency_key)):
                 pipe.expire(name, keep_s)
         pipe.execute()
+
+    def books(self) -> Books:
+        return RedisBooks(
+            self._redis,
+            run=self._run,
+            scripts=lambda calls: self._scripts([_Call(*call) for call in calls]),
+            text=lambda name: _scripts()[name][1],
+            keep_s=self._keep_s,
+        )
 
     def close(self) -> None:
         self._redis.close()

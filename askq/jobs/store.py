@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from askq.errors import StoreUnsafe
+from askq.jobs.books import Books
 from askq.jobs.model import (
     Added,
     BatchStatus,
@@ -250,6 +251,9 @@ class Store(Protocol):
 
         Jobs end by themselves, so long after their own end as the store was told at its making.
         """
+
+    def books(self) -> Books:
+        """What an audit reads and repairs (`askq.jobs.auditor`)."""
 
     def close(self) -> None:
         """Close the connections."""

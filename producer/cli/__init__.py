@@ -29,6 +29,7 @@ _COMMANDS = {
     "cancel": ("producer.cli.changing", "Cancel what is not finished."),
     "retry": ("producer.cli.changing", "Ask again what failed."),
     "resume": ("producer.cli.changing", "End a pause now."),
+    "sweep": ("producer.cli.sweep", "Audit the job store now, and repair what is safe."),
     "assistants": ("producer.cli.assistants", "List, show and check assistant files."),
     "up": ("producer.cli.stack", "Keep the whole local stack running, with Flower."),
     "worker": ("producer.cli.stack", "Keep a worker running."),
@@ -41,7 +42,7 @@ _COMMANDS = {
 _EXIT_CODES = """\b
 Exit codes:
   0    success
-  1    a part could not be reached or started, or failed
+  1    a part could not be reached or started, or failed; something needs a look
   2    wrong usage or input
   3    --timeout ran out, or a question was declined
   4    a setting or the key is missing or rejected

@@ -425,7 +425,7 @@ def test_doctor_finds_nothing_wrong_in_an_empty_folder(folder: Folder) -> None:
     assert done.returncode == 0
     checks = {entry["check"]: entry["ok"] for entry in json.loads(done.stdout)}
     assert checks == {
-        "settings": True, "redis": True, "key": None, "api": True, "workers": None, "assistants": True,
+        "settings": True, "redis": True, "key": None, "api": True, "workers": None, "audit": None, "assistants": True,
     }  # fmt: skip
 
 

@@ -30,8 +30,8 @@ from tests.parts import eventually, free_port
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
-    "run", "ask", "submit", "status", "watch", "results", "show", "list", "assistants", "up", "worker", "flower",
-    "local-api", "doctor", "completion",
+    "run", "ask", "submit", "status", "watch", "results", "show", "list", "sweep", "assistants", "up", "worker",
+    "flower", "local-api", "doctor", "completion",
 ]  # fmt: skip
 
 
@@ -106,7 +106,8 @@ def test_help_names_every_command_and_imports_none() -> None:
 
 def test_reading_imports_neither_celery_nor_openai() -> None:
     script = (
-        "import sys; import producer.cli.reading, producer.parts, producer.client, askq.jobs.redis_store;"
+        "import sys; import producer.cli.sweep, askq.jobs.auditor;"
+        "import producer.cli.reading, producer.parts, producer.client, askq.jobs.redis_store;"
         "from producer import Client; assert not {'celery', 'openai', 'kombu'} & set(sys.modules), 'too much'"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
