@@ -7,10 +7,14 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import main_job
+from benchmarks import main_job, survival
 from benchmarks.machine import describe
 
-SCENARIOS = {"main-job": main_job.run}
+SCENARIOS = {
+    "main-job": main_job.run,
+    "survival": survival.run_assistants,
+    "survival-responses": survival.run_responses,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
