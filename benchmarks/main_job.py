@@ -7,7 +7,6 @@ lateness of the stored answer after the run's end, and the ledger: one run per q
 from __future__ import annotations
 
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environment import embedding
 from benchmarks.ledger import read_ledger
 from benchmarks.questions import right_answer, script, texts, write_list
 
@@ -36,7 +36,7 @@ def _run(protocol: str, questions: int, durations: list[float]) -> dict[str, Any
         write_list(listed, texts(questions))
         scripted = folder / "script.json"
         scripted.write_text(json.dumps(script(durations)), "utf-8")
-        env = environment(folder, scripted)
+        env = embedding(folder, scripted)
         argv = [sys.executable, "-m", "producer.cli", "run", str(listed), "--assistant", "plain"]
         argv += ["--protocol", protocol, "-o", str(answers)]
         cpu, began = _cpu(), time.monotonic()
@@ -60,16 +60,6 @@ def _run(protocol: str, questions: int, durations: list[float]) -> dict[str, Any
         "ideal_s": durations[1],
         "cpu_s_of_waited_for_processes": round(cpu, 2),
         "seconds_from_start_to_stored_p50": round(statistics.median(took), 2),
-    }
-
-
-def environment(folder: Path, scripted: Path) -> dict[str, str]:
-    """What makes `askq` embed everything in a folder and answer from a script."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return kept | {
-        "ASKQ_HOME": str(folder / "home"),
-        "ASKQ_LOCAL_ENGINE": "script",
-        "ASKQ_SCRIPT": str(scripted),
     }
 
 
