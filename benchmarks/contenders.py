@@ -116,7 +116,7 @@ class Pipeline(Contender):
         return self._process(name, *argv, "--concurrency", str(self._concurrency), "--hostname", f"{name}@%h")
 
     def pending(self) -> Pending:
-        return Pending(cast(int, self._redis.llen("celery")), self._redis.hlen("unacked"))
+        return Pending(self._redis.llen("celery"), self._redis.hlen("unacked"))
 
     def age_held_messages(self) -> None:
         for tag in cast("list[str]", self._redis.zrange("unacked_index", 0, -1)):

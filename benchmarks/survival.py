@@ -7,6 +7,7 @@ again what has ended. When nothing changes any more the verdict is read off the 
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import tempfile
 import time
@@ -114,6 +115,7 @@ def _run(protocol: ProtocolName, size: Size) -> dict[str, Any]:
 
 def _cell(kind: type[Contender], protocol: ProtocolName, size: Size, trouble: Trouble) -> dict[str, Any]:
     asked = questions.texts(size.questions)
+    load = round(os.getloadavg()[0], 2)
     with tempfile.TemporaryDirectory(prefix="askq-bench-") as name:
         folder = Path(name)
         listed = folder / "questions.csv"
@@ -147,6 +149,7 @@ def _cell(kind: type[Contender], protocol: ProtocolName, size: Size, trouble: Tr
         "worker_restarts": crew.restarts,
         **done,
         "api_faults": faults,
+        "load_before": load,
     }
 
 
@@ -180,6 +183,8 @@ def _settle(
             if answered == len(asked) or not contender.resubmits or ending.resubmits == _RESUBMITS:
                 ending.quiet = True
                 break
+            if ending.waits and not ending.resubmits:
+                ending.late = answered - before
             contender.submit()
             ending.resubmits += 1
         elif pending.held and stats["in_flight"] == 0 and still > dead_s and ending.waits < _WAITS:
@@ -189,6 +194,6 @@ def _settle(
             contender.age_held_messages()
             # Workers look for such messages when they start.
             crew.redeploy()
-    if ending.waits:
+    if ending.waits and not ending.resubmits:
         ending.late = len(contender.answers()) - before
     return ending
