@@ -54,9 +54,9 @@ class Size:
 FULL = Size(
     questions=400,
     run_seconds=(2.0, 6.0),
-    create_s=0.5,
-    # A pipeline's pool process is busy during the whole of a call, so it needs many; askq's has 200 calls open.
-    concurrency={"tutorial": 8, "best_practice": 8, "askq": 2},
+    create_s=1.0,
+    # A pipeline's pool process is busy during the whole of a call, so it needs more; askq's has 200 calls open.
+    concurrency={"tutorial": 4, "best_practice": 4, "askq": 2},
     columns={
         "24 kills": Trouble(kills=24),
         "6 Redis restarts": Trouble(redis_restarts=6),
@@ -71,7 +71,7 @@ TINY = Size(
     create_s=0.1,
     concurrency={"tutorial": 2, "best_practice": 2, "askq": 2},
     columns={
-        "a kill, a restart, API faults": Trouble(kills=1, redis_restarts=1, api_faults=True, redis_every_s=(0.5, 1.5))
+        "a kill, a restart, API faults": Trouble(kills=2, redis_restarts=1, api_faults=True, redis_every_s=(0.5, 1.5))
     },
     dead_s=6.0,
     deadline_s=90.0,
@@ -97,9 +97,12 @@ def _run(protocol: ProtocolName, size: Size) -> dict[str, Any]:
             print(f"survival, {protocol}: {contender.name}, {column}: {found[column]}", file=sys.stderr, flush=True)
         return found
 
-    with ThreadPoolExecutor(len(CONTENDERS) if size.side_by_side else 1) as pool:
-        rows = pool.map(row, CONTENDERS)
-        cells = {contender.name: found for contender, found in zip(CONTENDERS, rows, strict=True)}
+    if size.side_by_side:
+        with ThreadPoolExecutor(len(CONTENDERS)) as pool:
+            rows = list(pool.map(row, CONTENDERS))
+    else:
+        rows = [row(contender) for contender in CONTENDERS]
+    cells = {contender.name: found for contender, found in zip(CONTENDERS, rows, strict=True)}
     print(as_text(cells), file=sys.stderr, flush=True)
     return {
         "protocol": protocol,
@@ -128,7 +131,7 @@ def _cell(kind: type[Contender], protocol: ProtocolName, size: Size, trouble: Tr
             try:
                 crew.start()
                 contender.submit()
-                done = trouble.strike(stack, crew, seed=SEED)
+                done = trouble.strike(stack, crew, questions=size.questions, seed=SEED)
                 ending = _settle(stack, contender, crew, asked, dead_s=size.dead_s, until=began + size.deadline_s)
                 verdict = judge(
                     asked,

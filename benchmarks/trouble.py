@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from benchmarks.crew import Crew
 from tests.acceptance.stack import Stack
 
 _CREATES = "/(runs|responses)$"
+_APART_S = 1.0
+"""Between two kills at least: without it, those on a list whose runs are made at once would all be one."""
+_STALLED_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +23,8 @@ class Trouble:
     """One column of the table."""
 
     kills: int = 0
-    """SIGKILLs, by turns of a whole worker and of one pool process, one every 0.6 to 2 seconds."""
+    """SIGKILLs, by turns of a whole worker and of one pool process. The first half comes while runs are created, spread
+    evenly over the list; the second half one every 2 to 4 seconds after that."""
     redis_restarts: int = 0
     """SIGKILLs of Redis, which comes back after 0.3 to 1.5 seconds, one every `redis_every_s`."""
     redis_every_s: tuple[float, float] = (3.0, 6.0)
@@ -46,12 +51,16 @@ class Trouble:
         latency = creates | {"kind": "slow_body", "seconds": create_s}
         return [*(faults if self.api_faults else []), latency]
 
-    def strike(self, stack: Stack, crew: Crew, *, seed: int) -> Counter[str]:
+    def strike(self, stack: Stack, crew: Crew, *, questions: int, seed: int) -> Counter[str]:
         """Do the killing; what was done, by kind."""
         pick = random.Random(seed)
         done: Counter[str] = Counter()
+        early = (self.kills + 1) // 2
         for number in range(self.kills):
-            crew.watch(pick.uniform(0.6, 2.0))
+            if number < early:
+                _wait_for_runs(stack, crew, questions * (number + 1) // (early + 1))
+            else:
+                crew.watch(pick.uniform(2.0, 4.0))
             if number % 2 == 0:
                 crew.kill_worker(pick)
                 done["worker_kills"] += 1
@@ -66,3 +75,15 @@ class Trouble:
             stack.wait_for_redis()
             done["redis_restarts"] += 1
         return done
+
+
+def _wait_for_runs(stack: Stack, crew: Crew, runs: int) -> None:
+    """Until the server has made so many, or none for a while: by the kills before this one, perhaps."""
+    crew.watch(_APART_S)
+    most, since = -1, time.monotonic()
+    while (made := stack.admin("stats")["ledger"]) < runs:
+        if made > most:
+            most, since = made, time.monotonic()
+        if time.monotonic() - since > _STALLED_S:
+            return
+        crew.watch(0.05)

@@ -63,7 +63,7 @@ def test_askq_survives_what_the_pipelines_are_measured_with(tmp_path: Path, scen
     assert list(found["cells"]) == ["tutorial", "best_practice", "askq"]
     for contender, columns in found["cells"].items():
         for cell in columns.values():
-            assert cell["worker_kills"] == cell["redis_restarts"] == 1, contender
+            assert cell["worker_kills"] == cell["pool_process_kills"] == cell["redis_restarts"] == 1, contender
             assert sum(cell["api_faults"].values()) > 0, contender
             ends = ("answered", "wrong", "lost_silently", "lost_reported", "undecided")
             assert sum(cell[end] for end in ends) == found["questions"], contender
