@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_ROWS = (
-    ("answered", "answered"),
-    ("of these, only after the visibility timeout", "answered_late"),
-    ("lost, nobody told", "lost_silently"),
-    ("failed, and on record", "lost_reported"),
-    ("undecided at the deadline", "undecided"),
-    ("paid twice", "paid_twice"),
-    ("wrong", "wrong"),
-)
+_COUNTS = {
+    "answered": "answered",
+    "answered_late": "of these, only after the visibility timeout",
+    "lost_silently": "lost, nobody told",
+    "lost_reported": "failed, and on record",
+    "undecided": "undecided at the deadline",
+    "wrong": "wrong",
+    "paid_twice": "paid twice",
+}
 
 
 def as_text(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """A Markdown table: a column for each trouble and contender."""
-    contenders = list(cells)
-    columns = list(next(iter(cells.values())))
-    heads = [f"{column}: {contender.replace('_', ' ')}" for column in columns for contender in contenders]
-    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for label, key in _ROWS:
-        values = [str(cells[contender][column][key]) for column in columns for contender in contenders]
-        lines.append(f"| {label} | " + " | ".join(values) + " |")
+    """A Markdown table: a line for each trouble and contender."""
+    lines = [_line("", "", *_COUNTS.values()), "|---" * (len(_COUNTS) + 2) + "|"]
+    for trouble in next(iter(cells.values())):
+        for contender, columns in cells.items():
+            counts = [str(columns[trouble][count]) for count in _COUNTS]
+            lines.append(_line(trouble, contender.replace("_", " "), *counts))
     return "\n".join(lines)
+
+
+def _line(*words: str) -> str:
+    return f"| {' | '.join(words)} |"

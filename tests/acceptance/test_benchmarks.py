@@ -11,20 +11,23 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import SCENARIOS
-from benchmarks.table import as_text
 from tests.acceptance.stack import ROOT
 
 pytestmark = [
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(420),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds what it kills through /proc"),
 ]
+
+
+_LONGEST_S = 400.0
+"""Beyond the deadlines of every scenario itself: they end what they started before anybody has to."""
 
 
 def tiny(scenario: str, folder: Path) -> dict[str, Any]:
     """What a tiny run of a scenario found."""
     written = folder / "results.json"
     argv = [sys.executable, "-m", "benchmarks", scenario, "--tiny", "--json", str(written)]
-    done = subprocess.run(argv, cwd=ROOT, check=False, timeout=220, capture_output=True, text=True)
+    done = subprocess.run(argv, cwd=ROOT, check=False, timeout=_LONGEST_S, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-5000:]
     results: dict[str, Any] = json.loads(written.read_text("utf-8"))
     assert set(results) == {"machine", scenario}
@@ -71,7 +74,6 @@ def test_askq_survives_what_the_pipelines_are_measured_with(tmp_path: Path, scen
     assert askq["lost_silently"] == askq["wrong"] == askq["paid_twice"] == askq["undecided"] == 0, askq
     if scenario == "survival":
         assert askq["answered"] == askq["runs"] == found["questions"], askq
-    assert len(as_text(found["cells"]).splitlines()) == 9
 
 
 def test_an_unknown_scenario_is_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from benchmarks.questions import right_answer, texts
+from benchmarks.table import as_text
 from benchmarks.trouble import Trouble
 from benchmarks.verdict import Verdict, judge
 
@@ -47,4 +48,14 @@ def test_the_server_is_slow_in_every_column_and_wrong_in_one() -> None:
         "status_after",
         "status",
         "slow_body",
+    ]
+
+
+def test_the_table_has_a_line_for_each_trouble_and_contender() -> None:
+    cell = dataclasses.asdict(judge([ONE], answers={}, reported={ONE}, quiet=True, runs=[ONE, ONE]))
+    cell["answered_late"] = 0
+    table = as_text({"best_practice": {"6 kills": cell}, "askq": {"6 kills": cell | {"paid_twice": 0}}})
+    assert table.splitlines()[2:] == [
+        "| 6 kills | best practice | 0 | 0 | 0 | 1 | 0 | 0 | 1 |",
+        "| 6 kills | askq | 0 | 0 | 0 | 1 | 0 | 0 | 0 |",
     ]
