@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from tests.acceptance.stack import Process
 
 _LOOK_EVERY_S = 0.1
-_BOOT_S = 60.0
+_BOOT_S = 120.0
 
 
 class Crew:
@@ -56,9 +57,12 @@ class Crew:
         os.kill(pool[int(place * len(pool))], signal.SIGKILL)
 
     def redeploy(self) -> None:
-        """Stop every worker politely and start it again."""
+        """Stop every worker politely, and not so after half a minute, and start it again."""
         for worker in self._workers:
-            worker.kill(signal.SIGTERM, group=False)
+            try:
+                worker.kill(signal.SIGTERM, group=False)
+            except subprocess.TimeoutExpired:
+                worker.kill(signal.SIGKILL)
         self.revive()
 
     def dismiss(self) -> None:

@@ -74,7 +74,7 @@ TINY = Size(
         "a kill, a restart, API faults": Trouble(kills=2, redis_restarts=1, api_faults=True, redis_every_s=(0.5, 1.5))
     },
     dead_s=6.0,
-    deadline_s=90.0,
+    deadline_s=240.0,
     side_by_side=True,
 )
 
