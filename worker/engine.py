@@ -35,7 +35,7 @@ T = TypeVar("T")
 class Engine:
     """Advances claimed jobs, each by one step.
 
-    `protocols` is called once, inside the loop, because the clients it makes belong to it.
+    `protocols` is called once, inside the loop, because the clients it makes belong to it: `open` does that.
     """
 
     def __init__(
@@ -65,6 +65,8 @@ class Engine:
         self._remote: dict[str, asyncio.Future[str | None]] = {}
         self._intended: dict[str, asyncio.Task[Any] | None] = {}
         """Jobs whose intent this process has on record, and who works on them."""
+        self._alone: str | None = None
+        """The job that must be in hand alone."""
         self._open: dict[Lane, set[asyncio.Task[None]]] = {lane: set() for lane in Lane}
         self._flusher: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="askq-engine", daemon=True)
@@ -73,6 +75,11 @@ class Engine:
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+
+    async def open(self) -> None:
+        """Make the clients: their imports and certificates take up to a second, in which no lease could be renewed."""
+        if self._protocols is None:
+            self._protocols = self._open_protocols()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's loop from another thread, and wait for it."""
@@ -84,12 +91,21 @@ class Engine:
 
     async def room(self, lane: Lane) -> int:
         """How many jobs of a lane may be claimed now."""
+        if self._alone is not None:
+            return 0
         return min(self._most - self.open_calls(lane), await self._account.room(lane, self.open_calls(lane)))
 
     def take(self, lane: Lane, claim: Claim, *, asked_at: float) -> None:
         """Begin the next step of a claimed job."""
         self._leases.take(claim, asked_at=asked_at)
-        task = asyncio.create_task(self._advance(claim))
+        if self._alone is not None:
+            work = self._give_back(claim)
+        elif steps.suspect(claim):
+            self._alone = claim.id
+            work = self._advance_alone(claim)
+        else:
+            work = self._advance(claim)
+        task = asyncio.create_task(work)
         self._open[lane].add(task)
         task.add_done_callback(self._open[lane].discard)
         if self._monitor is not None:
@@ -130,6 +146,26 @@ class Engine:
         while monitor.waiting or any(self._open.values()):
             await asyncio.sleep(_FLUSH_EVERY_S)
             await asyncio.to_thread(monitor.flush)
+
+    async def _advance_alone(self, claim: Claim) -> None:
+        """Work on a job that may kill this process when nothing else is in hand."""
+        try:
+            others = {task for tasks in self._open.values() for task in tasks} - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others)
+            await self._advance(claim)
+        finally:
+            self._alone = None
+
+    async def _give_back(self, claim: Claim) -> None:
+        """Somebody else may have it, or this process later: now a suspect is in hand, and nothing else may be."""
+        delay_s = random.uniform(0.2, 1.0)  # noqa: S311  nothing is secret about a jitter
+        try:
+            await asyncio.to_thread(self.store.give_back, [(claim.id, claim.fence)], delay_s=delay_s)
+        except StoreError as error:
+            log.warning("%s: left until its lease ends: %s", claim.id, error.message)
+        finally:
+            self._leases.drop(claim)
 
     # -- one step --------------------------------------------------------------------------------------
 
@@ -298,8 +334,7 @@ class Engine:
         return outcome
 
     def _protocol(self, name: str) -> Protocol:
-        if self._protocols is None:
-            self._protocols = self._open_protocols()
+        assert self._protocols is not None, "claims are taken up by an engine that was opened"
         return self._protocols[name]
 
     async def _assistant(self, digest: str) -> Assistant | None:
