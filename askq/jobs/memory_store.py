@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -83,17 +82,14 @@ class _Purse:
     def reserved(self) -> int:
         return sum(amount for _, amount in self.aside.values())
 
-    def shown(self) -> Budget:
+    def shown(self, now: float) -> Budget:
         return Budget(
             limit_usd=self.limit / 1e6,
             spent_usd=self.spent / 1e6,
             reserved_usd=self.reserved / 1e6,
             refused_at=self.refused_at,
+            waiting_s=0.0 if self.refused_at is None else max(0.0, now - self.refused_at),
         )
-
-
-def _millionths(usd: float) -> int:
-    return math.ceil(usd * 1_000_000)
 
 
 @dataclass(slots=True)
@@ -143,7 +139,7 @@ class MemoryStore:
             batch = new_batch_id()
             self._batches[batch] = _Batch(new=new, created=self._clock())
             if new.max_cost_usd is not None:
-                self._purses[batch] = _Purse(_millionths(new.max_cost_usd))
+                self._purses[batch] = _Purse(codec.limit_in_millionths(new.max_cost_usd))
             if new.idempotency_key is not None:
                 self._idempotency[new.idempotency_key] = batch
             return batch, True
@@ -259,7 +255,7 @@ class MemoryStore:
                     cost_usd=sum(costs) if costs else None,
                 ),
                 finished_at=max((r.completed for _, r in members if r.completed is not None), default=None),
-                budget=self._purses[batch].shown() if batch in self._purses else None,
+                budget=self._purses[batch].shown(self._clock()) if batch in self._purses else None,
                 stale=self._stale.get(batch, 0),
             )
             if status.done:
@@ -429,7 +425,7 @@ class MemoryStore:
     def set_budget(self, batch: str, limit_usd: float) -> None:
         with self._lock:
             purse = self._purses.setdefault(batch, _Purse(0))
-            purse.limit, purse.refused_at = _millionths(limit_usd), None
+            purse.limit, purse.refused_at = codec.limit_in_millionths(limit_usd), None
 
     def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
         with self._lock:
@@ -437,7 +433,7 @@ class MemoryStore:
             if purse is None or purse.aside.get(job, (0, 0))[0] == attempt:
                 return True
             purse.spent += purse.aside.pop(job, (0, 0))[1]
-            amount = _millionths(cost_usd)
+            amount = codec.cost_in_millionths(cost_usd)
             if purse.spent + purse.reserved + amount > purse.limit:
                 purse.refused_at = purse.refused_at or float(int(self._clock()))
                 return False
@@ -450,7 +446,8 @@ class MemoryStore:
             purse = self._purses.get(split_job_id(job)[0])
             if purse is not None and purse.aside.get(job, (0, 0))[0] == attempt:
                 amount = purse.aside.pop(job)[1]
-                purse.spent += amount if cost_usd is None else _millionths(cost_usd)
+                purse.spent += amount if cost_usd is None else codec.cost_in_millionths(cost_usd)
+                purse.refused_at = None
 
     def reconcile_budget(self, batch: str, *, only: str | None = None) -> int:
         with self._lock:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import heapq
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -125,6 +124,7 @@ class RedisStore:
     def open_batch(self, new: NewBatch) -> tuple[str, bool]:
         mine = new_batch_id()
         batch = mine if new.idempotency_key is None else self._first(keys.idempotency(new.idempotency_key), mine)
+        known = batch != mine and bool(self._run(lambda: self._redis.hexists(keys.batch(batch), "created")))
         seconds, micros = self._run(self._redis.time)
         now = f"{seconds}.{micros:06d}"
         values: dict[str, str] = {"assistant": new.assistant, "protocol": new.protocol, "created": now}
@@ -142,8 +142,9 @@ class RedisStore:
             pipe = self._redis.pipeline(transaction=True)
             for field, value in values.items():
                 pipe.hsetnx(keys.batch(batch), field, _bytes(value))
-            if new.max_cost_usd is not None:
-                pipe.hsetnx(keys.budget(batch), "limit", _millionths(new.max_cost_usd))
+            if new.max_cost_usd is not None and not known:
+                # A bound that comes later would know nothing of what is under way already.
+                pipe.hsetnx(keys.budget(batch), "limit", codec.limit_in_millionths(new.max_cost_usd))
             pipe.zadd(keys.BATCHES, {batch: float(now)}, nx=True)
             if batch != mine:
                 # Rows may be coming: a batch that was to expire stays.
@@ -299,17 +300,19 @@ class RedisStore:
                 for shard in range(SHARDS):
                     pipe.hgetall(keys.count(shard, id_))
             pipe.hgetall(keys.PAUSES)
+            pipe.time()
             return list(pipe.execute())
 
         if not ids:
             return []
-        *found, pauses = self._run(read)
+        *found, pauses, (seconds, micros) = self._run(read)
+        now = seconds + micros / 1e6
         paused = [_pause(data) for data in pauses.values()]
         statuses = []
         for at, id_ in enumerate(ids):
             record, budget, *shards = found[at * (SHARDS + 2) : (at + 1) * (SHARDS + 2)]
             if record:
-                statuses.append(_batch_status(id_, record, _budget(budget), shards, paused))
+                statuses.append(_batch_status(id_, record, _budget(budget, now), shards, paused))
         return statuses
 
     def job(self, job: str) -> Job | None:
@@ -492,7 +495,7 @@ class RedisStore:
     def set_budget(self, batch: str, limit_usd: float) -> None:
         def write() -> None:
             pipe = self._redis.pipeline(transaction=True)
-            pipe.hset(keys.budget(batch), "limit", _millionths(limit_usd))
+            pipe.hset(keys.budget(batch), "limit", codec.limit_in_millionths(limit_usd))
             pipe.hdel(keys.budget(batch), "refused")
             pipe.execute()
 
@@ -500,12 +503,13 @@ class RedisStore:
 
     def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
         batch, _ = split_job_id(job)
-        (granted,) = self._scripts([_Call("reserve", [keys.budget(batch)], [job, attempt, _millionths(cost_usd)])])
+        cost = codec.cost_in_millionths(cost_usd)
+        (granted,) = self._scripts([_Call("reserve", [keys.budget(batch)], [job, attempt, cost])])
         return bool(granted)
 
     def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
         batch, _ = split_job_id(job)
-        cost = "" if cost_usd is None else _millionths(cost_usd)
+        cost = "" if cost_usd is None else codec.cost_in_millionths(cost_usd)
         self._scripts([_Call("settle", [keys.budget(batch)], [job, attempt, cost])])
 
     def reconcile_budget(self, batch: str, *, only: str | None = None) -> int:
@@ -771,11 +775,6 @@ def _millis(seconds: float) -> int:
     return max(1, int(seconds * 1000))
 
 
-def _millionths(usd: float) -> int:
-    """An amount as budgets are kept: whole numbers add up exactly."""
-    return math.ceil(usd * 1_000_000)
-
-
 def _words(states: Collection[State]) -> str:
     """States as the scripts look them up."""
     return "," + ",".join(sorted(states)) + ","
@@ -909,7 +908,7 @@ def _pause(data: bytes) -> Pause:
     return Pause(**json.loads(data))
 
 
-def _budget(found: Sequence[bytes | None]) -> Budget | None:
+def _budget(found: Sequence[bytes | None], now: float) -> Budget | None:
     limit, spent, reserved, refused = (None if part is None else int(part) for part in found)
     if limit is None:
         return None
@@ -918,6 +917,7 @@ def _budget(found: Sequence[bytes | None]) -> Budget | None:
         spent_usd=(spent or 0) / 1e6,
         reserved_usd=(reserved or 0) / 1e6,
         refused_at=None if refused is None else float(refused),
+        waiting_s=0.0 if refused is None else max(0.0, now - refused),
     )
 
 
