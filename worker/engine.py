@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from askq.assistants.model import Assistant
 from askq.errors import StoreError
-from askq.jobs.model import Claim, Lane, Outcome, State
+from askq.jobs.model import CANCELLED_IN_TIME, Claim, Lane, Outcome, State
 from askq.jobs.store import Store
 from worker import steps
 from worker.account import Account
@@ -158,7 +158,7 @@ class Engine:
             await self._commit(claim, steps.end(claim, "assistant_missing", f"assistant {claim.assistant}"))
             return
         if claim.state is State.QUEUED and claim.cancel is not None:
-            await self._commit(claim, steps.end(claim, "cancelled", "cancelled before a run was made"))
+            await self._commit(claim, steps.end(claim, "cancelled", CANCELLED_IN_TIME))
             return
         if (pause := await self._account.stopped(claim.protocol)) is not None:
             await self._commit(claim, steps.paused(claim, pause))

@@ -14,10 +14,11 @@ COMPRESS_ABOVE = 1024
 _COMPRESSED = b"z"
 OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
-    *("resets", "polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
+    *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
     *("in", "cached", "out", "total", "cost"),
 )
-"""Fields of a record that speak of one run: a job that is asked again begins without them."""
+"""Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
+is part of the key under which the next thread is made: the same key would give back the one that vanished."""
 _LISTS = ("citations", "code", "files")
 
 

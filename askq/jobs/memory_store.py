@@ -13,6 +13,7 @@ from askq.ids import job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec
 from askq.jobs.model import (
     ASKED_AGAIN,
+    CANCELLED_IN_TIME,
     DEAD_LETTER,
     LANE_OF,
     MOVES,
@@ -214,11 +215,16 @@ class MemoryStore:
         record = self._records.get(job)
         if record is None:
             return Outcome.MISSING
-        if record.state in TERMINAL or record.text("cancel") == "asked":
+        no_run = record.state is State.QUEUED and record.claims is None
+        if record.state in TERMINAL or (record.text("cancel") == "asked" and not no_run):
             return Outcome.ALREADY
         record.fields["cancel"] = "asked"
         if record.claims is None:
             record.due = self._clock()
+            if no_run:
+                record.state, record.completed = State.CANCELLED, record.due
+                record.fields |= {"error_code": "cancelled", "error_message": CANCELLED_IN_TIME}
+                record.fields.pop("note", None)
         return Outcome.MOVED
 
     def dead_letters(self) -> dict[str, float]:
@@ -525,6 +531,7 @@ class MemoryStore:
             for batch in [id_ for id_, kept in self._batches.items() if kept.until is not None and kept.until <= now]:
                 for id_, _ in self._members(batch):
                     del self._records[id_]
+                    self._dead.pop(id_, None)
                 self._purses.pop(batch, None)
                 key = self._batches.pop(batch).new.idempotency_key
                 if key is not None:

@@ -129,6 +129,9 @@ move and needs no fence: nobody holds a job that has ended."""
 DEAD_LETTER = "poison"
 """The error code of a job that was given up because workers died on it."""
 
+CANCELLED_IN_TIME = "cancelled before a run was made"
+"""What a job says that was cancelled while it was queued."""
+
 FINISHING: Mapping[State, str] = MappingProxyType(
     {rule.target: rule.name for rule in MOVES.values() if rule.target in TERMINAL}
 )

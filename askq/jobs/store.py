@@ -104,10 +104,14 @@ class Store(Protocol):
         """
 
     def cancel(self, jobs: Sequence[str]) -> list[Outcome]:
-        """Note that a person wants these jobs to end. `ALREADY`: it has ended, or was told before."""
+        """A person wants these jobs to end. `ALREADY`: it has ended, or was told before.
+
+        One that is queued and in nobody's hands ends at once, whether or not the account may be called; for any other
+        the wish is noted, and whoever claims it next carries it out.
+        """
 
     def dead_letters(self) -> dict[str, float]:
-        """Jobs that were given up because workers died on them, and when (Unix seconds)."""
+        """Jobs given up because workers died on them, and when (Unix seconds), as long as their records last."""
 
     # -- reading -----------------------------------------------------------------------------------------
 

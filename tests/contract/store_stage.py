@@ -29,13 +29,15 @@ from askq.jobs.model import (
 )
 from askq.jobs.redis_store import RedisStore
 from askq.jobs.store import Store
-from tests.parts import RedisServer, eventually
+from tests.parts import RedisServer, eventually, redis_binaries
 
 LONG = 600.0
 """Seconds no test lasts: what is due or held that long stays so."""
 SHORT = 1 / 16
 """Seconds a test can wait for; exact in binary, as the clock in memory is."""
 ALL = tuple(range(SHARDS))
+SERVERS = tuple(redis_binaries())
+"""Every real server at hand."""
 
 
 class Stage(Protocol):

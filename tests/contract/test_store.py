@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,6 +34,7 @@ from tests.conftest import StartRedis
 from tests.contract.store_stage import (
     ALL,
     LONG,
+    SERVERS,
     SHORT,
     MemoryStage,
     RedisStage,
@@ -51,34 +52,9 @@ from tests.contract.store_stage import (
     submit,
     way_to,
 )
-from tests.parts import RedisServer, eventually, redis_binaries
+from tests.parts import RedisServer, eventually
 
-SERVERS = tuple(redis_binaries())
 USAGE = Usage(input_tokens=70, cached_tokens=20, output_tokens=30, total_tokens=100, cost_usd=0.00125)
-
-
-@pytest.fixture(params=["memory", *SERVERS])
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    made: Stage
-    if request.param == "memory":
-        made = MemoryStage()
-    else:
-        made = RedisStage(request.getfixturevalue("redis_servers")(request.param))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(stage: Stage) -> Store:
-    return stage.store
-
-
-@pytest.fixture(params=SERVERS)
-def behind(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> Iterator[RedisStage]:
-    """A store in a real server, for what only its keys can tell."""
-    made = RedisStage(redis_servers(request.param))
-    yield made
-    made.close()
 
 
 # -- moves ---------------------------------------------------------------------------------------------------

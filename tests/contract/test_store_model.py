@@ -218,13 +218,18 @@ class StoreMachine(RuleBasedStateMachine):
         id_, known = self._job(place)
         before = self.stage.now()
         (outcome,) = self.store.cancel([id_])
-        if known.state in TERMINAL or known.cancelled:
+        at_once = known.state is State.QUEUED and not known.held
+        if known.state in TERMINAL or (known.cancelled and not at_once):
             assert outcome is Outcome.ALREADY
             return
         assert outcome is Outcome.MOVED
         known.cancelled = True
         job = job_of(self.store, id_)
         assert job.cancel == "asked"
+        if at_once:
+            known.state = State.CANCELLED
+            assert (job.state, job.due_at, job.error_code) == (State.CANCELLED, None, "cancelled")
+            return
         assert job.due_at is not None
         if not known.held:
             assert before - 1e-5 <= job.due_at <= self.stage.now() + 1e-5, "nobody holds it: it is due at once"
