@@ -100,6 +100,8 @@ class _Batch:
     total: int | None = None
     until: float | None = None
     """When it is to be forgotten."""
+    earlier: list[Usage] = dataclasses.field(default_factory=list)
+    """What jobs had used when they ended before somebody asked again."""
 
 
 class MemoryStore:
@@ -197,6 +199,7 @@ class MemoryStore:
             return Outcome.MISSING
         if record.state not in ends:
             return Outcome.NOT_YOURS if record.state in TERMINAL else Outcome.ALREADY
+        self._batches[split_job_id(job)[0]].earlier.append(_usage(record))
         record.fields["base"] = record.count("attempts")
         record.fields["retries"] = record.count("retries") + 1
         for name in codec.OF_A_RUN:
@@ -239,7 +242,7 @@ class MemoryStore:
                 return None
             members = self._members(batch)
             counts = {state: sum(record.state is state for _, record in members) for state in State}
-            used = [_usage(record) for _, record in members if record.state in TERMINAL]
+            used = [_usage(record) for _, record in members if record.state in TERMINAL] + kept.earlier
             costs = [usage.cost_usd for usage in used if usage.cost_usd is not None]
             status = BatchStatus(
                 id=batch,
