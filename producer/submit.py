@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
-from askq.errors import InputError, Problem
+from askq.errors import InputError, Problem, StoreError
 from askq.jobs.model import NewBatch, NewJob, Question
 from askq.jobs.store import Store
 from producer.questions import QuestionList, Summary
@@ -96,7 +96,19 @@ def submit(store: Store, submission: Submission, *, progress: Callable[[int], No
         if progress is not None:
             progress(added + already)
     store.seal(batch, added + already)
+    _require_all(store, batch)
     return Submitted(batch=batch, created=created, added=added, already=already)
+
+
+def _require_all(store: Store, batch: str) -> None:
+    """What `seal` has put on disk may lack rows: of a server that was cut off meanwhile, and came back without them."""
+    status = store.batch(batch)
+    missing = 0 if status is None else status.total - sum(status.counts.values())
+    if status is None or missing:
+        raise StoreError(
+            f"Redis has lost {missing or 'all'} of the rows of batch {batch} while it was submitted",
+            remedy="It was restarted without its last moves. The same command again adds what is missing.",
+        )
 
 
 def _renew_budget(store: Store, batch: str, submission: Submission) -> None:
