@@ -47,9 +47,13 @@ class Submission:
         """How many questions will be asked."""
         return self.summary.rows if self.limit is None else min(self.limit, self.summary.rows)
 
+    def rows_asked(self) -> Iterator[Question]:
+        """The questions that will be asked; the list is read anew."""
+        return itertools.islice(iter(self.questions), self.limit)
+
     def jobs(self) -> Iterator[list[NewJob]]:
         """The rows as new jobs, in chunks; the list is read anew."""
-        rows = itertools.islice(iter(self.questions), self.limit)
+        rows = self.rows_asked()
         while chunk := [self._job(question) for question in itertools.islice(rows, _CHUNK)]:
             yield chunk
 

@@ -505,6 +505,10 @@ class MemoryStore:
             self._probes[account, protocol] = now + again_after_s
             return True
 
+    def return_probe(self, account: str, *, protocol: str | None = None) -> None:
+        with self._lock:
+            self._probes.pop((account, protocol), None)
+
     def remote_assistant(self, account: str, digest: str) -> str | None:
         return self._remote.get((account, digest))
 

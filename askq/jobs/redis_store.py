@@ -570,6 +570,9 @@ class RedisStore:
         key = keys.probe(_concerned(account, protocol))
         return bool(self._run(lambda: self._redis.set(key, "1", nx=True, px=_millis(again_after_s))))
 
+    def return_probe(self, account: str, *, protocol: str | None = None) -> None:
+        self._run(lambda: self._redis.delete(keys.probe(_concerned(account, protocol))))
+
     def remote_assistant(self, account: str, digest: str) -> str | None:
         found = self._run(lambda: self._redis.get(keys.remote(account, digest)))
         return None if found is None else _text(found)

@@ -219,6 +219,9 @@ class Store(Protocol):
     def probe(self, account: str, *, again_after_s: float, protocol: str | None = None) -> bool:
         """Whether the caller may try one call on a paused account now (one caller per interval may)."""
 
+    def return_probe(self, account: str, *, protocol: str | None = None) -> None:
+        """The caller's probe brought nothing, because no call was made: anybody may try now."""
+
     def remote_assistant(self, account: str, digest: str) -> str | None:
         """The id of the remote assistant object made for a definition on an account."""
 
