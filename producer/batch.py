@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -110,12 +109,11 @@ class Batch:
         return job
 
     def save(self, path: str | Path, *, format: str | None = None) -> int:  # noqa: A002
-        """Write the results to a file, whole or not at all; how many. Raises OutputError."""
+        """Write the results to a file, whole or not at all; how many. Raises InputError, OutputError."""
         from producer.answers import writer_for
+        from producer.kept_table import kept
 
-        table = json.loads(self._status.table or "{}")
-        writer = writer_for(path, format=format, columns=table.get("columns", ()), roles=table.get("roles"))
-        return writer.write(self.results())
+        return writer_for(path, format=format, **kept(self._status.table)).write(self.results())
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}: {self._status.total - self._status.pending} of {self._status.total} done>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Any
@@ -209,6 +208,7 @@ def results_command(
     A table on a terminal, JSON Lines anywhere else.
     """
     from producer.answers import writer_for
+    from producer.kept_table import kept
 
     wanted = "jsonl" if as_json else format_
     with session.store() as store:
@@ -218,21 +218,21 @@ def results_command(
             session.say("Wait with `askq watch`, or take what there is with --partial.")
             return STILL_PENDING
         states = None if only is None else _ONLY[only]
-        table = json.loads(status.table or "{}")
-        known = {"columns": table.get("columns", ()), "roles": table.get("roles")}
+        table = kept(status.table)
         if outputs:
             if wanted == "table":
                 raise InputError("a table goes to the terminal, not into a file", remedy="Choose csv or jsonl.")
             for place in outputs:
-                count = writer_for(place, format=wanted, **known).write(store.jobs(status.id, states=states))
+                count = writer_for(place, format=wanted, **table).write(store.jobs(status.id, states=states))
                 session.say(f"{count} answers: {place}")
         elif wanted == "table" or (wanted is None and on_terminal()):
             from producer.answers import print_table
 
             jobs = store.jobs(status.id, states=states)
-            print_table(jobs, file=sys.stdout, limit=None if only else 50, total=status.total, color=session.color)
+            total = status.total if states is None else sum(status.counts.get(state, 0) for state in states)
+            print_table(jobs, file=sys.stdout, limit=None if only else 50, total=total, color=session.color)
         else:
-            writer_for(None, format=wanted, **known).write(store.jobs(status.id, states=states))
+            writer_for(None, format=wanted, **table).write(store.jobs(status.id, states=states))
     return 0
 
 

@@ -87,6 +87,10 @@ class Session:
             return found[0]
         if found:
             raise NotFound(f"{given} may be {', '.join(found)}", remedy="Write more of the id.")
+        if "." in given:
+            raise NotFound(
+                f"{given} is the id of one question, not of a batch", remedy=f"`askq show {given}` shows it."
+            )
         raise NotFound(f"there is no batch {given}", remedy="`askq list` shows the batches there are.")
 
 

@@ -27,7 +27,6 @@ from producer.cli.workers import (
     working,
 )
 from producer.parts import Parts
-from producer.preflight import check
 
 _TICK_S = 0.2
 
@@ -77,7 +76,7 @@ def flower_command(session: Session, *, port: int | None, as_json: bool) -> int:
 def _prepare(parts: Parts) -> None:
     """Refuse to start on a Redis that would lose jobs, or with an API that does not answer."""
     parts.store(must_be_safe=True).close()
-    check(parts.api())
+    parts.check_api()
 
 
 @click.command("local-api")
