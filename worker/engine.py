@@ -196,7 +196,7 @@ class Engine:
             return
         assistant = await self._assistant(claim.assistant_digest)
         if assistant is None:
-            await self._commit(claim, steps.end(claim, "assistant_missing", f"assistant {claim.assistant}"))
+            await self._commit(claim, steps.without_assistant(claim))
             return
         if claim.state is State.QUEUED and claim.cancel is not None:
             await self._commit(claim, steps.end(claim, "cancelled", CANCELLED_IN_TIME))
