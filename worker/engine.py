@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -185,6 +186,7 @@ class Engine:
                 await self._collect(claim, assistant, protocol)
 
     async def _prepare(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        begun = time.monotonic()
         try:
             remote = await self._remote_assistant(assistant, protocol)
             thread = await protocol.prepare(self._ask(claim, assistant, claim.attempts + 1), remote)
@@ -192,7 +194,7 @@ class Engine:
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
         else:
             if thread:
-                await self._account.answered(claim.protocol)
+                await self._account.answered(claim.protocol, begun=begun)
             await self._commit(claim, steps.prepared(claim, thread))
 
     async def _create(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
@@ -217,7 +219,7 @@ class Engine:
             await self._commit(claim, steps.not_sent(claim))
             return
         self._intended[claim.id] = asyncio.current_task()
-        attempt = claim.attempts + 1
+        attempt, begun = claim.attempts + 1, time.monotonic()
         try:
             status = await protocol.start(self._ask(claim, assistant, attempt), thread, remote)
             status = priced_status(status, assistant)
@@ -232,7 +234,7 @@ class Engine:
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
             await asyncio.to_thread(self.store.witness, claim.id, attempt, status.run_id)
-        await self._account.worked(claim.protocol)
+        await self._account.worked(claim.protocol, begun=begun)
 
     async def _search(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         if claim.witness is not None:
@@ -264,6 +266,7 @@ class Engine:
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
+        begun = time.monotonic()
         try:
             if steps.to_cancel(claim):
                 await protocol.cancel(thread, run)
@@ -271,7 +274,7 @@ class Engine:
         except CallError as error:
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
-            await self._account.answered(claim.protocol)
+            await self._account.answered(claim.protocol, begun=begun)
             await self._commit(claim, steps.polled(claim, status, assistant, _jitter()))
 
     async def _refuse_action(self, claim: Claim, protocol: Protocol) -> None:
