@@ -104,6 +104,12 @@ def give_up_poison(claim: Claim) -> Decision:
     return end(claim, code, f"claimed {claim.claims - 1} times without any progress in state {claim.state}")
 
 
+def without_assistant(claim: Claim) -> Decision:
+    """Nothing is known any more of whoever was asked. A run that may exist can not even be looked for."""
+    code = "uncertain_create" if claim.state is State.STARTING else "assistant_missing"
+    return end(claim, code, f"the record of assistant {claim.assistant} is gone", usage=claim.usage)
+
+
 def _limited(claim: Claim, error: Limited, name: str, jitter: float, fields: Fields | None = None) -> Decision:
     """Nobody's fault: wait as told, and count nothing against the job."""
     since = claim.limited_at if claim.limited_at is not None else claim.now
