@@ -153,7 +153,7 @@ class Batch:
 
     def save(self, path: str | Path, *, format: str | None = None) -> int:  # noqa: A002
         """Write the results to a file, whole or not at all; how many. Raises InputError, OutputError."""
-        from producer.answers import writer_for
+        from producer.answers.writer import writer_for
         from producer.kept_table import kept
 
         return writer_for(path, format=format, **kept(self._status.table)).write(self.results())

@@ -13,7 +13,7 @@ from askq.assistants.model import Assistant, ProtocolName
 from askq.embedded.stack import Embedded
 from askq.errors import AssistantError, ConfigError, InputError, Problem
 from config.settings import Secret, Settings
-from producer.preflight import OPENAI, Api, check
+from producer.api import OPENAI, Api
 
 if TYPE_CHECKING:
     from askq.jobs.redis_store import RedisStore
@@ -77,6 +77,9 @@ class Parts:
     def check_api(self) -> None:
         """One free call to the API, and one to the chat server behind it where there is one: whatever is wrong is told
         before anything is queued. Raises ConfigError, ApiUnreachable and EmbeddedError."""
+        # Here, because an HTTP client costs a quarter of a whole `askq status`, which calls nobody.
+        from producer.preflight import check
+
         chat = self._chat_server()
         if chat is not None:
             check(chat)
