@@ -40,6 +40,10 @@ class Account:
         self._looked_at = -_LOOK_EVERY_S
         self._pauses: dict[str | None, Pause] = {}
         """By the protocol concerned; None = all."""
+        self._heard_at: dict[str | None, float] = {}
+        """When this process heard of each of them."""
+        self._probing: Lane | None = None
+        """The lane in which the one call that may probe the account is ours to make, until it is made."""
 
     async def room(self, lane: Lane, open_calls: int) -> int:
         """How many jobs of a lane may be taken up now."""
@@ -48,9 +52,13 @@ class Account:
             self._looked_at = now
             found = await asyncio.to_thread(self._store.pauses)
             self._pauses = {pause.protocol: pause for pause in found if pause.account == self.name}
+            self._heard_at = {concerned: self._heard_at.get(concerned, now) for concerned in self._pauses}
         pause = self._pauses.get(None)
         if pause is not None and (lane is Lane.START or PAUSES[pause.code].stops_polls):
-            return 1 if open_calls == 0 and await self._probe(None) else 0
+            if open_calls > 0 or not await self._probe(None):
+                return 0
+            self._probing = lane
+            return 1
         if lane is Lane.POLL:
             return int(self._most) - open_calls
         if now < self._hold_until:
@@ -65,6 +73,21 @@ class Account:
     async def _probe(self, protocol: str | None) -> bool:
         return await asyncio.to_thread(self._store.probe, self.name, again_after_s=self.probe_s, protocol=protocol)
 
+    def tried(self, lane: Lane) -> None:
+        """A call was made and failed: if it was the probe, the next one waits."""
+        if self._probing is lane:
+            self._probing = None
+
+    async def unused(self, lane: Lane) -> None:
+        """A step of a lane is over. If it was to probe and made no call that can tell, the next step may try at once.
+
+        There may be nothing to claim, or a job that has to be prepared first, which is free, and free calls say
+        nothing of credit. To wait for every one of these would take hours.
+        """
+        if self._probing is lane:
+            self._probing = None
+            await asyncio.to_thread(self._store.return_probe, self.name)
+
     def limited(self, wait_s: float) -> None:
         """The service said "not now": open fewer calls, and none before `wait_s` seconds have passed."""
         now = time.monotonic()
@@ -73,20 +96,24 @@ class Account:
             self._window = max(1.0, self._window * 0.7)
         self._hold_until = max(self._hold_until, now + wait_s)
 
-    async def worked(self, protocol: str) -> None:
-        """A run was created: nothing can be wrong with this account."""
+    async def worked(self, protocol: str, *, begun: float) -> None:
+        """A run was created by a call begun at this monotonic time: nothing can be wrong with this account."""
         self._window = min(self._most, self._window + 1 / max(1.0, self._window))
-        await self._resume(protocol, created=True)
+        self._probing = None
+        await self._resume(protocol, begun, created=True)
 
-    async def answered(self, protocol: str) -> None:
+    async def answered(self, protocol: str, *, begun: float) -> None:
         """A free call was answered: key and endpoint are right. Of the account's credit it says nothing."""
-        await self._resume(protocol, created=False)
+        await self._resume(protocol, begun, created=False)
 
-    async def _resume(self, protocol: str, *, created: bool) -> None:
+    async def _resume(self, protocol: str, begun: float, *, created: bool) -> None:
         for concerned in (None, protocol):
             pause = self._pauses.get(concerned)
-            if pause is not None and (created or PAUSES[pause.code].stops_polls):
-                del self._pauses[concerned]
+            # Replies to calls that were open already when the account was paused prove nothing of what came since.
+            if pause is None or begun < self._heard_at[concerned]:
+                continue
+            if created or PAUSES[pause.code].stops_polls:
+                del self._pauses[concerned], self._heard_at[concerned]
                 await asyncio.to_thread(self._store.resume, self.name, protocol=concerned)
                 log.warning("account %s works again", self.name)
 

@@ -7,6 +7,7 @@ go on by themselves, their leases renewed, so that a slow reply never holds up a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -16,11 +17,11 @@ from typing import Any, TypeVar
 
 from askq.assistants.model import Assistant
 from askq.errors import StoreError
-from askq.jobs.model import Claim, Lane, Outcome, State
+from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, Claim, Lane, Outcome, State
 from askq.jobs.store import Store
 from worker import steps
 from worker.account import Account
-from worker.budgets import Budgets
+from worker.budgets import Budgets, Verdict
 from worker.commits import Commits
 from worker.leases import Leases
 from worker.limits.durations import Durations
@@ -36,13 +37,18 @@ from worker.schedule import Pace, crowd_s
 log = logging.getLogger(__name__)
 
 _FLUSH_EVERY_S = 0.5
+_UNSENT = 16
+"""Intents on record at once whose calls may not have been sent: as many questions may end in doubt when a process is
+killed, where the service can neither list runs nor be asked again safely."""
+_SENT_S = 0.05
+"""After so long a request has left, or is so far that waiting for it would cost more than it saves."""
 T = TypeVar("T")
 
 
 class Engine:
     """Advances claimed jobs, each by one step.
 
-    `protocols` is called once, inside the loop, because the clients it makes belong to it.
+    `protocols` is called once, inside the loop, because the clients it makes belong to it: `open` does that.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class Engine:
         """Jobs whose intent this process has on record, and who works on them."""
         self._alone: str | None = None
         """The job that must be in hand alone."""
+        self._unsent = asyncio.Semaphore(_UNSENT)
         self._open: dict[Lane, set[asyncio.Task[None]]] = {lane: set() for lane in Lane}
         self._flusher: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="askq-engine", daemon=True)
@@ -86,6 +93,11 @@ class Engine:
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+
+    async def open(self) -> None:
+        """Make the clients: their imports and certificates take up to a second, in which no lease could be renewed."""
+        if self._protocols is None:
+            self._protocols = self._open_protocols()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's loop from another thread, and wait for it."""
@@ -108,11 +120,19 @@ class Engine:
             permits = await self._permits.room(executions) - (calls - self._called)
         else:
             permits = await self._permits.get_room(executions)
-        return int(min(room, max(0.0, permits)))
+        if permits < 1:
+            # If it was to be the probe of a paused account, that is still to be made.
+            await self._account.unused(lane)
+            return 0
+        return int(min(room, permits))
 
     def idle_s(self, lane: Lane) -> float:
         """How long nothing of a lane can be called, whoever asks."""
         return self._permits.wait_s() if lane is Lane.START else 0.0
+
+    async def nothing_to_take(self, lane: Lane) -> None:
+        """There was room, and nothing to claim."""
+        await self._account.unused(lane)
 
     def take(self, lane: Lane, claim: Claim, *, asked_at: float) -> None:
         """Begin the next step of a claimed job."""
@@ -191,6 +211,7 @@ class Engine:
     async def _advance(self, claim: Claim) -> None:
         try:
             await self._step(claim)
+            await self._account.unused(LANE_OF[claim.state])
         except StoreError as error:
             # The claim runs out by itself, and the next one goes on from what is stored.
             log.warning("%s: left for the next claim: %s", claim.id, error.message)
@@ -210,10 +231,10 @@ class Engine:
             return
         assistant = await self._assistant(claim.assistant_digest)
         if assistant is None:
-            await self._commit(claim, steps.end(claim, "assistant_missing", f"assistant {claim.assistant}"))
+            await self._commit(claim, steps.without_assistant(claim))
             return
         if claim.state is State.QUEUED and claim.cancel is not None:
-            await self._commit(claim, steps.end(claim, "cancelled", "cancelled before a run was made"))
+            await self._commit(claim, steps.end(claim, "cancelled", CANCELLED_IN_TIME))
             return
         if (pause := await self._account.stopped(claim.protocol)) is not None:
             await self._commit(claim, steps.paused(claim, pause))
@@ -235,6 +256,7 @@ class Engine:
                 await self._collect(claim, assistant, protocol)
 
     async def _prepare(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        begun = time.monotonic()
         try:
             remote = await self._remote_assistant(assistant, protocol)
             thread = await protocol.prepare(self._ask(claim, assistant, claim.attempts + 1), remote)
@@ -244,6 +266,8 @@ class Engine:
                 self._permits.refused(self._ask(claim, assistant), error)
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
         else:
+            if thread:
+                await self._account.answered(claim.protocol, begun=begun)
             await self._commit(claim, steps.prepared(claim, thread))
 
     async def _create(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
@@ -252,29 +276,22 @@ class Engine:
         except CallError as error:
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
             return
-        gate = self._permits.create_gate(self._ask(claim, assistant))
+        ask = self._ask(claim, assistant, claim.attempts + 1)
+        gate = self._permits.create_gate(ask)
         if (wait := self._permits.hopeless(gate)) is not None:
             await self._commit(claim, steps.not_yet(claim, wait))
             return
-        if not await self._budgets.reserve(claim, self._ask(claim, assistant)):
-            await self._commit(claim, steps.over_budget(claim))
+        verdict = await self._budgets.reserve(claim, ask)
+        if verdict is not Verdict.GRANTED:
+            decide = steps.over_budget if verdict is Verdict.REFUSED else steps.unbounded
+            await self._commit(claim, decide(claim))
             return
-        if not self._leases.fresh(claim):
-            return
-        intent = steps.intent(claim, self.lease_s)
-        began = time.monotonic()
-        gate.coming += 1
+        begun = time.monotonic()
         try:
-            # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
-            made = await self._commits.commit(intent) in (Outcome.MOVED, Outcome.ALREADY)
-        finally:
-            gate.coming -= 1
-        if not made or not self._leases.fresh(claim):
-            return
-        self._permits.ready(time.monotonic() - began)
-        ask = self._ask(claim, assistant, claim.attempts + 1)
-        try:
-            status, tokens = await self._start(claim, ask, gate, thread, remote, protocol)
+            call = await self._begin(claim, ask, gate, thread, remote, protocol)
+            if call is None:
+                return
+            status, tokens = await call
         except CallError as error:
             if error.code == "assistant_not_found" and assistant.assistant_id is None and remote is not None:
                 # Ours, and somebody deleted it: it is made again, and the job asks once more.
@@ -282,24 +299,54 @@ class Engine:
                 error = Limited(error.code, error.message, retry_after=0.5)
             await self._settle(claim, steps.not_created(claim, error, _jitter()), error)
             return
-        except _LeaseLost:
-            return
         decision = steps.created(claim, status, assistant, _jitter(), await self._pace(claim), estimated=tokens)
         outcome = await self._commit(claim, decision)
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
             await asyncio.to_thread(self.store.witness, claim.id, ask.attempt, status.run_id)
-        await self._account.worked(claim.protocol)
+        await self._account.worked(claim.protocol, begun=begun)
+
+    async def _begin(
+        self, claim: Claim, ask: Ask, gate: Gate, thread: str, remote: str | None, protocol: Protocol
+    ) -> asyncio.Future[tuple[Status, float]] | None:
+        """Write the intent, and send the call as soon as there is a permit for it; None when it must not be sent."""
+        wanted = time.monotonic()
+        # Where runs can be listed a kill costs nothing; elsewhere each intent whose call was not sent ends in doubt.
+        async with contextlib.AsyncExitStack() as few:
+            with gate.on_the_way():
+                if not protocol.lists_runs:
+                    await few.enter_async_context(self._unsent)
+                if not await self._intend(claim):
+                    return None
+            self._permits.ready(time.monotonic() - wanted)
+            # Last of all: a permit that is used late comes to the service in a heap with others.
+            grant = await gate.take(estimated(ask))
+            if not self._leases.fresh(claim):
+                gate.give_back(grant)
+                await self._commit(claim, steps.not_sent(claim))
+                return None
+            call = asyncio.ensure_future(self._start(ask, gate, grant, thread, remote, protocol))
+            await asyncio.wait({call}, timeout=_SENT_S)
+            return call
+
+    async def _intend(self, claim: Claim) -> bool:
+        """Write the intent; whether the call may be made now."""
+        if not self._leases.fresh(claim):
+            return False
+        # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
+        if await self._commits.commit(steps.intent(claim, self.lease_s)) not in (Outcome.MOVED, Outcome.ALREADY):
+            return False
+        if not self._leases.fresh(claim):
+            # Nobody need wait for the run of a call that was not made; whoever holds the job by now is not disturbed.
+            await self._commit(claim, steps.not_sent(claim))
+            return False
+        self._intended[claim.id] = asyncio.current_task()
+        return True
 
     async def _start(
-        self, claim: Claim, ask: Ask, gate: Gate, thread: str, remote: str | None, protocol: Protocol
+        self, ask: Ask, gate: Gate, grant: Grant, thread: str, remote: str | None, protocol: Protocol
     ) -> tuple[Status, float]:
-        """Make the paid call as soon as there is a permit for it; the run, and the tokens put aside for it."""
-        grant = await gate.take(estimated(ask))
-        if not self._leases.fresh(claim):
-            gate.give_back(grant)
-            raise _LeaseLost
-        self._intended[claim.id] = asyncio.current_task()
+        """Make the paid call under a permit; the run, and the tokens put aside for it."""
         self._called += 1
         try:
             status = await protocol.start(ask, thread, remote)
@@ -338,15 +385,19 @@ class Engine:
         """Make the call of the intent once more, under its key: the server gives back the run there is, or makes it."""
         remote = await self._remote_assistant(assistant, protocol)
         ask = self._ask(claim, assistant, claim.attempts)
-        try:
-            status, tokens = await self._start(claim, ask, self._permits.create_gate(ask), thread, remote, protocol)
-        except _LeaseLost:
+        gate = self._permits.create_gate(ask)
+        grant = await gate.take(estimated(ask))
+        if not self._leases.fresh(claim):
+            gate.give_back(grant)
             return
+        self._intended[claim.id] = asyncio.current_task()
+        status, tokens = await self._start(ask, gate, grant, thread, remote, protocol)
         pace = await self._pace(claim)
         await self._commit(claim, steps.created(claim, status, assistant, _jitter(), pace, estimated=tokens))
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
+        begun = time.monotonic()
         grants: list[Grant] = []
         try:
             grants = await self._permits.get(claim.protocol)
@@ -359,7 +410,7 @@ class Engine:
         else:
             self._permits.got(claim.protocol, grants, None)
             self._learn(claim, status)
-            await self._account.answered(claim.protocol)
+            await self._account.answered(claim.protocol, begun=begun)
             await self._commit(claim, steps.polled(claim, status, assistant, _jitter(), await self._pace(claim)))
 
     def _learn(self, claim: Claim, status: Status) -> None:
@@ -400,6 +451,8 @@ class Engine:
     # -- what the steps share --------------------------------------------------------------------------
 
     async def _settle(self, claim: Claim, decision: steps.Decision, error: CallError) -> None:
+        if error.code != steps.OWN_LIMIT:
+            self._account.tried(LANE_OF[claim.state])
         if isinstance(error, Limited) and error.limits is None and error.code != steps.OWN_LIMIT:
             # No connection: nobody's limit, and nothing the others need to know.
             self._account.limited(decision.move.delay)
@@ -410,7 +463,7 @@ class Engine:
     async def _commit(self, claim: Claim, decision: steps.Decision) -> Outcome:
         move = decision.move
         outcome = await self._commits.commit(move)
-        if outcome is Outcome.MOVED:
+        if outcome in (Outcome.MOVED, Outcome.ALREADY):
             if self._monitor is not None:
                 self._monitor.moved(claim, move)
             await self._budgets.ended(claim, move)
@@ -419,8 +472,7 @@ class Engine:
         return outcome
 
     def _protocol(self, name: str) -> Protocol:
-        if self._protocols is None:
-            self._protocols = self._open_protocols()
+        assert self._protocols is not None, "claims are taken up by an engine that was opened"
         return self._protocols[name]
 
     async def _assistant(self, digest: str) -> Assistant | None:
@@ -467,10 +519,6 @@ class Engine:
             resets=claim.resets,
             metadata=dict(assistant.metadata),
         )
-
-
-class _LeaseLost(Exception):
-    """The job is no longer ours for sure: what costs anything must not be called."""
 
 
 def _tell(gate: Gate, grant: Grant, error: CallError) -> None:

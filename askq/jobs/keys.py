@@ -28,6 +28,9 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{limits}:waits` | sorted set | scopes in which calls wait for a permit → until when |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
+| `askq:audit:turn` | string | the worker that audits in the background |
+| `askq:audit:place` | string | how far its audit has come, JSON |
+| `askq:audit:last` | string | the outcome of the last one, JSON |
 """
 
 from __future__ import annotations
@@ -44,6 +47,9 @@ PAUSES = PREFIX + "pauses"
 WAITS = PREFIX + "{limits}:waits"
 DISK = PREFIX + "disk"
 CLOCK = PREFIX + "clock"
+AUDIT_TURN = PREFIX + "audit:turn"
+AUDIT_PLACE = PREFIX + "audit:place"
+AUDIT_LAST = PREFIX + "audit:last"
 
 
 def shard_prefix(shard: int) -> str:
@@ -65,6 +71,16 @@ def ask_stem(shard: int) -> str:
     return f"{shard_prefix(shard)}ask:"
 
 
+def answer_stem(shard: int) -> str:
+    """What the keys of a shard's answers begin with; the job id follows."""
+    return f"{shard_prefix(shard)}ans:"
+
+
+def rows_stem(shard: int) -> str:
+    """What the keys of a shard's lists of rows begin with; the batch id follows."""
+    return f"{shard_prefix(shard)}rows:"
+
+
 def lease(shard: int, lane: Lane) -> str:
     return f"{shard_prefix(shard)}lease:{lane}"
 
@@ -78,11 +94,11 @@ def ask(job_id: str) -> str:
 
 
 def answer(job_id: str) -> str:
-    return f"{shard_prefix(shard_of(job_id))}ans:{job_id}"
+    return answer_stem(shard_of(job_id)) + job_id
 
 
 def rows(shard: int, batch_id: str) -> str:
-    return f"{shard_prefix(shard)}rows:{batch_id}"
+    return rows_stem(shard) + batch_id
 
 
 def count(shard: int, batch_id: str) -> str:

@@ -52,6 +52,8 @@ class Options:
     """Honour `Idempotency-Key` on POST. OpenAI does not."""
     limits: Mapping[str, object] = field(default_factory=dict)
     """Rate limits (`askq.localapi.limits` says which there are)."""
+    client_ids: bool = False
+    """Take `request_id` of POST /responses as the response's id, and say so in the list of models. OpenAI does not."""
     endpoint_file: Path | None = None
     """Where to write the base URL when ready."""
     exit_with_stdin: bool = False

@@ -7,10 +7,11 @@ to the service in heaps, and is refused.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from askq.errors import StoreError
@@ -127,6 +128,15 @@ class Gate:
     def line(self) -> int:
         """How many wait."""
         return len(self._waiting)
+
+    @contextlib.contextmanager
+    def on_the_way(self) -> Iterator[None]:
+        """Count a job that will want a permit soon."""
+        self.coming += 1
+        try:
+            yield
+        finally:
+            self.coming -= 1
 
     def age(self) -> float:
         """Seconds since the store was last heard of this scope."""
