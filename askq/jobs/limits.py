@@ -158,30 +158,47 @@ class LimitRecord:
     """One scope's record. Every field is a number, and is kept in Redis under its name."""
 
     at: float = 0.0
+    """When the levels were as they are."""
     how: int = 0
-    """0 search, 1 found, 2 told."""
+    """How the rate is known: 0 search, 1 found, 2 told."""
     rate: float = 0.0
     burst: float = 0.0
     level: float = 0.0
     hold: float = 0.0
+    """No permits before: the service asked everybody to wait."""
     window: float = 0.0
+    """Calls that may be open at once while nothing is known; 0 = the record is new."""
     grown: float = 0.0
+    """When window or rate were last raised."""
     open: float = 0.0
+    """Calls with a permit that are not over."""
     opened: float = 0.0
+    """When the last permit was given."""
     full: float = 0.0
+    """1 = the bucket was full when calls were let go, and none of them is known to have arrived."""
     first: float = 0.0
+    """When the first permit was given."""
     taken: float = 0.0
+    """Calls accepted before anything was refused."""
     empty: float = 0.0
+    """When a refusal last said that the bucket is empty."""
     since: float = 0.0
+    """Calls accepted since then."""
     strikes: float = 0.0
+    """Refusals in a row."""
     mute: float = 0.0
+    """Until when headers are not believed."""
     trate: float = 0.0
+    """Tokens: rate, burst and level, known from headers only; 0 = nothing known."""
     tburst: float = 0.0
     tlevel: float = 0.0
     given: float = 0.0
+    """Permits given so far, and the tokens put aside for them: what tells early replies from late ones."""
     tgiven: float = 0.0
     ratio: float = 1.0
+    """Tokens used to tokens estimated, lately."""
     cap: float = 0.0
+    """The bound people set in requests a second and what is left of it; 0 = none. The same for tokens."""
     clevel: float = 0.0
     tcap: float = 0.0
     tclevel: float = 0.0

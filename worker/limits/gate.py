@@ -32,6 +32,8 @@ _REPORT_S = 0.03
 """The same where nobody waits for what they bring."""
 _USAGE_S = 0.5
 """The same for what runs have used: it matters for the next ones only."""
+_SEARCH = 64
+"""Jobs made ready for an account nothing is known of: enough to go on at once when it grants more."""
 _AGAIN_S = 0.2
 """Until the store is asked again after it did not answer."""
 
@@ -343,10 +345,6 @@ class Gate:
                 message = why or "the account's limit"
                 waiter.future.set_exception(Limited(OWN_LIMIT, message, retry_after=max(turn, _AGAIN_S)))
         self._waiting = deque(waiter for waiter in self._waiting if not waiter.future.done())
-
-
-_SEARCH = 64
-"""Jobs made ready for an account nothing is known of: enough to go on at once when it grants more."""
 
 
 def _why(permit: Permit) -> str:
