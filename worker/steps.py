@@ -6,7 +6,6 @@ commit and, where the account itself is at fault, why to pause it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -95,8 +94,7 @@ def poisoned(claim: Claim) -> bool:
 def give_up_poison(claim: Claim) -> Decision:
     """The end of a job that kills workers."""
     code = "uncertain_create" if claim.state is State.STARTING else "poison"
-    message = f"claimed {claim.claims - 1} times without any progress in state {claim.state}"
-    return Decision(dataclasses.replace(end(claim, code, message).move, dead_letter=True))
+    return end(claim, code, f"claimed {claim.claims - 1} times without any progress in state {claim.state}")
 
 
 def _limited(claim: Claim, error: Limited, name: str, jitter: float, fields: Fields | None = None) -> Decision:

@@ -14,6 +14,7 @@ from askq.jobs import codec
 from askq.jobs.model import (
     ASKED_AGAIN,
     CANCELLED_IN_TIME,
+    DEAD_LETTER,
     LANE_OF,
     MOVES,
     TERMINAL,
@@ -364,7 +365,7 @@ class MemoryStore:
         if record.state in TERMINAL:
             record.completed = now
             record.answer = move.answer
-            if move.dead_letter:
+            if move.fields.get("error_code") == DEAD_LETTER:
                 self._dead[move.job] = now
         else:
             record.due = now + move.delay

@@ -126,6 +126,9 @@ ASKED_AGAIN = TERMINAL - {State.COMPLETED}
 """The ends that `retry` may undo: the job is queued once more, with what it has cost kept on record. It is a person's
 move and needs no fence: nobody holds a job that has ended."""
 
+DEAD_LETTER = "poison"
+"""The error code of a job that was given up because workers died on it."""
+
 CANCELLED_IN_TIME = "cancelled before a run was made"
 """What a job says that was cancelled while it was queued."""
 
@@ -336,8 +339,6 @@ class Move:
     job (intend, then create) sets it to one lease, and keeps its fence."""
     fields: Mapping[str, str | int | float | None] = field(default_factory=dict)
     answer: Answer | None = None
-    dead_letter: bool = False
-    """Whether it ends a job that is given up because workers died on it, whatever else is known of it."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.delay):

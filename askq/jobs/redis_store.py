@@ -31,6 +31,7 @@ from askq.jobs import codec, keys
 from askq.jobs.model import (
     ASKED_AGAIN,
     CANCELLED_IN_TIME,
+    DEAD_LETTER,
     LANE_OF,
     MOVES,
     PENDING,
@@ -439,7 +440,7 @@ class RedisStore:
             b"" if move.answer is None else codec.dump_answer(move.answer),
             "1" if rule.keeps_claim else "",
             "1" if rule.yields_to_witness else "",
-            "1" if move.dead_letter else "",
+            "1" if move.fields.get("error_code") == DEAD_LETTER else "",
             len(dropped),
             *dropped,
         ]

@@ -11,6 +11,7 @@ from askq.jobs import keys
 from askq.jobs.model import (
     ASKED_AGAIN,
     CANCELLED_IN_TIME,
+    DEAD_LETTER,
     FINISHING,
     LANE_OF,
     MOVES,
@@ -309,14 +310,13 @@ def test_what_killed_workers_is_a_dead_letter_until_it_is_asked_again(stage: Sta
     assert store.dead_letters() == {}
     poison, other = job_id(batch, "q0"), job_id(batch, "q1")
     before = stage.now()
-    for job, dead in ((poison, True), (other, False)):
+    for job, code in ((poison, DEAD_LETTER), (other, "server_error")):
         fence = claim(store, job, lease_s=0).fence
-        assert move(store, job, fence, "intend", delay=LONG) is Outcome.MOVED
-        assert move(store, job, fence, "doubt" if dead else "fail", dead_letter=dead) is Outcome.MOVED
+        assert move(store, job, fence, "fail", fields={"error_code": code}) is Outcome.MOVED
     letters = store.dead_letters()
     assert set(letters) == {poison}
     assert before - 1e-5 <= letters[poison] <= stage.now()
-    assert store.retry([poison, other], [State.FAILED, State.UNCERTAIN]) == [Outcome.MOVED] * 2
+    assert store.retry([poison, other], [State.FAILED]) == [Outcome.MOVED] * 2
     assert store.dead_letters() == {}
     audit(stage, batch)
 
@@ -324,7 +324,7 @@ def test_what_killed_workers_is_a_dead_letter_until_it_is_asked_again(stage: Sta
 def test_a_dead_letter_goes_with_its_record(stage: Stage) -> None:
     store = stage.store
     job = job_id(submit(store, 1), "q0")
-    move(store, job, claim(store, job).fence, "fail", dead_letter=True)
+    move(store, job, claim(store, job).fence, "fail", fields={"error_code": DEAD_LETTER})
     store.tidy(keep_s=1)
     assert set(store.dead_letters()) == {job}
     # The server's clock is read in whole seconds for this.

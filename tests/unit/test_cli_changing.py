@@ -11,7 +11,7 @@ import pytest
 
 from askq.errors import BudgetUsedUp
 from askq.jobs.memory_store import MemoryStore
-from askq.jobs.model import Lane, Move, State
+from askq.jobs.model import DEAD_LETTER, Lane, Move, State
 from producer import Client
 from tests.unit.cli_stage import Asked, end_all
 
@@ -255,7 +255,7 @@ def test_dead_letters_are_listed_newest_first(store: MemoryStore, askq: Asked, b
     assert askq("list", "--dead") == (0, "", "There are no dead letters.\n")
     assert askq("list", "--dead", "--json")[1] == "[]\n"
     for claim in sorted(store.claim(Lane.START, range(16), limit=10, lease_s=60), key=lambda claim: claim.id):
-        store.commit([Move(job=claim.id, fence=claim.fence, name="fail", dead_letter=True)])
+        store.commit([Move(job=claim.id, fence=claim.fence, name="fail", fields={"error_code": DEAD_LETTER})])
     _, out, _ = askq("list", "--dead")
     assert [line.split("\t")[0] for line in out.splitlines()] == [f"{batch}.b", f"{batch}.a"]
     assert [sorted(entry) for entry in json.loads(askq("list", "--dead", "--json")[1])] == [["given_up_at", "id"]] * 2
