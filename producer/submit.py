@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from askq.assistants.model import Assistant
 from askq.errors import InputError, Problem, StoreError
 from askq.jobs.model import NewBatch, NewJob, Question
 from askq.jobs.store import Store
+from producer.kept_table import keep
 from producer.questions import QuestionList, Summary
 
 _CHUNK = 500
@@ -75,7 +75,6 @@ def submit(store: Store, submission: Submission, *, progress: Callable[[int], No
     """
     for assistant in {assistant.digest: assistant for assistant in _all(submission)}.values():
         store.save_assistant(assistant.digest, assistant.to_json())
-    table = {"columns": submission.summary.columns, "roles": dict(submission.summary.roles)}
     batch, created = store.open_batch(
         NewBatch(
             name=submission.name,
@@ -83,7 +82,7 @@ def submit(store: Store, submission: Submission, *, progress: Callable[[int], No
             protocol=submission.assistant.protocol,
             idempotency_key=submission.idempotency_key,
             metadata=submission.metadata or {},
-            table=json.dumps(table, ensure_ascii=False),
+            table=keep(submission.summary),
             max_cost_usd=submission.max_cost_usd,
         )
     )

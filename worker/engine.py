@@ -7,6 +7,7 @@ go on by themselves, their leases renewed, so that a slow reply never holds up a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -30,13 +31,18 @@ from worker.protocols.base import Ask, Blocked, CallError, Limited, Protocol, Se
 log = logging.getLogger(__name__)
 
 _FLUSH_EVERY_S = 0.5
+_UNSENT = 16
+"""Intents on record at once whose calls may not have been sent: as many questions may end in doubt when a process is
+killed, where the service can neither list runs nor be asked again safely."""
+_SENT_S = 0.05
+"""After so long a request has left, or is so far that waiting for it would cost more than it saves."""
 T = TypeVar("T")
 
 
 class Engine:
     """Advances claimed jobs, each by one step.
 
-    `protocols` is called once, inside the loop, because the clients it makes belong to it.
+    `protocols` is called once, inside the loop, because the clients it makes belong to it: `open` does that.
     """
 
     def __init__(
@@ -66,6 +72,9 @@ class Engine:
         self._remote: dict[str, asyncio.Future[str | None]] = {}
         self._intended: dict[str, asyncio.Task[Any] | None] = {}
         """Jobs whose intent this process has on record, and who works on them."""
+        self._alone: str | None = None
+        """The job that must be in hand alone."""
+        self._unsent = asyncio.Semaphore(_UNSENT)
         self._open: dict[Lane, set[asyncio.Task[None]]] = {lane: set() for lane in Lane}
         self._flusher: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="askq-engine", daemon=True)
@@ -74,6 +83,11 @@ class Engine:
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+
+    async def open(self) -> None:
+        """Make the clients: their imports and certificates take up to a second, in which no lease could be renewed."""
+        if self._protocols is None:
+            self._protocols = self._open_protocols()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's loop from another thread, and wait for it."""
@@ -85,6 +99,8 @@ class Engine:
 
     async def room(self, lane: Lane) -> int:
         """How many jobs of a lane may be claimed now."""
+        if self._alone is not None:
+            return 0
         return min(self._most - self.open_calls(lane), await self._account.room(lane, self.open_calls(lane)))
 
     async def nothing_to_take(self, lane: Lane) -> None:
@@ -94,7 +110,14 @@ class Engine:
     def take(self, lane: Lane, claim: Claim, *, asked_at: float) -> None:
         """Begin the next step of a claimed job."""
         self._leases.take(claim, asked_at=asked_at)
-        task = asyncio.create_task(self._advance(claim))
+        if self._alone is not None:
+            work = self._give_back(claim)
+        elif steps.suspect(claim):
+            self._alone = claim.id
+            work = self._advance_alone(claim)
+        else:
+            work = self._advance(claim)
+        task = asyncio.create_task(work)
         self._open[lane].add(task)
         task.add_done_callback(self._open[lane].discard)
         if self._monitor is not None:
@@ -136,6 +159,26 @@ class Engine:
             await asyncio.sleep(_FLUSH_EVERY_S)
             await asyncio.to_thread(monitor.flush)
 
+    async def _advance_alone(self, claim: Claim) -> None:
+        """Work on a job that may kill this process when nothing else is in hand."""
+        try:
+            others = {task for tasks in self._open.values() for task in tasks} - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others)
+            await self._advance(claim)
+        finally:
+            self._alone = None
+
+    async def _give_back(self, claim: Claim) -> None:
+        """Somebody else may have it, or this process later: now a suspect is in hand, and nothing else may be."""
+        delay_s = random.uniform(0.2, 1.0)  # noqa: S311  nothing is secret about a jitter
+        try:
+            await asyncio.to_thread(self.store.give_back, [(claim.id, claim.fence)], delay_s=delay_s)
+        except StoreError as error:
+            log.warning("%s: left until its lease ends: %s", claim.id, error.message)
+        finally:
+            self._leases.drop(claim)
+
     # -- one step --------------------------------------------------------------------------------------
 
     async def _advance(self, claim: Claim) -> None:
@@ -161,7 +204,7 @@ class Engine:
             return
         assistant = await self._assistant(claim.assistant_digest)
         if assistant is None:
-            await self._commit(claim, steps.end(claim, "assistant_missing", f"assistant {claim.assistant}"))
+            await self._commit(claim, steps.without_assistant(claim))
             return
         if claim.state is State.QUEUED and claim.cancel is not None:
             await self._commit(claim, steps.end(claim, "cancelled", CANCELLED_IN_TIME))
@@ -208,21 +251,16 @@ class Engine:
             decide = steps.over_budget if verdict is Verdict.REFUSED else steps.unbounded
             await self._commit(claim, decide(claim))
             return
-        if not self._leases.fresh(claim):
-            return
-        intent = steps.intent(claim, self.lease_s)
-        # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
-        if await self._commits.commit(intent) not in (Outcome.MOVED, Outcome.ALREADY):
-            return
-        if not self._leases.fresh(claim):
-            # Nobody need wait for the run of a call that was not made; whoever holds the job by now is not disturbed.
-            await self._commit(claim, steps.not_sent(claim))
-            return
-        self._intended[claim.id] = asyncio.current_task()
         attempt, begun = claim.attempts + 1, time.monotonic()
+        ask = self._ask(claim, assistant, attempt)
+        # Where runs can be listed a kill costs nothing; elsewhere each intent whose call was not sent ends in doubt.
+        async with contextlib.nullcontext() if protocol.lists_runs else self._unsent:
+            if not await self._intend(claim):
+                return
+            call = asyncio.ensure_future(protocol.start(ask, thread, remote))
+            await asyncio.wait({call}, timeout=_SENT_S)
         try:
-            status = await protocol.start(self._ask(claim, assistant, attempt), thread, remote)
-            status = priced_status(status, assistant)
+            status = priced_status(await call, assistant)
         except CallError as error:
             if error.code == "assistant_not_found" and assistant.assistant_id is None and remote is not None:
                 # Ours, and somebody deleted it: it is made again, and the job asks once more.
@@ -235,6 +273,20 @@ class Engine:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
             await asyncio.to_thread(self.store.witness, claim.id, attempt, status.run_id)
         await self._account.worked(claim.protocol, begun=begun)
+
+    async def _intend(self, claim: Claim) -> bool:
+        """Write the intent; whether the call may be made now."""
+        if not self._leases.fresh(claim):
+            return False
+        # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
+        if await self._commits.commit(steps.intent(claim, self.lease_s)) not in (Outcome.MOVED, Outcome.ALREADY):
+            return False
+        if not self._leases.fresh(claim):
+            # Nobody need wait for the run of a call that was not made; whoever holds the job by now is not disturbed.
+            await self._commit(claim, steps.not_sent(claim))
+            return False
+        self._intended[claim.id] = asyncio.current_task()
+        return True
 
     async def _search(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         if claim.witness is not None:
@@ -315,8 +367,7 @@ class Engine:
         return outcome
 
     def _protocol(self, name: str) -> Protocol:
-        if self._protocols is None:
-            self._protocols = self._open_protocols()
+        assert self._protocols is not None, "claims are taken up by an engine that was opened"
         return self._protocols[name]
 
     async def _assistant(self, digest: str) -> Assistant | None:

@@ -40,6 +40,8 @@ MOST_GONE = 4
 """404s in a row before a run counts as vanished: reads may lag behind writes."""
 MOST_CLAIMS = 8
 """Claims without progress before a job counts as poison: each is a worker that died on it."""
+SUSPECT_CLAIMS = 3
+"""Claims without progress after which a job is worked on alone: if it kills, it must not take others with it."""
 MOST_ATTEMPTS = 2
 """Intents a job may have where the assistant allows an uncertain one to be repeated."""
 DEADLINE_ERRORS_S = 600.0
@@ -86,6 +88,11 @@ def end(
     )
 
 
+def suspect(claim: Claim) -> bool:
+    """Whether workers have died with this job in hand so often that it must be in hand alone."""
+    return claim.claims > SUSPECT_CLAIMS
+
+
 def poisoned(claim: Claim) -> bool:
     """Whether workers have died on this job so often that it must not be touched again."""
     return claim.claims > MOST_CLAIMS
@@ -95,6 +102,12 @@ def give_up_poison(claim: Claim) -> Decision:
     """The end of a job that kills workers."""
     code = "uncertain_create" if claim.state is State.STARTING else "poison"
     return end(claim, code, f"claimed {claim.claims - 1} times without any progress in state {claim.state}")
+
+
+def without_assistant(claim: Claim) -> Decision:
+    """Nothing is known any more of whoever was asked. A run that may exist can not even be looked for."""
+    code = "uncertain_create" if claim.state is State.STARTING else "assistant_missing"
+    return end(claim, code, f"the record of assistant {claim.assistant} is gone", usage=claim.usage)
 
 
 def _limited(claim: Claim, error: Limited, name: str, jitter: float, fields: Fields | None = None) -> Decision:
@@ -295,7 +308,8 @@ def not_searched(claim: Claim, error: CallError, assistant: Assistant, jitter: f
         case Blocked():
             return _blocked(claim, error, "defer")
     since = claim.now - (claim.intent_at or claim.now)
-    if since > assistant.timeout_s:
+    # One look that was answered decides; one that failed says nothing of what it would have found.
+    if since > assistant.timeout_s + DEADLINE_ERRORS_S:
         return end(claim, "uncertain_create", f"the run of the intent could not be looked for: {error}")
     errors = claim.errors + 1
     return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
@@ -323,7 +337,10 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) ->
         case RunState.PENDING:
             if claim.cancel_sent and claim.deadline is not None and claim.now > claim.deadline + CANCEL_GRACE_S:
                 return end(
-                    claim, _cancelled(claim), f"still {status.raw} after its deadline and a cancel", fields=fields
+                    claim,
+                    _cancelled(claim, fields),
+                    f"still {status.raw} after its deadline and a cancel",
+                    fields=fields,
                 )
             age = claim.now - (claim.started_at or claim.now)
             delay = 1.0 if "cancel_sent" in fields else until_poll(assistant, age, status.poll_after, jitter)
@@ -345,11 +362,15 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) ->
     return finished(claim, status, fields)
 
 
-def _cancelled(claim: Claim) -> str:
+def _why_cancelled(claim: Claim, fields: Fields) -> str | None:
+    """Why the service was told to cancel, by an earlier poll or in this very step."""
+    return claim.cancel or ("deadline" if fields.get("cancel") == "deadline" else None)
+
+
+def _cancelled(claim: Claim, fields: Fields) -> str:
     """The end of a job whose run was cancelled: by a person through askq, by its deadline, or by somebody else."""
-    # A service that cancels at once says so in the poll that follows, when the record does not know of it yet.
-    why = claim.cancel or ("deadline" if _overdue(claim) else "")
-    return {"asked": "cancelled", "deadline": "deadline"}.get(why, "cancelled_remotely")
+    why = _why_cancelled(claim, fields)
+    return {"asked": "cancelled", "deadline": "deadline"}.get(why or "", "cancelled_remotely")
 
 
 def _asked_for(status: Status) -> str:
@@ -366,7 +387,7 @@ def finished(claim: Claim, status: Status, fields: Fields) -> Decision:
         RunState.EXPIRED: "run_expired",
     }.get(status.state, "run_failed")
     if status.state is RunState.CANCELLED:
-        code = _cancelled(claim)
+        code = _cancelled(claim, fields)
     message = status.error_message or f"the run ended {status.raw}"
     return end(claim, code, message, fields=fields, answer=_with_usage(status.answer, status.usage), usage=status.usage)
 
@@ -379,7 +400,7 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
     if answer.text is None and not answer.code and not answer.files:
         return end(claim, "no_answer", "the run completed without an assistant message", fields=fields, answer=answer)
     kept: Fields = {**_CLEAN, **fields}
-    if claim.cancel is not None:
+    if _why_cancelled(claim, fields) is not None:
         kept = {**kept, "note": "the run completed although it was to be cancelled"}
     return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields=kept, answer=answer))
 
@@ -417,5 +438,5 @@ def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
 def unanswerable(claim: Claim) -> Decision:
     """The run asks for functions, and none is registered."""
     if claim.cancel is not None:
-        return end(claim, _cancelled(claim), "cancelled while the run waited for the output of a function")
+        return end(claim, _cancelled(claim, {}), "cancelled while the run waited for the output of a function")
     return end(claim, "unknown_function", "the run asked for a function call; askq has no functions registered yet")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from askq.errors import StoreError
 from askq.ids import job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec
+from askq.jobs.books import Books
+from askq.jobs.memory_audit import Kept, MemoryBooks
 from askq.jobs.model import (
     ASKED_AGAIN,
     CANCELLED_IN_TIME,
@@ -124,6 +126,8 @@ class MemoryStore:
         self._purses: dict[str, _Purse] = {}
         self._stale: dict[str, int] = {}
         self._dead: dict[str, float] = {}
+        self._set_back_until = 0.0
+        self._kept = Kept()
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -315,7 +319,7 @@ class MemoryStore:
                 record.fence = self._fence(record)
                 record.claims = (record.claims or 0) + 1
                 record.due = now + lease_s
-                claims.append(_claim(id_, record, lane, was_due, now, first=first))
+                claims.append(_claim(id_, record, was_due, now, first=first))
             return claims
 
     def _fence(self, record: _Record) -> int:
@@ -331,6 +335,17 @@ class MemoryStore:
                 else:
                     record.due = self._clock() + lease_s
             return lost
+
+    def give_back(self, claims: Sequence[tuple[str, int]], *, delay_s: float) -> int:
+        with self._lock:
+            given = 0
+            for id_, fence in claims:
+                record = self._records.get(id_)
+                if record is not None and record.fence == fence and record.claims is not None:
+                    record.claims = record.claims - 1 or None
+                    record.due = self._clock() + delay_s
+                    given += 1
+            return given
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         with self._lock:
@@ -385,6 +400,26 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             return min((r.due - now for r in self._records.values() if LANE_OF.get(r.state) is lane), default=None)
+
+    def now(self) -> float:
+        return self._clock()
+
+    def set_back(self, seconds: float) -> bool:
+        with self._lock:
+            now = self._clock()
+            if self._set_back_until > now:
+                return False
+            self._set_back_until = now + 10.0
+            for record in self._records.values():
+                if record.due > now:
+                    record.due = max(now, record.due - seconds)
+            self._leases.clear()
+            self._hints.clear()
+            self._nodes.clear()
+            self._probes.clear()
+            for alive in self._chains.values():
+                alive.clear()
+            return True
 
     # -- sharing the work ------------------------------------------------------------------------------
 
@@ -551,6 +586,17 @@ class MemoryStore:
                     marked += 1
             return marked
 
+    def books(self) -> Books:
+        def marked() -> dict[str, float | None]:
+            with self._lock:
+                return {id_: kept.until for id_, kept in self._batches.items()}
+
+        def intended(job: str) -> float | None:
+            record = self._records.get(job)
+            return None if record is None else record.number("intent_at")
+
+        return MemoryBooks(self, self._kept, clock=self._clock, marked=marked, intended=intended)
+
     def close(self) -> None:
         """Nothing to close."""
 
@@ -598,7 +644,7 @@ def _usage(record: _Record) -> Usage:
     )
 
 
-def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float, *, first: bool) -> Claim:
+def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool) -> Claim:
     return Claim(
         id=id_,
         fence=record.fence,
@@ -606,7 +652,7 @@ def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float, *,
         assistant_digest=record.assistant_digest,
         assistant=record.assistant,
         protocol=record.protocol,
-        question=record.question if lane is Lane.START else None,
+        question=record.question if record.state in (State.QUEUED, State.STARTING) else None,
         first=first,
         claims=record.claims or 0,
         attempts=record.count("attempts"),

@@ -25,9 +25,10 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from askq.errors import StoreError, StoreUnreachable
+from askq.errors import StoreDenied, StoreError, StoreUnreachable
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, keys
+from askq.jobs.books import Books
 from askq.jobs.model import (
     ASKED_AGAIN,
     CANCELLED_IN_TIME,
@@ -51,6 +52,7 @@ from askq.jobs.model import (
     State,
     Usage,
 )
+from askq.jobs.redis_audit import RedisBooks
 from askq.jobs.store import Health
 from askq.pauses import concerning
 
@@ -58,6 +60,8 @@ _PAGE = 200
 _ROWS_PER_CALL = 50
 _STATUSES_PER_CALL = 50
 _DAY_S = 86_400
+_SAME_STEP_S = 10.0
+"""Workers that notice within this time that the clock was set back speak of the same step."""
 _DISK_WAIT_MS = 1500
 """How long one question whether something is on disk may stay open; below the time-out of a reply."""
 _DISK_S = 10.0
@@ -108,7 +112,7 @@ class RedisStore:
             # Whoever parsed it may quote a part of the password, so neither text nor cause is passed on.
             raise StoreError(
                 f"{self._shown!r} is not a Redis address",
-                remedy="REDIS_URL looks like redis://:password@host:6379/0, or rediss:// with TLS, or unix:///path. "
+                remedy="REDIS_URL looks like redis://:password@host:6379/0, or rediss:// with TLS. "
                 "Write special characters of a password as %XX (/ is %2F).",
             ) from None
 
@@ -373,8 +377,8 @@ class RedisStore:
             return []
 
         def call(shard: int, most: int) -> _Call:
-            text = keys.ask_stem(shard) if lane is Lane.START else ""
-            return _Call("claim", [keys.due(shard, lane)], [keys.job_stem(shard), most, lease_s, text])
+            stems = (keys.job_stem(shard), most, lease_s, keys.ask_stem(shard))
+            return _Call("claim", [keys.due(shard, lane)], stems)
 
         def claims(found: Sequence[Any]) -> list[Claim]:
             return [_claim(float(now), *member) for now, *members in found for member in members]
@@ -390,22 +394,12 @@ class RedisStore:
         return taken
 
     def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
-        groups: dict[int, list[tuple[str, int]]] = {}
-        for id_, fence in claims:
-            groups.setdefault(shard_of(id_), []).append((id_, fence))
-        calls = [
-            _Call(
-                "renew",
-                [
-                    keys.due(shard, Lane.START),
-                    keys.due(shard, Lane.POLL),
-                    *(keys.job(id_) for id_, _ in members),
-                ],
-                [lease_s, *(part for member in members for part in member)],
-            )
-            for shard, members in groups.items()
-        ]
+        calls = [_Call("renew", names, [lease_s, *members]) for names, members in _held(claims)]
         return [_text(id_) for lost in self._scripts(calls) for id_ in lost]
+
+    def give_back(self, claims: Sequence[tuple[str, int]], *, delay_s: float) -> int:
+        calls = [_Call("give_back", names, [delay_s, *members]) for names, members in _held(claims)]
+        return sum(self._scripts(calls))
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         calls = [self._move(move) for move in moves]
@@ -463,6 +457,26 @@ class RedisStore:
         (seconds, micros), *heads = self._run(read)
         now = seconds + micros / 1e6
         return min((head[0][1] - now for head in heads if head), default=None)
+
+    def now(self) -> float:
+        seconds, micros = self._run(self._redis.time)
+        return float(seconds + micros / 1e6)
+
+    def set_back(self, seconds: float) -> bool:
+        # Every worker notices; moved twice, jobs would be polled too early, which harms nobody but the service.
+        if not self._run(lambda: self._redis.set(keys.CLOCK, "1", nx=True, px=_millis(_SAME_STEP_S))):
+            return False
+        names = [[keys.due(shard, lane) for lane in (Lane.START, Lane.POLL)] for shard in range(SHARDS)]
+        self._scripts([_Call("shift", pair, [seconds]) for pair in names])
+        # What is held until a moment of the old clock would be held that much longer. The living take it anew at once.
+        held = [keys.lease(shard, lane) for shard in range(SHARDS) for lane in Lane]
+        held += [key(lane) for key in (keys.chains, keys.hint) for lane in Lane]
+        held += [keys.NODES, *(keys.probe(_concerned(pause.account, pause.protocol)) for pause in self.pauses())]
+        pipe = self._redis.pipeline(transaction=False)
+        for name in held:
+            pipe.delete(name)
+        self._run(pipe.execute)
+        return True
 
     # -- sharing the work --------------------------------------------------------------------------------
 
@@ -633,10 +647,21 @@ class RedisStore:
     def _expire(self, batches: Sequence[BatchStatus], keep_s: int) -> None:
         pipe = self._redis.pipeline(transaction=False)
         for status in batches:
+            # It has gone on since it was last audited, or this is its first end.
+            pipe.hdel(keys.batch(status.id), "audited")
             # The batch itself last: that it expires is the sign that all else does, should this be cut off half-way.
             for name in reversed(_lasting(status.id, status.idempotency_key)):
                 pipe.expire(name, keep_s)
         pipe.execute()
+
+    def books(self) -> Books:
+        return RedisBooks(
+            self._redis,
+            run=self._run,
+            scripts=lambda calls: self._scripts([_Call(*call) for call in calls]),
+            text=lambda name: _scripts()[name][1],
+            keep_s=self._keep_s,
+        )
 
     def close(self) -> None:
         self._redis.close()
@@ -741,7 +766,7 @@ class RedisStore:
         try:
             return action()
         except (AuthenticationError, NoPermissionError) as exc:
-            raise StoreError(
+            raise StoreDenied(
                 f"Redis at {self._shown} refused us: {exc}", remedy="Put the right user and password into REDIS_URL."
             ) from exc
         except (redis.ConnectionError, redis.TimeoutError) as exc:
@@ -817,6 +842,16 @@ def _words(states: Collection[State]) -> str:
 
 def _concerned(account: str, protocol: str | None) -> str:
     return account if protocol is None else f"{account}/{protocol}"
+
+
+def _held(claims: Sequence[tuple[str, int]]) -> Iterator[tuple[list[str], list[str | int]]]:
+    """Keys and arguments of claimed jobs, shard by shard."""
+    groups: dict[int, list[tuple[str, int]]] = {}
+    for id_, fence in claims:
+        groups.setdefault(shard_of(id_), []).append((id_, fence))
+    for shard, members in groups.items():
+        names = [keys.due(shard, Lane.START), keys.due(shard, Lane.POLL), *(keys.job(id_) for id_, _ in members)]
+        yield names, [part for member in members for part in member]
 
 
 def _lasting(batch: str, idempotency_key: str | None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import click
 
@@ -38,6 +38,7 @@ def cancel_command(session: Session, *, ids: tuple[str, ...], all_: bool, yes: b
             if not _agreed(f"Cancel {_many(len(chosen))}?", yes=yes or not chosen):
                 return DECLINED
             outcomes = cancel(store, [job for job, _ in chosen])
+            _close(store, {split_job_id(job)[0] for job, _ in chosen} | _whole(session, store, ids))
             parts.nudge()
         finally:
             store.close()
@@ -186,6 +187,19 @@ def _chosen(
             if not status.done:
                 chosen |= {job.id: job.state for job in store.jobs(status.id, states=states)}
     return list(chosen.items())
+
+
+def _whole(session: Session, store: Store, ids: Sequence[str]) -> set[str]:
+    """The batches that were named whole."""
+    return {session.batch_id(store, given) for given in ids if "." not in given}
+
+
+def _close(store: Store, batches: Iterable[str]) -> None:
+    """End the submission of batches that were cancelled: whoever was submitting one is gone, or need not go on."""
+    for batch in batches:
+        status = store.batch(batch)
+        if status is not None and not status.sealed:
+            store.seal(batch, status.total)
 
 
 def _agreed(question: str, *, yes: bool) -> bool:

@@ -63,7 +63,7 @@ def test_commands_in_documents_exist(page: Path) -> None:
 
 # Words that follow the product's name in sentences.
 _PROSE = {
-    "and", "answers", "asks", "brings", "cannot", "can", "command", "does", "drives", "ends", "gives", "has", "is",
-    "keeps", "knows", "looks", "makes", "never", "puts", "says", "sends", "starts", "waits", "with", "works", "writes",
-    "does-not",
+    "and", "answers", "asks", "begins", "brings", "cannot", "can", "command", "does", "drives", "ends", "gives", "has",
+    "is", "keeps", "knows", "looks", "makes", "never", "puts", "says", "sends", "starts", "waits", "with", "works",
+    "writes", "does-not",
 }  # fmt: skip

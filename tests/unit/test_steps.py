@@ -261,7 +261,9 @@ def test_an_assistant_may_allow_one_more_counted_attempt() -> None:
 def test_a_failed_search_proves_nothing(error: CallError) -> None:
     assert legal(steps.not_searched(starting(), error, TUTOR, 0.0), starting()).move.name == "defer"
     late = starting(intent_at=NOW - 601)
-    assert legal(steps.not_searched(late, error, TUTOR, 0.0), late).move.name == "doubt"
+    assert steps.not_searched(late, error, TUTOR, 0.0).move.name == "defer", "its answer may be there all the same"
+    too_late = starting(intent_at=NOW - 601 - steps.DEADLINE_ERRORS_S)
+    assert legal(steps.not_searched(too_late, error, TUTOR, 0.0), too_late).move.name == "doubt"
 
 
 def test_a_search_that_is_limited_or_blocked_waits() -> None:
@@ -318,6 +320,16 @@ def test_our_own_cancel_counts_as_the_deadline_it_was_for() -> None:
     asked = running(deadline=NOW - 5, cancel="deadline", cancel_sent=True)
     move = legal(steps.polled(asked, status(RunState.CANCELLED), TUTOR, 0.0), asked).move
     assert (move.name, move.fields["error_code"]) == ("expire", "deadline")
+
+
+def test_a_cancel_that_takes_effect_at_once_is_our_own() -> None:
+    """The poll that follows the cancel in the same step may say "cancelled" already."""
+    late = running(deadline=NOW - 1)
+    move = legal(steps.polled(late, status(RunState.CANCELLED), TUTOR, 0.0), late).move
+    assert (move.name, move.fields["error_code"]) == ("expire", "deadline")
+    wanted = running(cancel="asked")
+    move = legal(steps.polled(wanted, status(RunState.CANCELLED), TUTOR, 0.0), wanted).move
+    assert (move.name, move.fields["error_code"]) == ("cancel", "cancelled")
 
 
 def test_usage_of_a_failed_run_is_kept() -> None:
