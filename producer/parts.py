@@ -43,9 +43,14 @@ class Parts:
             from askq import failpoints
             from askq.jobs.failing_store import FailingStore
 
-            failpoints.arm(
-                self.settings.failpoints, seed=self.settings.failpoints_seed, log=self.settings.failpoints_log
-            )
+            try:
+                failpoints.arm(
+                    self.settings.failpoints, seed=self.settings.failpoints_seed, log=self.settings.failpoints_log
+                )
+            except ValueError as error:
+                raise ConfigError(
+                    f"ASKQ_FAILPOINTS: {error}", remedy="Unset it: it is for tests of askq itself."
+                ) from error
             kind = FailingStore
         store = kind(self.redis_url(), keep_days=self.settings.results_days)
         if must_be_safe and not self.settings.allow_unsafe_redis:

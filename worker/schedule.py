@@ -35,8 +35,8 @@ _PRIOR = range(bucket_of(0.7), bucket_of(3600.0) + 1)
 """Where no run took so long: as if one run had taken anything from a second to an hour, each
 magnitude as likely as the other."""
 
-BUDGET_S = 3.0
-"""How long a job waits for its batch's budget before it asks for it again."""
+BUDGET_S = 20.0
+"""How long at most a job waits for its batch's budget before it asks for it again."""
 PAUSED_S = 5.0
 LONGEST_PAUSED_S = 60.0
 """Between these is how long a job waits whose protocol is paused: ten thousand that look every few seconds would keep

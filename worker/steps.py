@@ -143,8 +143,12 @@ def paused(claim: Claim, pause: Pause) -> Decision:
 
 
 def over_budget(claim: Claim) -> Decision:
-    """What is left of the batch's budget would not cover the job at worst; finished jobs may free some."""
-    return _move(claim, "defer", delay=BUDGET_S, fields={"limited": None, "note": "waiting for the batch's budget"})
+    """What is left of the batch's budget would not cover the job at worst; finished jobs may free some.
+
+    Asked ever more rarely: thousands of such jobs must not keep workers busy.
+    """
+    fields: Fields = {"looks": claim.looks + 1, "limited": None, "note": "waiting for the batch's budget"}
+    return _move(claim, "defer", delay=min(2.0**claim.looks, BUDGET_S), fields=fields)
 
 
 def unbounded(claim: Claim) -> Decision:

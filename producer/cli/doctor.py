@@ -65,7 +65,12 @@ def _redis(parts: Parts) -> tuple[bool | None, str]:
     if health.danger is not None:
         risk = health.danger + "; set `appendonly yes` and `maxmemory-policy noeviction`"
         return (None if parts.settings.allow_unsafe_redis else False), told + risk
-    return True, told + "append-only file on, evicts nothing"
+    if not health.confirms:
+        return None, told + (
+            "append-only file on, evicts nothing, but cannot say what is on its disk: after a power cut a question\n"
+            "asked in the last second may be paid for again. Use Redis 7.2 or newer, Valkey, or `appendfsync always`"
+        )
+    return True, told + "append-only file on, evicts nothing, says what is on its disk"
 
 
 def _key(parts: Parts) -> tuple[bool | None, str]:

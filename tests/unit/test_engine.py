@@ -15,7 +15,7 @@ from askq.assistants.model import Assistant
 from askq.errors import StoreUnreachable
 from askq.ids import SHARDS
 from askq.jobs.memory_store import MemoryStore
-from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State
+from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State, Usage
 from worker import chain, steps
 from worker.engine import Engine
 from worker.protocols.base import (
@@ -834,3 +834,90 @@ def test_a_free_call_is_not_waited_for_longer(store: MemoryStore, service: Servi
     began = time.monotonic()
     assert engine.call(engine.drain(0.05, paid_s=30.0)) == 1
     assert time.monotonic() - began < 15
+
+
+PRICED = Assistant(
+    name="priced", protocol="assistants", model="house", max_output_tokens=100, price={"input": 1.0, "output": 10.0}
+)
+
+
+def submit_bounded(store: MemoryStore, rows: int, limit_usd: float, assistant: Assistant = PRICED) -> str:
+    store.save_assistant(assistant.digest, assistant.to_json())
+    batch, _ = store.open_batch(NewBatch(name=None, assistant="priced", protocol="assistants", max_cost_usd=limit_usd))
+    store.add(
+        batch,
+        [
+            NewJob(
+                question=Question(row_id=f"q{row}", index=row, text="Hi?"),
+                assistant="priced",
+                assistant_digest=assistant.digest,
+                protocol="assistants",
+            )
+            for row in range(rows)
+        ],
+    )
+    store.seal(batch, rows)
+    return batch
+
+
+def test_an_end_whose_reply_from_the_store_was_lost_is_settled_all_the_same(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a commit that was made and not heard of, when it is repeated, then nothing stays put aside."""
+    batch = submit_bounded(store, 3, 1.0)
+    commit, lost = store.commit, itertools.count()
+
+    def unheard(moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
+        outcomes = commit(moves, on_disk=on_disk)
+        if any(move.name == "complete" for move in moves) and next(lost) < 2:
+            raise StoreUnreachable("Redis does not answer")
+        return outcomes
+
+    monkeypatch.setattr(store, "commit", unheard)
+    engine = engines()
+    drive(engine, finished(store, batch))
+
+    def settled() -> bool:
+        status = store.batch(batch)
+        return status is not None and status.budget is not None and status.budget.reserved_usd == 0
+
+    drive(engine, settled)
+    assert next(lost) >= 2, "replies were lost, or this test says nothing"
+
+
+def test_a_question_that_nobody_can_price_ends_instead_of_waiting_for_ever(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    batch = submit_bounded(store, 2, 1.0, dataclasses.replace(PRICED, price=None))
+    drive(engines(), finished(store, batch))
+    assert {(job.state, job.error_code, job.attempts) for job in store.jobs(batch)} == {
+        (State.FAILED, "unbounded_cost", 0)
+    }
+    assert service.ledger == []
+
+
+def test_a_budget_that_covers_one_at_a_time_is_enough_for_all_in_the_end(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given runs that cost next to nothing and a bound for one at worst, then nobody is told that it is used up."""
+    monkeypatch.setattr("worker.steps.BUDGET_S", 0.05)
+    answer = service.answer
+
+    async def cheap(thread_id: str, run_id: str, assistant: Assistant) -> Answer:
+        found = await answer(thread_id, run_id, assistant)
+        return Answer(text=found.text, usage=Usage(input_tokens=1, output_tokens=1, total_tokens=2))
+
+    service.answer = cheap  # type: ignore[method-assign]
+    batch = submit_bounded(store, 5, 0.0016)
+    done = finished(store, batch)
+
+    def watched() -> bool:
+        status = store.batch(batch)
+        assert status is not None
+        assert status.budget is not None
+        assert status.budget.spent_usd + status.budget.reserved_usd <= 0.0016
+        assert not status.at_its_budget
+        return done()
+
+    drive(engines(), watched)
+    assert len(service.ledger) == 5
