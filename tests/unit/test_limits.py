@@ -276,3 +276,10 @@ def test_tokens_nobody_could_estimate_are_owed() -> None:
     assert granted == 0
     assert wait == pytest.approx((3000 - 1000 + 10) / 100, rel=0.01)
     assert takes(record, now + wait + 0.01, tokens=10, bound=bound)[0] == 1
+
+
+def test_calls_of_a_worker_that_died_stop_counting() -> None:
+    record, now = LimitRecord(), 1_800_000_000.0
+    assert record.take(now, [0.0] * 9, bound=Bound(), window=FIRST_WINDOW).granted == FIRST_WINDOW
+    assert takes(record, now + 4)[0] == 0
+    assert record.take(now + 6, [0.0] * 9, bound=Bound(), window=FIRST_WINDOW).granted == FIRST_WINDOW
