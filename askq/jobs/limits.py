@@ -32,6 +32,9 @@ FLOOR_PER_S = 1 / 60
 """However bad the news: one call a minute finds out whether it is over."""
 TRUSTED_S = 20.0
 """What was accepted between two refusals further apart is an average, not a rate."""
+SHORT_S = 2.0
+"""A refusal says something of the rate only if permits were short until then."""
+FIRST_BACKOFF_S = 0.25
 SHRINK = 0.7
 JUST_BELOW = 0.98
 MUTE_S = 30.0
@@ -40,7 +43,7 @@ LONGEST_HOLD_S = 3600.0
 LONGEST_BACKOFF_S = 60.0
 STEP_S = 1.0
 """A clock that shows an earlier time than before by so much was set back."""
-STAMPS = ("hold", "grown", "opened", "first", "empty", "mute")
+STAMPS = ("hold", "grown", "opened", "first", "empty", "short", "mute")
 WINDOW_WAIT_S = 0.02
 """While a window is full a reply ends the wait, and nobody knows when it comes."""
 SHORTEST_WAIT_S = 0.001
@@ -184,6 +187,8 @@ class LimitRecord:
     """When a refusal last said that the bucket is empty."""
     since: float = 0.0
     """Calls accepted since then."""
+    short: float = 0.0
+    """When there were last fewer permits than calls."""
     strikes: float = 0.0
     """Refusals in a row."""
     mute: float = 0.0
@@ -257,6 +262,7 @@ class LimitRecord:
                 wait = self._wait(now, tokens, first=granted == 0 and self.opened > 0)
                 if wait > 0:
                     wait = max(wait, SHORTEST_WAIT_S)
+                    self.short = now
                     break
                 granted += 1
                 self.open += 1
@@ -366,7 +372,7 @@ class LimitRecord:
             self.strikes += 1
         pause = heard.retry_after_s
         if pause is None:
-            pause = min(LONGEST_BACKOFF_S, 2.0 ** max(0.0, self.strikes - 1)) if fresh else 0.0
+            pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** max(0.0, self.strikes - 1)) if fresh else 0.0
         held = self.level
         self.hold = max(self.hold, now + min(max(0.05, pause), LONGEST_HOLD_S))
         self.level = min(self.level, 0.0)
@@ -388,7 +394,10 @@ class LimitRecord:
     def _measured(self, now: float, held: float) -> None:
         """One more refusal: the rate is what was accepted since the last."""
         seen = self._seen(now)
-        if seen is None:
+        if not self._was_short(now):
+            # More was granted than asked for: the refusal is not for this rate, and what was accepted is the demand.
+            pass
+        elif seen is None:
             self.rate *= SHRINK
         elif now - self.empty <= TRUSTED_S:
             self.rate = min(self.rate, seen * JUST_BELOW)
@@ -401,7 +410,7 @@ class LimitRecord:
 
     def _searched(self, now: float) -> None:
         seen = self._seen(now)
-        if seen is not None:
+        if seen is not None and self._was_short(now):
             self.how = 1
             self.rate = max(FLOOR_PER_S, seen * JUST_BELOW)
             self.burst = max(1.0, 0.9 * (self.taken - seen * (self.empty - self.first)))
@@ -410,6 +419,9 @@ class LimitRecord:
             # The bucket was empty for the first time; how fast it fills, the next refusal will tell.
             self.window = 1.0 if self.strikes >= 2 else 2.0
         self.grown = now
+
+    def _was_short(self, now: float) -> bool:
+        return now - self.short <= SHORT_S
 
     def _seen(self, now: float) -> float | None:
         """Accepted calls per second between the last refusal and now."""

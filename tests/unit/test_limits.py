@@ -249,7 +249,7 @@ def test_nobody_waits_longer_than_an_hour_and_refusals_without_a_word_are_waited
     assert takes(record, now)[1] == 3600
     now += 3601
     waits = []
-    for _ in range(9):
+    for _ in range(12):
         assert takes(record, now)[0] == 1
         record.learn(now, Heard(closed=1, refused=1, granted_at=now))
         waits.append(takes(record, now)[1])
@@ -283,3 +283,28 @@ def test_calls_of_a_worker_that_died_stop_counting() -> None:
     assert record.take(now, [0.0] * 9, bound=Bound(), window=FIRST_WINDOW).granted == FIRST_WINDOW
     assert takes(record, now + 4)[0] == 0
     assert record.take(now + 6, [0.0] * 9, bound=Bound(), window=FIRST_WINDOW).granted == FIRST_WINDOW
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_refusals_for_no_rate_of_ours_take_little_of_it(*, limited: bool) -> None:
+    """Given a service that refuses one call in 25 whatever the rate, when few calls are made, then none waits long."""
+    record, now = LimitRecord(), 1_800_000_000.0
+    draw = random.Random(11)
+    calls, waited = 0, 0.0
+    while calls < 1000:
+        permit = record.take(now, [0.0], bound=Bound(), window=FIRST_WINDOW)
+        if not permit.granted:
+            now, waited = now + permit.wait_s, waited + permit.wait_s
+            continue
+        calls += 1
+        refused = draw.random() < 0.04
+        heard_ = Heard(
+            closed=1,
+            accepted=int(not refused),
+            refused=int(refused),
+            granted_at=permit.now,
+            retry_after_s=0.5 if refused and limited else None,
+        )
+        record.learn(now + 0.01, heard_)
+        now += 0.1
+    assert waited <= 0.6 * 0.04 * 1000 + 10

@@ -22,7 +22,7 @@ local MANY, NEARLY = 1000000, 1e-6
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local NAMES = { 'at', 'how', 'rate', 'burst', 'level', 'hold', 'window', 'grown', 'open', 'opened', 'full', 'first', 'taken',
-  'empty', 'since', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
+  'empty', 'since', 'short', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
   'cap', 'clevel', 'tcap', 'tclevel' }
 local r = {}
 local kept = redis.call('HMGET', KEYS[1], unpack(NAMES))
@@ -40,7 +40,7 @@ end
 
 local function refresh()
   if r.at - now > 1 then
-    for _, name in ipairs({ 'hold', 'grown', 'opened', 'first', 'empty', 'mute' }) do
+    for _, name in ipairs({ 'hold', 'grown', 'opened', 'first', 'empty', 'short', 'mute' }) do
       if r[name] > 0 then
         r[name] = r[name] + now - r.at
       end
@@ -113,6 +113,7 @@ local function take()
       wait = wait_for(tokens, granted == 0 and r.opened > 0)
       if wait > 0 then
         wait = math.max(wait, 0.001)
+        r.short = now
         break
       end
       granted = granted + 1
@@ -169,7 +170,9 @@ end
 
 local function measured(held)
   local rate_ = seen()
-  if rate_ == nil then
+  if now - r.short > 2 then
+    rate_ = nil
+  elseif rate_ == nil then
     r.rate = r.rate * SHRINK
   elseif now - r.empty <= 20 then
     r.rate = math.min(r.rate, rate_ * BELOW)
@@ -184,7 +187,7 @@ end
 
 local function searched()
   local rate_ = seen()
-  if rate_ ~= nil then
+  if rate_ ~= nil and now - r.short <= 2 then
     r.how = 1
     r.rate = math.max(FLOOR, rate_ * BELOW)
     r.burst = math.max(1, 0.9 * (r.taken - rate_ * (r.empty - r.first)))
@@ -201,7 +204,7 @@ local function refused(granted_at, pause, contradicted)
     r.strikes = r.strikes + 1
   end
   if pause == nil then
-    pause = fresh and math.min(60, 2 ^ math.max(0, r.strikes - 1)) or 0
+    pause = fresh and math.min(60, 0.25 * 2 ^ math.max(0, r.strikes - 1)) or 0
   end
   local held = r.level
   r.hold = math.max(r.hold, now + math.min(math.max(0.05, pause), LONGEST))
