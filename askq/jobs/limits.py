@@ -26,7 +26,7 @@ WIDE_WINDOW = 32
 """From here on, and once something was refused, it grows by a quarter: all that is open when a bucket is empty is
 refused."""
 WINDOW_DOUBLES_S = 0.25
-FORGET_OPEN_S = 5.0
+FORGET_OPEN_S = 2.0
 """Calls of a process that died are never reported: after so long without a new one they count no longer."""
 FLOOR_PER_S = 1 / 60
 """However bad the news: one call a minute finds out whether it is over."""
@@ -35,6 +35,8 @@ TRUSTED_S = 20.0
 SHORT_S = 2.0
 """A refusal says something of the rate only if permits were short until then."""
 FIRST_BACKOFF_S = 0.25
+DENSE = 0.15
+"""Where calls were free: refusals must be this share of them to be taken for a limit."""
 SHRINK = 0.7
 JUST_BELOW = 0.98
 MUTE_S = 30.0
@@ -109,12 +111,16 @@ class Permit:
     tserial: float = 0.0
     held: bool = False
     """Whether the service asked everybody to wait."""
+    known: bool = False
+    """Whether there is a record: until something is refused, calls that need no care have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
     """What replies said since the last report."""
 
+    window: int = FIRST_WINDOW
+    """How many calls may be open at once where nothing is known."""
     closed: int = 0
     """Calls that are over, whatever came of them."""
     accepted: int = 0
@@ -187,6 +193,8 @@ class LimitRecord:
     """When a refusal last said that the bucket is empty."""
     since: float = 0.0
     """Calls accepted since then."""
+    bad: float = 0.0
+    """Calls refused since the hold before began."""
     short: float = 0.0
     """When there were last fewer permits than calls."""
     strikes: float = 0.0
@@ -321,6 +329,7 @@ class LimitRecord:
             serial=self.given,
             tserial=self.tgiven,
             held=self.hold > now,
+            known=self.window > 0,
         )
 
     # -- learning --------------------------------------------------------------------------------------
@@ -329,7 +338,7 @@ class LimitRecord:
         """Take notice of replies."""
         if self.window == 0:
             # The record was deleted while calls were open: whoever reports begins it anew.
-            self.window, self.at, self.grown, self.first = float(FIRST_WINDOW), now, now, now
+            self.window, self.at, self.grown, self.first = float(heard.window), now, now, now
         self._refresh(now)
         full = self.open >= self.window / 2
         self.open = max(0.0, self.open - heard.closed - heard.unused)
@@ -377,6 +386,7 @@ class LimitRecord:
         self.hold = max(self.hold, now + min(max(0.05, pause), LONGEST_HOLD_S))
         self.level = min(self.level, 0.0)
         if not fresh:
+            self.bad += heard.refused
             return
         if self.how == 2:
             if heard.contradicted or not _useful(heard.requests):
@@ -389,7 +399,7 @@ class LimitRecord:
             self._measured(now, held)
         elif self.how == 0:
             self._searched(now)
-        self.empty, self.since = now, 0.0
+        self.empty, self.since, self.bad = now, 0.0, float(heard.refused)
 
     def _measured(self, now: float, held: float) -> None:
         """One more refusal: the rate is what was accepted since the last."""
@@ -410,7 +420,10 @@ class LimitRecord:
 
     def _searched(self, now: float) -> None:
         seen = self._seen(now)
-        if seen is not None and self._was_short(now):
+        if self.window >= NO_WINDOW / 2 and self.bad <= DENSE * (self.bad + self.since):
+            # Calls were free, and nearly all were accepted (or it is the first refusal): no limit, but a wish to wait.
+            pass
+        elif seen is not None and self._was_short(now):
             self.how = 1
             self.rate = max(FLOOR_PER_S, seen * JUST_BELOW)
             self.burst = max(1.0, 0.9 * (self.taken - seen * (self.empty - self.first)))

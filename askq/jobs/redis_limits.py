@@ -43,6 +43,7 @@ def learn(scope: Scope, heard: Heard) -> Arguments:
         heard.unused_tokens,
         heard.estimated,
         heard.used,
+        heard.window,
     ]
 
 
@@ -54,7 +55,7 @@ def look(scope: Scope) -> Arguments:
 
 def permit(found: Sequence[Any]) -> Permit:
     """The reply of `limit.lua`."""
-    granted, wait, ready, rate, ratio, now, serial, tserial, held = found
+    granted, wait, ready, rate, ratio, now, serial, tserial, held, known = found
     return Permit(
         granted=int(granted),
         wait_s=float(wait),
@@ -65,6 +66,7 @@ def permit(found: Sequence[Any]) -> Permit:
         serial=float(serial),
         tserial=float(tserial),
         held=bool(held),
+        known=bool(known),
     )
 
 

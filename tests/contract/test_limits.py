@@ -257,6 +257,7 @@ def test_lua_and_python_agree_on_any_history(
                 both.run(redis_limits.take(SCOPE, asks, bound=bound, window=window), expected)
             else:
                 heard = Heard(
+                    window=draw.choice([FIRST_WINDOW, 1_000_000]),
                     closed=draw.randrange(5),
                     accepted=draw.randrange(4),
                     refused=draw.choice([0, 0, 0, 1, 3]),

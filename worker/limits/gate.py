@@ -75,8 +75,9 @@ class _Reports:
     def urgent(self) -> bool:
         return bool(self.closed or self.refused or self.unused)
 
-    def heard(self) -> Heard:
+    def heard(self, window: int) -> Heard:
         return Heard(
+            window=window,
             closed=self.closed,
             accepted=self.accepted,
             refused=self.refused,
@@ -294,7 +295,7 @@ class Gate:
         if self._reports.any():
             told, self._reports = self._reports, _Reports()
             try:
-                self._note(await asyncio.to_thread(self._store.learn_limits, self.scope, told.heard()))
+                self._note(await asyncio.to_thread(self._store.learn_limits, self.scope, told.heard(self._window)))
             except StoreError:
                 # Not kept: it is about this moment, and the next replies say the same.
                 log.debug("%s: what %d replies said was not stored", self.scope, told.closed)

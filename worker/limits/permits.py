@@ -116,7 +116,7 @@ class Permits:
         if gate_bound(gate.scope, self._host).requests is not None:
             return True
         last = await gate.look(older_than_s=_LOOK_AT_GETS_EVERY_S)
-        return last.rate is not None or last.held or last.ready < NO_WINDOW / 2
+        return last.known
 
     async def get_room(self, executions: int) -> float:
         """How many polls this process may begin, as one of so many."""

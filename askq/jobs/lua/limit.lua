@@ -11,8 +11,9 @@
 --                 ARGV[13] ARGV[14] ARGV[15] of tokens   ARGV[16] serial of the call that was told this
 --                 ARGV[17] in tokens   ARGV[18] permits given back   ARGV[19] tokens of those
 --                 ARGV[20] tokens put aside for runs that have ended   ARGV[21] what these used
+--                 ARGV[22] first window
 -- ARGV[3] 'look': nothing more
--- Returns {granted, wait, ready, rate or '', ratio, now, serial, serial in tokens, held}; numbers as text.
+-- Returns {granted, wait, ready, rate or '', ratio, now, serial, serial in tokens, held, known}; numbers as text.
 -- Leaves behind: the record, with an expiry; the scope in `waits` until its next permit while calls wait for one.
 --
 -- The rule is that of LimitRecord in limits.py, where its why is written; a test compares both field by field.
@@ -22,7 +23,7 @@ local MANY, NEARLY = 1000000, 1e-6
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local NAMES = { 'at', 'how', 'rate', 'burst', 'level', 'hold', 'window', 'grown', 'open', 'opened', 'full', 'first', 'taken',
-  'empty', 'since', 'short', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
+  'empty', 'since', 'bad', 'short', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
   'cap', 'clevel', 'tcap', 'tclevel' }
 local r = {}
 local kept = redis.call('HMGET', KEYS[1], unpack(NAMES))
@@ -46,7 +47,7 @@ local function refresh()
       end
     end
   end
-  if now - r.opened > 5 or now < r.opened then
+  if now - r.opened > 2 or now < r.opened then
     r.open = 0
   end
   local passed = r.full > 0 and r.open > 0 and 0 or math.max(0, now - r.at)
@@ -187,7 +188,9 @@ end
 
 local function searched()
   local rate_ = seen()
-  if rate_ ~= nil and now - r.short <= 2 then
+  if r.window >= MANY / 2 and r.bad <= 0.15 * (r.bad + r.since) then
+    r.grown = now
+  elseif rate_ ~= nil and now - r.short <= 2 then
     r.how = 1
     r.rate = math.max(FLOOR, rate_ * BELOW)
     r.burst = math.max(1, 0.9 * (r.taken - rate_ * (r.empty - r.first)))
@@ -210,6 +213,7 @@ local function refused(granted_at, pause, contradicted)
   r.hold = math.max(r.hold, now + math.min(math.max(0.05, pause), LONGEST))
   r.level = math.min(r.level, 0)
   if not fresh then
+    r.bad = r.bad + tonumber(ARGV[6])
     return
   end
   if r.how == 2 then
@@ -225,7 +229,7 @@ local function refused(granted_at, pause, contradicted)
   else
     searched()
   end
-  r.empty, r.since = now, 0
+  r.empty, r.since, r.bad = now, 0, tonumber(ARGV[6])
 end
 
 local function told_burst(limit, remaining, known)
@@ -264,7 +268,7 @@ end
 
 local function learn()
   if r.window == 0 then
-    r.window, r.at, r.grown, r.first = 4, now, now, now
+    r.window, r.at, r.grown, r.first = tonumber(ARGV[22]), now, now, now
   end
   refresh()
   local full = r.open >= r.window / 2
@@ -339,4 +343,4 @@ if r.hold > now then
   ready = 0
 end
 return { granted, text(wait), text(math.max(0, ready)), rate == '' and '' or text(rate), text(r.ratio), text(now),
-  text(r.given), text(r.tgiven), r.hold > now and 1 or 0 }
+  text(r.given), text(r.tgiven), r.hold > now and 1 or 0, r.window > 0 and 1 or 0 }
