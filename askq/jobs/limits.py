@@ -36,7 +36,9 @@ SHORT_S = 2.0
 """A refusal says something of the rate only if permits were short until then."""
 FIRST_BACKOFF_S = 0.25
 DENSE = 0.15
-"""Where calls were free: refusals must be this share of them to be taken for a limit."""
+"""Where calls were free: refusals must be this share of the latest to be taken for a limit."""
+MANY_CALLS = 100.0
+LONG_WISH_S = 5.0
 SHRINK = 0.7
 JUST_BELOW = 0.98
 MUTE_S = 30.0
@@ -194,7 +196,7 @@ class LimitRecord:
     since: float = 0.0
     """Calls accepted since then."""
     bad: float = 0.0
-    """Calls refused since the hold before began."""
+    """Free calls refused lately."""
     short: float = 0.0
     """When there were last fewer permits than calls."""
     strikes: float = 0.0
@@ -376,6 +378,8 @@ class LimitRecord:
             self.grown = now
 
     def _refused(self, now: float, heard: Heard) -> None:
+        if self.how == 0 and self.window >= NO_WINDOW / 2 and not self._dense(heard):
+            return
         fresh = heard.granted_at >= self.hold
         if fresh and not heard.accepted:
             self.strikes += 1
@@ -386,7 +390,6 @@ class LimitRecord:
         self.hold = max(self.hold, now + min(max(0.05, pause), LONGEST_HOLD_S))
         self.level = min(self.level, 0.0)
         if not fresh:
-            self.bad += heard.refused
             return
         if self.how == 2:
             if heard.contradicted or not _useful(heard.requests):
@@ -399,7 +402,16 @@ class LimitRecord:
             self._measured(now, held)
         elif self.how == 0:
             self._searched(now)
-        self.empty, self.since, self.bad = now, 0.0, float(heard.refused)
+        self.empty, self.since, self.bad = now, 0.0, 0.0
+
+    def _dense(self, heard: Heard) -> bool:
+        """Whether refusals of free calls are a limit. Services refuse one now and then, and one that is refused waits by
+        itself; many, or one that is told to wait for long, are everybody's."""
+        self.bad += heard.refused
+        if self.bad + self.since > MANY_CALLS:
+            self.bad, self.since = self.bad / 2, self.since / 2
+        many = self.bad >= 3 and self.bad > DENSE * (self.bad + self.since)
+        return many or (heard.retry_after_s or 0.0) >= LONG_WISH_S
 
     def _measured(self, now: float, held: float) -> None:
         """One more refusal: the rate is what was accepted since the last."""
@@ -420,10 +432,7 @@ class LimitRecord:
 
     def _searched(self, now: float) -> None:
         seen = self._seen(now)
-        if self.window >= NO_WINDOW / 2 and self.bad <= DENSE * (self.bad + self.since):
-            # Calls were free, and nearly all were accepted (or it is the first refusal): no limit, but a wish to wait.
-            pass
-        elif seen is not None and self._was_short(now):
+        if seen is not None and self._was_short(now):
             self.how = 1
             self.rate = max(FLOOR_PER_S, seen * JUST_BELOW)
             self.burst = max(1.0, 0.9 * (self.taken - seen * (self.empty - self.first)))

@@ -188,9 +188,7 @@ end
 
 local function searched()
   local rate_ = seen()
-  if r.window >= MANY / 2 and r.bad <= 0.15 * (r.bad + r.since) then
-    r.grown = now
-  elseif rate_ ~= nil and now - r.short <= 2 then
+  if rate_ ~= nil and now - r.short <= 2 then
     r.how = 1
     r.rate = math.max(FLOOR, rate_ * BELOW)
     r.burst = math.max(1, 0.9 * (r.taken - rate_ * (r.empty - r.first)))
@@ -201,7 +199,18 @@ local function searched()
   r.grown = now
 end
 
+local function dense(pause)
+  r.bad = r.bad + tonumber(ARGV[6])
+  if r.bad + r.since > 100 then
+    r.bad, r.since = r.bad / 2, r.since / 2
+  end
+  return (r.bad >= 3 and r.bad > 0.15 * (r.bad + r.since)) or (pause or 0) >= 5
+end
+
 local function refused(granted_at, pause, contradicted)
+  if r.how == 0 and r.window >= MANY / 2 and not dense(pause) then
+    return
+  end
   local fresh = granted_at >= r.hold
   if fresh and tonumber(ARGV[5]) == 0 then
     r.strikes = r.strikes + 1
@@ -213,7 +222,6 @@ local function refused(granted_at, pause, contradicted)
   r.hold = math.max(r.hold, now + math.min(math.max(0.05, pause), LONGEST))
   r.level = math.min(r.level, 0)
   if not fresh then
-    r.bad = r.bad + tonumber(ARGV[6])
     return
   end
   if r.how == 2 then
@@ -229,7 +237,7 @@ local function refused(granted_at, pause, contradicted)
   else
     searched()
   end
-  r.empty, r.since, r.bad = now, 0, tonumber(ARGV[6])
+  r.empty, r.since, r.bad = now, 0, 0
 end
 
 local function told_burst(limit, remaining, known)
