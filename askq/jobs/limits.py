@@ -32,6 +32,8 @@ FLOOR_PER_S = 1 / 60
 """However bad the news: one call a minute finds out whether it is over."""
 TRUSTED_S = 20.0
 """What was accepted between two refusals further apart is an average, not a rate."""
+PAUSE_S = 0.5
+"""Longer than this between two calls of the store, nobody is asking: workers were killed, or there is nothing to do."""
 SHORT_S = 2.0
 """A refusal says something of the rate only if permits were short until then."""
 FIRST_BACKOFF_S = 0.25
@@ -195,6 +197,8 @@ class LimitRecord:
     """When a refusal last said that the bucket is empty."""
     since: float = 0.0
     """Calls accepted since then."""
+    busy: float = 0.0
+    """Seconds since then in which somebody asked, or the service had asked to wait."""
     bad: float = 0.0
     """Free calls refused lately."""
     short: float = 0.0
@@ -230,6 +234,8 @@ class LimitRecord:
             self.open = 0.0
         # A bucket that was full stays so until the calls arrive, and nobody knows when they do before one is answered:
         # what would have come in meanwhile is not there.
+        # Time in which nobody asked says nothing of the rate; in a hold nobody may.
+        self.busy += min(max(0.0, now - self.at), max(0.0, self.hold - self.at) + PAUSE_S)
         passed = 0.0 if self.full and self.open else max(0.0, now - self.at)
         self.at = now
         if self.how:
@@ -373,7 +379,7 @@ class LimitRecord:
                 self.window, self.grown = min(factor * self.window, float(NO_WINDOW)), now
         elif self.how == 1 and self.level < 2 and now - self.empty > 3:
             # The longer all goes well, the bolder: a limit that was raised is found again.
-            growth = min(0.2, 0.002 * (now - self.empty))
+            growth = min(0.2, 0.004 * (now - self.empty))
             self.rate *= 1 + growth * min(1.0, max(0.0, now - self.grown))
             self.grown = now
 
@@ -402,11 +408,11 @@ class LimitRecord:
             self._measured(now, held)
         elif self.how == 0:
             self._searched(now)
-        self.empty, self.since, self.bad = now, 0.0, 0.0
+        self.empty, self.since, self.busy, self.bad = now, 0.0, 0.0, 0.0
 
     def _dense(self, heard: Heard) -> bool:
-        """Whether refusals of free calls are a limit. Services refuse one now and then, and one that is refused waits by
-        itself; many, or one that is told to wait for long, are everybody's."""
+        """Whether refusals of free calls are a limit. Services refuse one now and then, and that one waits by itself;
+        many, or one that is told to wait for long, are everybody's."""
         self.bad += heard.refused
         if self.bad + self.since > MANY_CALLS:
             self.bad, self.since = self.bad / 2, self.since / 2
@@ -447,8 +453,7 @@ class LimitRecord:
 
     def _seen(self, now: float) -> float | None:
         """Accepted calls per second between the last refusal and now."""
-        passed = now - self.empty
-        return self.since / passed if self.empty and self.since >= 2 and passed >= 0.1 else None
+        return self.since / self.busy if self.empty and self.since >= 2 and self.busy >= 0.1 else None
 
     def _told(self, heard: Heard) -> None:
         told = heard.requests

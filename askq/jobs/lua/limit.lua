@@ -23,7 +23,7 @@ local MANY, NEARLY = 1000000, 1e-6
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local NAMES = { 'at', 'how', 'rate', 'burst', 'level', 'hold', 'window', 'grown', 'open', 'opened', 'full', 'first', 'taken',
-  'empty', 'since', 'bad', 'short', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
+  'empty', 'since', 'busy', 'bad', 'short', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
   'cap', 'clevel', 'tcap', 'tclevel' }
 local r = {}
 local kept = redis.call('HMGET', KEYS[1], unpack(NAMES))
@@ -50,6 +50,7 @@ local function refresh()
   if now - r.opened > 2 or now < r.opened then
     r.open = 0
   end
+  r.busy = r.busy + math.min(math.max(0, now - r.at), math.max(0, r.hold - r.at) + 0.5)
   local passed = r.full > 0 and r.open > 0 and 0 or math.max(0, now - r.at)
   r.at = now
   if r.how > 0 then
@@ -140,9 +141,8 @@ local function take()
 end
 
 local function seen()
-  local passed = now - r.empty
-  if r.empty > 0 and r.since >= 2 and passed >= 0.1 then
-    return r.since / passed
+  if r.empty > 0 and r.since >= 2 and r.busy >= 0.1 then
+    return r.since / r.busy
   end
   return nil
 end
@@ -159,7 +159,7 @@ local function accepted(many, full)
       r.window, r.grown = math.min(factor * r.window, MANY), now
     end
   elseif r.how == 1 and r.level < 2 and now - r.empty > 3 then
-    local growth = math.min(0.2, 0.002 * (now - r.empty))
+    local growth = math.min(0.2, 0.004 * (now - r.empty))
     r.rate = r.rate * (1 + growth * math.min(1, math.max(0, now - r.grown)))
     r.grown = now
   end
@@ -237,7 +237,7 @@ local function refused(granted_at, pause, contradicted)
   else
     searched()
   end
-  r.empty, r.since, r.bad = now, 0, 0
+  r.empty, r.since, r.busy, r.bad = now, 0, 0, 0
 end
 
 local function told_burst(limit, remaining, known)
