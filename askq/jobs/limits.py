@@ -37,7 +37,7 @@ PAUSE_S = 0.5
 SHORT_S = 2.0
 """A refusal says something of the rate only if permits were short until then."""
 FIRST_BACKOFF_S = 0.25
-DENSE = 0.15
+DENSE = 0.3
 """Where calls were free: refusals must be this share of the latest to be taken for a limit."""
 MANY_CALLS = 100.0
 LONG_WISH_S = 5.0
@@ -198,7 +198,9 @@ class LimitRecord:
     since: float = 0.0
     """Calls accepted since then."""
     busy: float = 0.0
-    """Seconds since then in which somebody asked, or the service had asked to wait."""
+    """Seconds since then in which somebody asked …"""
+    held: float = 0.0
+    """… and in which all were held."""
     bad: float = 0.0
     """Free calls refused lately."""
     short: float = 0.0
@@ -235,7 +237,9 @@ class LimitRecord:
         # A bucket that was full stays so until the calls arrive, and nobody knows when they do before one is answered:
         # what would have come in meanwhile is not there.
         # Time in which nobody asked says nothing of the rate; in a hold nobody may.
-        self.busy += min(max(0.0, now - self.at), max(0.0, self.hold - self.at) + PAUSE_S)
+        held = min(max(0.0, self.hold - self.at), max(0.0, now - self.at))
+        self.held += held
+        self.busy += min(max(0.0, now - self.at - held), PAUSE_S)
         passed = 0.0 if self.full and self.open else max(0.0, now - self.at)
         self.at = now
         if self.how:
@@ -360,6 +364,8 @@ class LimitRecord:
         if heard.estimated > 0:
             share = min(10.0, max(0.1, heard.used / heard.estimated * self.ratio))
             self.ratio += 0.1 * (share - self.ratio)
+        # What was not refused for the limits went through them, whatever came of it.
+        self.since += max(0, heard.closed - heard.refused)
         if heard.accepted:
             self._accepted(now, heard.accepted, full=full)
         if heard.refused:
@@ -369,7 +375,6 @@ class LimitRecord:
         return self._permit(now, 0, max(0.0, self.hold - now))
 
     def _accepted(self, now: float, accepted: int, *, full: bool) -> None:
-        self.since += accepted
         self.strikes = 0.0
         if self.how == 0:
             if self.empty == 0:
@@ -379,7 +384,7 @@ class LimitRecord:
                 self.window, self.grown = min(factor * self.window, float(NO_WINDOW)), now
         elif self.how == 1 and self.level < 2 and now - self.empty > 3:
             # The longer all goes well, the bolder: a limit that was raised is found again.
-            growth = min(0.2, 0.004 * (now - self.empty))
+            growth = min(0.2, 0.003 * (now - self.empty))
             self.rate *= 1 + growth * min(1.0, max(0.0, now - self.grown))
             self.grown = now
 
@@ -392,7 +397,7 @@ class LimitRecord:
         pause = heard.retry_after_s
         if pause is None:
             pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** max(0.0, self.strikes - 1)) if fresh else 0.0
-        held = self.level
+        had = self.level
         self.hold = max(self.hold, now + min(max(0.05, pause), LONGEST_HOLD_S))
         self.level = min(self.level, 0.0)
         if not fresh:
@@ -405,10 +410,10 @@ class LimitRecord:
             if heard.contradicted:
                 self.mute = now + MUTE_S
         elif self.how == 1:
-            self._measured(now, held)
+            self._measured(now, had)
         elif self.how == 0:
             self._searched(now)
-        self.empty, self.since, self.busy, self.bad = now, 0.0, 0.0, 0.0
+        self.empty, self.since, self.busy, self.held, self.bad = now, 0.0, 0.0, 0.0, 0.0
 
     def _dense(self, heard: Heard) -> bool:
         """Whether refusals of free calls are a limit. Services refuse one now and then, and that one waits by itself;
@@ -416,10 +421,10 @@ class LimitRecord:
         self.bad += heard.refused
         if self.bad + self.since > MANY_CALLS:
             self.bad, self.since = self.bad / 2, self.since / 2
-        many = self.bad >= 3 and self.bad > DENSE * (self.bad + self.since)
+        many = self.bad >= 5 and self.bad > DENSE * (self.bad + self.since)
         return many or (heard.retry_after_s or 0.0) >= LONG_WISH_S
 
-    def _measured(self, now: float, held: float) -> None:
+    def _measured(self, now: float, had: float) -> None:
         """One more refusal: the rate is what was accepted since the last."""
         seen = self._seen(now)
         if not self._was_short(now):
@@ -428,11 +433,12 @@ class LimitRecord:
         elif seen is None:
             self.rate *= SHRINK
         elif now - self.empty <= TRUSTED_S:
-            self.rate = min(self.rate, seen * JUST_BELOW)
+            # Replies are counted on either side of a refusal: one short interval may say far too little.
+            self.rate = max(SHRINK * self.rate, min(self.rate, seen * JUST_BELOW))
         else:
             self.rate = min(SHRINK * self.rate, seen)
         self.rate = max(FLOOR_PER_S, self.rate)
-        if held >= 1:
+        if had >= 1:
             # There should have been some left: the bucket is smaller than thought.
             self.burst = max(1.0, SHRINK * self.burst)
 
@@ -441,7 +447,8 @@ class LimitRecord:
         if seen is not None and self._was_short(now):
             self.how = 1
             self.rate = max(FLOOR_PER_S, seen * JUST_BELOW)
-            self.burst = max(1.0, 0.9 * (self.taken - seen * (self.empty - self.first)))
+            # What it took before it was empty, and a second's worth where that says nothing.
+            self.burst = max(1.0, self.rate, 0.9 * (self.taken - seen * (self.empty - self.first)))
             self.level = 0.0
         else:
             # The bucket was empty for the first time; how fast it fills, the next refusal will tell.
@@ -453,7 +460,14 @@ class LimitRecord:
 
     def _seen(self, now: float) -> float | None:
         """Accepted calls per second between the last refusal and now."""
-        return self.since / self.busy if self.empty and self.since >= 2 and self.busy >= 0.1 else None
+        passed = self.busy + self.held
+        if not self.empty or self.since < 2 or passed < 0.1:
+            return None
+        seen = self.since / passed
+        if self.how and self.burst < seen * self.held and self.busy >= 0.1 and self.since > self.burst:
+            # While all were held the bucket took in no more than it holds; the rest is the rate of the time after.
+            return max(seen, (self.since - self.burst) / self.busy)
+        return seen
 
     def _told(self, heard: Heard) -> None:
         told = heard.requests

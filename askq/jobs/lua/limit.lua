@@ -23,7 +23,8 @@ local MANY, NEARLY = 1000000, 1e-6
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local NAMES = { 'at', 'how', 'rate', 'burst', 'level', 'hold', 'window', 'grown', 'open', 'opened', 'full', 'first', 'taken',
-  'empty', 'since', 'busy', 'bad', 'short', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
+  'empty', 'since', 'busy', 'held', 'bad', 'short', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given',
+  'tgiven', 'ratio',
   'cap', 'clevel', 'tcap', 'tclevel' }
 local r = {}
 local kept = redis.call('HMGET', KEYS[1], unpack(NAMES))
@@ -50,7 +51,9 @@ local function refresh()
   if now - r.opened > 2 or now < r.opened then
     r.open = 0
   end
-  r.busy = r.busy + math.min(math.max(0, now - r.at), math.max(0, r.hold - r.at) + 0.5)
+  local held = math.min(math.max(0, r.hold - r.at), math.max(0, now - r.at))
+  r.held = r.held + held
+  r.busy = r.busy + math.min(math.max(0, now - r.at - held), 0.5)
   local passed = r.full > 0 and r.open > 0 and 0 or math.max(0, now - r.at)
   r.at = now
   if r.how > 0 then
@@ -141,14 +144,18 @@ local function take()
 end
 
 local function seen()
-  if r.empty > 0 and r.since >= 2 and r.busy >= 0.1 then
-    return r.since / r.busy
+  local passed = r.busy + r.held
+  if r.empty == 0 or r.since < 2 or passed < 0.1 then
+    return nil
   end
-  return nil
+  local found = r.since / passed
+  if r.how > 0 and r.burst < found * r.held and r.busy >= 0.1 and r.since > r.burst then
+    return math.max(found, (r.since - r.burst) / r.busy)
+  end
+  return found
 end
 
 local function accepted(many, full)
-  r.since = r.since + many
   r.strikes = 0
   if r.how == 0 then
     if r.empty == 0 then
@@ -159,7 +166,7 @@ local function accepted(many, full)
       r.window, r.grown = math.min(factor * r.window, MANY), now
     end
   elseif r.how == 1 and r.level < 2 and now - r.empty > 3 then
-    local growth = math.min(0.2, 0.004 * (now - r.empty))
+    local growth = math.min(0.2, 0.003 * (now - r.empty))
     r.rate = r.rate * (1 + growth * math.min(1, math.max(0, now - r.grown)))
     r.grown = now
   end
@@ -176,7 +183,7 @@ local function measured(held)
   elseif rate_ == nil then
     r.rate = r.rate * SHRINK
   elseif now - r.empty <= 20 then
-    r.rate = math.min(r.rate, rate_ * BELOW)
+    r.rate = math.max(SHRINK * r.rate, math.min(r.rate, rate_ * BELOW))
   else
     r.rate = math.min(SHRINK * r.rate, rate_)
   end
@@ -191,7 +198,7 @@ local function searched()
   if rate_ ~= nil and now - r.short <= 2 then
     r.how = 1
     r.rate = math.max(FLOOR, rate_ * BELOW)
-    r.burst = math.max(1, 0.9 * (r.taken - rate_ * (r.empty - r.first)))
+    r.burst = math.max(1, r.rate, 0.9 * (r.taken - rate_ * (r.empty - r.first)))
     r.level = 0
   else
     r.window = r.strikes >= 2 and 1 or 2
@@ -204,7 +211,7 @@ local function dense(pause)
   if r.bad + r.since > 100 then
     r.bad, r.since = r.bad / 2, r.since / 2
   end
-  return (r.bad >= 3 and r.bad > 0.15 * (r.bad + r.since)) or (pause or 0) >= 5
+  return (r.bad >= 5 and r.bad > 0.3 * (r.bad + r.since)) or (pause or 0) >= 5
 end
 
 local function refused(granted_at, pause, contradicted)
@@ -237,7 +244,7 @@ local function refused(granted_at, pause, contradicted)
   else
     searched()
   end
-  r.empty, r.since, r.busy, r.bad = now, 0, 0, 0
+  r.empty, r.since, r.busy, r.held, r.bad = now, 0, 0, 0, 0
 end
 
 local function told_burst(limit, remaining, known)
@@ -294,6 +301,7 @@ local function learn()
     local share = math.min(10, math.max(0.1, used / estimated * r.ratio))
     r.ratio = r.ratio + 0.1 * (share - r.ratio)
   end
+  r.since = r.since + math.max(0, ARGV[4] - ARGV[6])
   if tonumber(ARGV[5]) > 0 then
     accepted(tonumber(ARGV[5]), full)
   end
