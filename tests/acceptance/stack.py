@@ -16,6 +16,7 @@ from typing import Any
 from askq.assistants.model import Assistant
 from askq.jobs.model import BatchStatus, Job, NewBatch, NewJob, Question
 from askq.jobs.redis_store import RedisStore
+from tests.acceptance.processes import children
 from tests.parts import answers_redis, eventually, free_port, redis_binary
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,8 @@ class Process:
         self.argv = argv
         self.log = log
         self.env = env
+        self.outlives_file_limits = False
+        """Whether a write beyond RLIMIT_FSIZE fails, as on a full disk, instead of ending the process."""
         self.child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -41,6 +44,8 @@ class Process:
                 env=None if self.env is None else dict(self.env),
                 cwd=ROOT,
                 start_new_session=True,
+                # Python ignores SIGXFSZ, and a child that gets no default back ignores it too.
+                restore_signals=not self.outlives_file_limits,
             )
 
     @property
@@ -55,6 +60,10 @@ class Process:
             else:
                 self.child.send_signal(how)
             self.child.wait(30)
+
+    def pids(self) -> list[int]:
+        """The process and its children, as far as they can be seen."""
+        return [] if self.child is None or not self.alive else [self.child.pid, *children(self.child.pid)]
 
     def tail(self) -> str:
         return self.log.read_text("utf-8", "replace")[-3000:]
@@ -89,6 +98,7 @@ class Stack:
         argv = [redis_binary(), "--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(data)]
         argv += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
         process = self._process("redis", argv)
+        process.outlives_file_limits = True
         process.start()
         self.wait_for_redis()
         return process
@@ -177,11 +187,11 @@ class Stack:
             if len(page) < 1000:
                 return runs
 
-    def admin(self, path: str, body: Any = None) -> Any:
+    def admin(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
         """A call to the local API's own pages."""
         url = self.base_url.removesuffix("/v1") + "/_askq/" + path
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
+        request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"}, method=method)
         with urllib.request.urlopen(request, timeout=10) as reply:
             return json.load(reply)
 

@@ -1,0 +1,86 @@
+"""`python -m tests.chaos --profile short|full [--seed N] [--only NAME] --json FILE`: is anything lost, stuck, wrong or
+paid twice when everything goes wrong? Exit status 0: no. 1: a promise was broken, or a profile did not do what it
+says. The seed is printed; with it and `--only` a failure is tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from benchmarks.machine import describe
+from tests.chaos import suite
+from tests.chaos.report import Report
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--profile", choices=("short", "full"), default="short")
+    parser.add_argument("--seed", type=int, help="repeat what a failing run printed")
+    parser.add_argument("--only", action="append", choices=list(suite.PROFILES), help="may be repeated")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    options = parser.parse_args(argv)
+    seed: int = random.randrange(1 << 31) if options.seed is None else options.seed
+    names: list[str] = options.only or list(suite.PROFILES)
+    print(f"profile {options.profile}, seed {seed}", flush=True)
+    machine = describe()
+    total, parts, failed = Report(), {}, []
+    with tempfile.TemporaryDirectory(prefix="askq-chaos-") as folder:
+        for name in names:
+            report = _run(name, options.profile, seed, Path(folder) / name)
+            parts[name] = report
+            total += report
+            print(_line(name, report), flush=True)
+            for text in report.broken + report.missed:
+                print(f"  FAILED {text}", flush=True)
+            for text in report.problems[:10]:
+                print(f"    {text}", flush=True)
+            if report.broken or report.missed:
+                failed.append(name)
+                print(f"  again: python -m tests.chaos --profile {options.profile} --seed {seed} --only {name}")
+    if options.profile == "full" and not options.only:
+        suite.check_whole(total)
+        for text in total.missed:
+            print(f"FAILED {text}")
+    print(_line("all", total))
+    if options.json is not None:
+        found = {
+            "profile": options.profile,
+            "seed": seed,
+            "machine": machine,
+            "load_after": [round(part, 2) for part in os.getloadavg()],
+            **total.to_json(),
+            "profiles": {name: report.to_json() for name, report in parts.items()},
+        }
+        options.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    return 1 if failed or total.broken or total.missed else 0
+
+
+def _run(name: str, profile: str, seed: int, folder: Path) -> Report:
+    began = time.monotonic()
+    try:
+        report = suite.run(name, profile, seed, folder)
+    except Exception as error:  # an experiment that cannot be carried out has failed; the others still say something
+        report = Report()
+        report.missed.append(f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+    report.wall_s = time.monotonic() - began
+    return report
+
+
+def _line(name: str, report: Report) -> str:
+    shown = report.to_json()
+    names = ("jobs", "kills", "points", "redis_restarts", "rollbacks", "api_faults", "fault_kinds", "lost", "stuck")
+    names += ("wrong", "paid_twice", "ledger_runs", "counted_runs", "stale_commits", "recovery_p50_s", "recovery_p95_s")
+    return f"{name}: " + ", ".join(f"{key} {shown[key]}" for key in (*names, "wall_s"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The workers of an experiment: kept running as a supervisor would, and struck as the experiment wants."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+
+from tests.acceptance.processes import stopped
+from tests.acceptance.stack import Process
+
+_PAUSE_S = 0.3
+"""Between the end of a worker and its next start."""
+_LEAVING_S = 45.0
+"""A worker that was asked to end takes no longer, or something is wrong."""
+
+
+class Crew:
+    """Not a thread: whoever waits calls `tick`."""
+
+    def __init__(self, workers: list[Process], pick: random.Random, *, sleep_s: float) -> None:
+        self.workers = workers
+        self.sleep_s = sleep_s
+        """How long a stopped process stays so: longer than a lease."""
+        self.woken = 0
+        self.kills: list[float] = []
+        """Unix time of each SIGKILL."""
+        self.done: Counter[str] = Counter()
+        self.by_itself = 0
+        """Ends nobody asked for (Celery may end a worker when Redis goes away)."""
+        self._pick = pick
+        self._ended: dict[str, float] = {}
+        self._leaving: dict[str, float] = {}
+        self._asleep: dict[int, float] = {}
+
+    def tick(self) -> None:
+        """Start again what has ended; wake up what has been stopped for long enough."""
+        now = time.monotonic()
+        for worker in self.workers:
+            name = worker.name
+            if worker.alive:
+                self._wake(worker, after_s=self.sleep_s)
+                since = self._leaving.get(name, now)
+                assert now - since < _LEAVING_S, f"{name} was asked to end {now - since:.0f} s ago and still runs"
+                continue
+            if name not in self._ended:
+                self._ended[name] = now
+                if self._leaving.pop(name, None) is None:
+                    self.by_itself += 1
+            elif now - self._ended[name] >= _PAUSE_S:
+                del self._ended[name]
+                worker.start()
+
+    def _running(self) -> list[Process]:
+        return [worker for worker in self.workers if worker.alive and worker.name not in self._leaving]
+
+    def _victim(self) -> Process | None:
+        awake = [worker for worker in self._running() if worker.child is not None and not stopped(worker.child.pid)]
+        return self._pick.choice(awake) if awake else None
+
+    def _count(self, what: str, number: int = 1) -> None:
+        self.done[what] += number
+
+    def kill_group(self) -> None:
+        """SIGKILL a worker and its pool at once."""
+        if (worker := self._victim()) is not None:
+            self._mark(worker)
+            self._kill(worker, group=True)
+            self._count("kill of a group")
+
+    def kill_main(self) -> None:
+        """SIGKILL a worker's main process alone: the kernel ends its pool."""
+        if (worker := self._victim()) is not None:
+            self._mark(worker)
+            self._kill(worker, group=False)
+            self._count("kill of a main process")
+
+    def kill_child(self) -> None:
+        """SIGKILL one pool process: its worker replaces it."""
+        if (worker := self._victim()) is not None and (pool := worker.pids()[1:]):
+            self.kills.append(time.time())
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pick.choice(pool), signal.SIGKILL)
+            self._count("kill of a pool process")
+
+    def kill_all(self) -> None:
+        """SIGKILL every worker at the same moment."""
+        for worker in self._running():
+            self._mark(worker)
+            self._kill(worker, group=True)
+            self._count("kill of a group")
+
+    def _kill(self, worker: Process, *, group: bool) -> None:
+        self.kills.append(time.time())
+        worker.kill(signal.SIGKILL, group=group)
+
+    def _mark(self, worker: Process) -> None:
+        """Its end will not be its own doing."""
+        self._leaving.setdefault(worker.name, time.monotonic())
+
+    def ask_to_end(self, how: signal.Signals) -> None:
+        """SIGTERM is a deploy (warm shutdown); SIGQUIT a cold one, which askq makes a soft one."""
+        if (worker := self._victim()) is not None and worker.child is not None:
+            self._mark(worker)
+            worker.child.send_signal(how)
+            self._count(f"{how.name} to a worker")
+
+    def stop(self) -> None:
+        """SIGSTOP a worker and its pool for `sleep_s`: it will not know that time has passed."""
+        if (worker := self._victim()) is not None and worker.child is not None:
+            os.killpg(worker.child.pid, signal.SIGSTOP)
+            self._count("stop of a worker")
+
+    def _wake(self, worker: Process, *, after_s: float) -> None:
+        """SIGCONT to every process that has been stopped for so long, whoever stopped it."""
+        now = time.monotonic()
+        for pid in worker.pids():
+            if not stopped(pid):
+                self._asleep.pop(pid, None)
+            elif now - self._asleep.setdefault(pid, now) >= after_s:
+                del self._asleep[pid]
+                self.woken += 1
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def wake_all(self) -> None:
+        """SIGCONT to everything that is stopped."""
+        for worker in self.workers:
+            self._wake(worker, after_s=0.0)

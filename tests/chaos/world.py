@@ -1,0 +1,301 @@
+"""One experiment: real parts, workers that are kept running, rows that keep coming, and trouble.
+
+A profile makes a `World`, lets it be struck for a while, lets it settle and takes the verdict.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from askq.assistants.model import Assistant, ProtocolName
+from askq.errors import StoreError
+from askq.jobs import keys
+from producer.questions import open_items
+from producer.submit import Submission, submit
+from tests.acceptance.stack import Stack
+from tests.chaos import questions, recovery
+from tests.chaos.checker import check
+from tests.chaos.crew import Crew
+from tests.chaos.questions import PLAIN, Asked
+from tests.chaos.recovery import Outage
+from tests.chaos.report import Report
+from tests.chaos.tape import Tape
+from tests.parts import answers_redis, eventually
+
+_STEP_S = 0.05
+QUICK = {"ASKQ_LEASE_S": "3", "ASKQ_CALL_TIMEOUT_S": "4"}
+"""Settings for parts that measure no recovery: shorter waits, more trouble in the same time."""
+
+Strike = Callable[["World"], None]
+
+
+class World:
+    """See `world`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        keyed: bool,
+        workers: int,
+        settings: Mapping[str, str],
+        run_s: tuple[float, float],
+        timeout_s: float,
+    ) -> None:
+        self.pick = random.Random(seed)
+        self.keyed = keyed
+        self.timeout_s = timeout_s
+        self.done: Counter[str] = Counter()
+        self.outages: list[Outage] = []
+        self.began = time.monotonic()
+        self.file = folder / "asked.jsonl"
+        self.file.touch()
+        self.stack = Stack(folder, script=questions.script(run_s), keyed=keyed)
+        once = Retry(NoBackoff(), 0)
+        self.client = redis.Redis(port=self.stack.redis_port, socket_timeout=5, socket_connect_timeout=5, retry=once)
+        self.tape = Tape(self.stack.redis_port)
+        lease_s = float(settings.get("ASKQ_LEASE_S", 6.0))
+        started = [self.stack.worker(f"w{number}", **settings) for number in range(workers)]
+        self.crew = Crew(started, self.pick, sleep_s=lease_s + 1.5)
+        self._waves: list[tuple[float, str, list[Asked]]] = []
+        self._open: list[tuple[str, list[Asked]]] = []
+        self._keys = 0
+        self._armed: dict[str, str] = {}
+        self._counted: Counter[str] = Counter()
+
+    # -- rows ----------------------------------------------------------------------------------------------
+
+    def ask(
+        self, protocol: ProtocolName, count: int, *, within_s: float = 0.0, waves: int = 1, kinds: Sequence[str] = (PLAIN,)
+    ) -> None:
+        """Have `count` rows asked in `waves` lists, spread over the next `within_s` seconds."""
+        for wave in range(waves):
+            self._keys += 1
+            key = f"{protocol}-{self._keys}"
+            numbers = range(wave * count // waves, (wave + 1) * count // waves)
+            rows = [Asked.of(key, number, protocol, kinds[number % len(kinds)]) for number in numbers]
+            questions.write(self.file, rows)
+            self._waves.append((time.monotonic() + within_s * wave / waves, key, rows))
+
+    def assistant(self, protocol: ProtocolName) -> Assistant:
+        """Who answers."""
+        return Assistant(name="chaos", protocol=protocol, model="gpt-test", timeout_s=self.timeout_s)
+
+    def submit(self, key: str, rows: Sequence[Asked]) -> None:
+        """What `askq submit --idempotency-key` does. Raises StoreError; the same call then adds the rest."""
+        with open_items([{"id": row.row, "question": row.text} for row in rows]) as listed:
+            summary = listed.check()
+            assistant = self.assistant(rows[0].protocol)
+            wanted = Submission(
+                questions=listed, summary=summary, assistant=assistant, others={}, idempotency_key=key
+            )
+            submit(self.stack.store, wanted)
+
+    def _feed(self) -> None:
+        now = time.monotonic()
+        self._open += [(key, rows) for due, key, rows in self._waves if due <= now]
+        self._waves = [wave for wave in self._waves if wave[0] > now]
+        while self._open:
+            try:
+                self.submit(*self._open[0])
+            except StoreError:
+                self.done["submit refused, to be repeated"] += 1
+                return
+            self._open.pop(0)
+
+    # -- time ----------------------------------------------------------------------------------------------
+
+    def live(self, seconds: float) -> None:
+        """Let time pass. When a strike falls is the experiment; no verdict hangs on it."""
+        until = time.monotonic() + seconds
+        while True:
+            self.crew.tick()
+            self._feed()
+            if time.monotonic() >= until:
+                return
+            time.sleep(min(_STEP_S, max(0.0, until - time.monotonic())))
+
+    def suffer(self, strikes: Mapping[Strike, float], *, seconds: float, every: tuple[float, float]) -> None:
+        """Strike at random moments, by weight."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.live(self.pick.uniform(*every))
+            (strike,) = self.pick.choices(list(strikes), weights=list(strikes.values()))
+            strike(self)
+
+    def wait(self, condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+        """Live until a condition holds; fail loudly when it does not."""
+        until = time.monotonic() + seconds
+        while not self._holds(condition):
+            assert time.monotonic() < until, f"not within {seconds:g} s: {what}"
+            self.live(_STEP_S)
+
+    def _holds(self, condition: Callable[[], bool]) -> bool:
+        try:
+            return condition()
+        except StoreError:
+            return False
+
+    def ended(self) -> bool:
+        """Whether every list was submitted and every job has ended."""
+        if self._waves or self._open:
+            return False
+        batches = [self.stack.store.batch_under(key) for key in {row.key for row in questions.read(self.file)}]
+        return all(batch is not None and self.stack.status(batch).done for batch in batches)
+
+    def settle(self, seconds: float) -> None:
+        """End all trouble and let the work come to its end; what has not ended by then is counted as stuck."""
+        self.calm()
+        until = time.monotonic() + seconds
+        while not self._holds(self.ended) and time.monotonic() < until:
+            self.live(0.2)
+
+    # -- the API -------------------------------------------------------------------------------------------
+
+    def arm(self, kind: str, *rules: Mapping[str, Any]) -> None:
+        """Put rules of the local API in force, under a name by which what they did is counted."""
+        made = self.stack.admin("faults", {"faults": [rule | {"seed": self.pick.randrange(1 << 31)} for rule in rules]})
+        self._armed |= {rule["id"]: kind for rule in made["data"]}
+
+    def slow_calls(self, *, creates_s: float, reads_s: float) -> None:
+        """Let calls take a while, as they do at a real service: no fault, and not counted as one."""
+        for method, seconds in (("POST", creates_s), ("GET", reads_s)):
+            self.stack.admin("faults", {"kind": "delay", "method": method, "path": ".", "seconds": seconds})
+
+    def fault_kinds(self) -> Counter[str]:
+        """How often each kind has gone off."""
+        found = Counter(self._counted)
+        for rule in self.stack.admin("faults")["data"]:
+            if rule["id"] in self._armed:
+                found[self._armed[rule["id"]]] += rule["hits"]
+        return +found
+
+    def calm(self) -> None:
+        """No more trouble."""
+        self.crew.wake_all()
+        self._counted = self.fault_kinds()
+        for rule in self._armed:
+            self.stack.admin(f"faults/{rule}", method="DELETE")
+        self._armed = {}
+
+    # -- Redis ---------------------------------------------------------------------------------------------
+
+    def kill_redis(self, away_s: float) -> None:
+        """SIGKILL Redis and start it again."""
+        down_at = time.time()
+        self.stack.redis.kill()
+        self.live(away_s)
+        self.start_redis(down_at)
+        self.done["SIGKILL of Redis"] += 1
+
+    def start_redis(self, down_at: float) -> None:
+        """Start Redis again and note who was interrupted."""
+        self.stack.redis.start()
+        eventually(lambda: answers_redis(self.stack.redis_port), seconds=30, what="Redis answers", every=0.005)
+        up_at = time.time()
+        self.outages.append(Outage(down_at, up_at, tuple(self._held())))
+
+    def _held(self) -> Iterator[str]:
+        names = eventually(self._records, seconds=30, what="Redis has loaded its data", every=0.01)
+        for name, claims in names.items():
+            if claims is not None:
+                yield name
+
+    def _records(self) -> dict[str, bytes | None] | None:
+        try:
+            names = list(self.client.scan_iter(match=f"{keys.PREFIX}*:job:*", count=1000))
+            pipe = self.client.pipeline(transaction=False)
+            for name in names:
+                pipe.hget(name, "claims")
+            return {name.decode().partition(":job:")[2]: claims for name, claims in zip(names, pipe.execute(), strict=True)}
+        except redis.RedisError:
+            return None
+
+    def freeze_redis(self, seconds: float) -> None:
+        """A server that answers nobody for a while (SIGSTOP)."""
+        child = self.stack.redis.child
+        assert child is not None
+        os.kill(child.pid, signal.SIGSTOP)
+        try:
+            self._wait_out(seconds)
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+
+    def slow_redis(self, seconds: float) -> None:
+        """A server that gets a third of the time."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.freeze_redis(0.1)
+            self._wait_out(0.05)
+
+    def _wait_out(self, seconds: float) -> None:
+        """Let time pass without asking Redis for anything."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.crew.tick()
+            time.sleep(min(_STEP_S, max(0.0, until - time.monotonic())))
+
+    # -- verdict -------------------------------------------------------------------------------------------
+
+    def verdict(self) -> Report:
+        """What the ledger, the store and the producer's file say, and what was done."""
+        self.tape.close()
+        report = check(self.file, self.stack.store, self.stack.ledger(), self.client, keyed=self.keyed)
+        report.kills += len(self.crew.kills)
+        report.redis_restarts += self.done["SIGKILL of Redis"]
+        report.strikes += self.done + self.crew.done
+        report.fault_kinds += self.fault_kinds()
+        if self.crew.by_itself:
+            report.strikes["worker ended by itself"] += self.crew.by_itself
+        report.stale_commits += self.tape.stale_attempted
+        report.stale_accepted += self.tape.stale_accepted
+        report.restart_s += recovery.after_outages(self.tape, self.outages)
+        report.wall_s += time.monotonic() - self.began
+        return report
+
+
+@contextmanager
+def world(
+    folder: Path,
+    *,
+    seed: int,
+    keyed: bool = False,
+    workers: int = 2,
+    settings: Mapping[str, str] = QUICK,
+    run_s: tuple[float, float] = (0.5, 3.0),
+    timeout_s: float = 20.0,
+) -> Iterator[World]:
+    """Parts of its own in a folder of its own; all of them end with it.
+
+    `run_s` is how long runs take, `timeout_s` the assistant's deadline (and how long an uncertain create is waited
+    for).
+    """
+    folder.mkdir(parents=True)
+    made = World(
+        folder,
+        seed=seed,
+        keyed=keyed,
+        workers=workers,
+        settings=settings,
+        run_s=run_s,
+        timeout_s=timeout_s,
+    )
+    try:
+        yield made
+    finally:
+        made.tape.close()
+        made.client.close()
+        made.stack.close()
