@@ -135,12 +135,19 @@ class Stack:
             **more,
         }
 
-    def worker(self, name: str = "worker", *, concurrency: int = 2, **environment: str) -> Process:
+    def worker(
+        self,
+        name: str = "worker",
+        settings: Mapping[str, str] | None = None,
+        *,
+        concurrency: int = 2,
+        **environment: str,
+    ) -> Process:
         """A worker, started."""
         argv = [sys.executable, "-m", "celery", "-A", "worker.celery", "worker", "--queues", "askq.start,askq.poll"]
         argv += ["--concurrency", str(concurrency), "--hostname", f"{name}@%h", "--loglevel", "INFO"]
         argv += ["--without-gossip", "--without-mingle"]
-        process = self._process(name, argv, self.environment(**environment))
+        process = self._process(name, argv, self.environment(**(settings or {}), **environment))
         process.start()
         return process
 

@@ -19,6 +19,11 @@ from benchmarks.machine import describe
 from tests.chaos import suite
 from tests.chaos.report import Report
 
+_SHOWN = (
+    *("jobs", "kills", "points", "redis_restarts", "rollbacks", "api_faults", "fault_kinds", "lost", "stuck", "wrong"),
+    *("paid_twice", "ledger_runs", "counted_runs", "stale_commits", "recovery_p50_s", "recovery_p95_s", "wall_s"),
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
@@ -77,9 +82,7 @@ def _run(name: str, profile: str, seed: int, folder: Path) -> Report:
 
 def _line(name: str, report: Report) -> str:
     shown = report.to_json()
-    names = ("jobs", "kills", "points", "redis_restarts", "rollbacks", "api_faults", "fault_kinds", "lost", "stuck")
-    names += ("wrong", "paid_twice", "ledger_runs", "counted_runs", "stale_commits", "recovery_p50_s", "recovery_p95_s")
-    return f"{name}: " + ", ".join(f"{key} {shown[key]}" for key in (*names, "wall_s"))
+    return f"{name}: " + ", ".join(f"{key} {shown[key]}" for key in _SHOWN)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ _LEASES_END_S = 10.0
 """Leases of a chain last a few seconds and are given back at its end."""
 
 
-def check(file: Path, store: RedisStore, ledger: Sequence[dict[str, Any]], client: redis.Redis, *, keyed: bool) -> Report:
+def check(
+    file: Path, store: RedisStore, ledger: Sequence[dict[str, Any]], client: redis.Redis, *, keyed: bool
+) -> Report:
     """Compare the three. `keyed`: the API honours idempotency keys."""
     report = Report()
     rows = _by_key(read(file))
@@ -110,9 +112,7 @@ def _check_counters(report: Report, status: BatchStatus | None, jobs: Sequence[J
 def _left_behind(client: redis.Redis) -> list[str]:
     """What must be gone once everything has ended: entries of the schedule, claims, leases."""
     until = time.monotonic() + _LEASES_END_S
-    while (left := [*_names(client, "*:due:*"), *_names(client, "*:lease:*")]) and (
-        time.monotonic() < until
-    ):
+    while (left := [*_names(client, "*:due:*"), *_names(client, "*:lease:*")]) and (time.monotonic() < until):
         time.sleep(0.2)
     for name in _names(client, "*:job:*"):
         if client.hexists(name, "claims"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-Rule = Mapping[str, Any]
+Rule = dict[str, Any]
 
 # Row ids begin with their kind and stand in every create's metadata. Only creates of plain questions are disturbed:
 # of a run that ends without an answer nothing is left where its id was lost and runs cannot be listed, so neither askq

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from tests.chaos.profiles import kills, zombie
+from tests.chaos.profiles import api, kills, messages, mix, producers, redis, zombie
 from tests.chaos.report import Report
 
 PROFILES: dict[str, ModuleType] = {
     "kills": kills,
+    "redis": redis,
+    "api": api,
     "zombie": zombie,
+    "producers": producers,
+    "messages": messages,
+    "mix": mix,
 }
 
 

@@ -5,34 +5,26 @@ A profile makes a `World`, lets it be struck for a while, lets it settle and tak
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from askq.assistants.model import Assistant, ProtocolName
 from askq.errors import StoreError
-from askq.jobs import keys
 from producer.questions import open_items
 from producer.submit import Submission, submit
 from tests.acceptance.stack import Stack
-from tests.chaos import questions, recovery
+from tests.chaos import questions
 from tests.chaos.checker import check
 from tests.chaos.crew import Crew
+from tests.chaos.faults import Rule
 from tests.chaos.questions import PLAIN, Asked
-from tests.chaos.recovery import Outage
 from tests.chaos.report import Report
+from tests.chaos.server import Server
 from tests.chaos.tape import Tape
-from tests.parts import answers_redis, eventually
 
 _STEP_S = 0.05
 QUICK = {"ASKQ_LEASE_S": "3", "ASKQ_CALL_TIMEOUT_S": "4"}
@@ -59,27 +51,36 @@ class World:
         self.keyed = keyed
         self.timeout_s = timeout_s
         self.done: Counter[str] = Counter()
-        self.outages: list[Outage] = []
         self.began = time.monotonic()
         self.file = folder / "asked.jsonl"
         self.file.touch()
         self.stack = Stack(folder, script=questions.script(run_s), keyed=keyed)
-        once = Retry(NoBackoff(), 0)
-        self.client = redis.Redis(port=self.stack.redis_port, socket_timeout=5, socket_connect_timeout=5, retry=once)
+        self.server = Server(self.stack, lambda: self.crew.tick())
         self.tape = Tape(self.stack.redis_port)
-        lease_s = float(settings.get("ASKQ_LEASE_S", 6.0))
-        started = [self.stack.worker(f"w{number}", **settings) for number in range(workers)]
-        self.crew = Crew(started, self.pick, sleep_s=lease_s + 1.5)
+        self._settings = settings
+        self.crew = Crew([], self.pick, sleep_s=float(settings.get("ASKQ_LEASE_S", 6.0)) + 1.5)
+        self.hire(workers)
         self._waves: list[tuple[float, str, list[Asked]]] = []
         self._open: list[tuple[str, list[Asked]]] = []
         self._keys = 0
         self._armed: dict[str, str] = {}
         self._counted: Counter[str] = Counter()
 
+    def hire(self, workers: int) -> None:
+        """Start workers."""
+        for number in range(len(self.crew.workers), len(self.crew.workers) + workers):
+            self.crew.workers.append(self.stack.worker(f"w{number}", self._settings))
+
     # -- rows ----------------------------------------------------------------------------------------------
 
     def ask(
-        self, protocol: ProtocolName, count: int, *, within_s: float = 0.0, waves: int = 1, kinds: Sequence[str] = (PLAIN,)
+        self,
+        protocol: ProtocolName,
+        count: int,
+        *,
+        within_s: float = 0.0,
+        waves: int = 1,
+        kinds: Sequence[str] = (PLAIN,),
     ) -> None:
         """Have `count` rows asked in `waves` lists, spread over the next `within_s` seconds."""
         for wave in range(waves):
@@ -99,9 +100,7 @@ class World:
         with open_items([{"id": row.row, "question": row.text} for row in rows]) as listed:
             summary = listed.check()
             assistant = self.assistant(rows[0].protocol)
-            wanted = Submission(
-                questions=listed, summary=summary, assistant=assistant, others={}, idempotency_key=key
-            )
+            wanted = Submission(questions=listed, summary=summary, assistant=assistant, others={}, idempotency_key=key)
             submit(self.stack.store, wanted)
 
     def _feed(self) -> None:
@@ -149,9 +148,14 @@ class World:
         except StoreError:
             return False
 
+    @property
+    def feeding(self) -> bool:
+        """Whether there are lists still to be submitted."""
+        return bool(self._waves or self._open)
+
     def ended(self) -> bool:
         """Whether every list was submitted and every job has ended."""
-        if self._waves or self._open:
+        if self.feeding:
             return False
         batches = [self.stack.store.batch_under(key) for key in {row.key for row in questions.read(self.file)}]
         return all(batch is not None and self.stack.status(batch).done for batch in batches)
@@ -165,7 +169,7 @@ class World:
 
     # -- the API -------------------------------------------------------------------------------------------
 
-    def arm(self, kind: str, *rules: Mapping[str, Any]) -> None:
+    def arm(self, kind: str, *rules: Rule) -> None:
         """Put rules of the local API in force, under a name by which what they did is counted."""
         made = self.stack.admin("faults", {"faults": [rule | {"seed": self.pick.randrange(1 << 31)} for rule in rules]})
         self._armed |= {rule["id"]: kind for rule in made["data"]}
@@ -191,78 +195,20 @@ class World:
             self.stack.admin(f"faults/{rule}", method="DELETE")
         self._armed = {}
 
-    # -- Redis ---------------------------------------------------------------------------------------------
-
-    def kill_redis(self, away_s: float) -> None:
-        """SIGKILL Redis and start it again."""
-        down_at = time.time()
-        self.stack.redis.kill()
-        self.live(away_s)
-        self.start_redis(down_at)
-        self.done["SIGKILL of Redis"] += 1
-
-    def start_redis(self, down_at: float) -> None:
-        """Start Redis again and note who was interrupted."""
-        self.stack.redis.start()
-        eventually(lambda: answers_redis(self.stack.redis_port), seconds=30, what="Redis answers", every=0.005)
-        up_at = time.time()
-        self.outages.append(Outage(down_at, up_at, tuple(self._held())))
-
-    def _held(self) -> Iterator[str]:
-        names = eventually(self._records, seconds=30, what="Redis has loaded its data", every=0.01)
-        for name, claims in names.items():
-            if claims is not None:
-                yield name
-
-    def _records(self) -> dict[str, bytes | None] | None:
-        try:
-            names = list(self.client.scan_iter(match=f"{keys.PREFIX}*:job:*", count=1000))
-            pipe = self.client.pipeline(transaction=False)
-            for name in names:
-                pipe.hget(name, "claims")
-            return {name.decode().partition(":job:")[2]: claims for name, claims in zip(names, pipe.execute(), strict=True)}
-        except redis.RedisError:
-            return None
-
-    def freeze_redis(self, seconds: float) -> None:
-        """A server that answers nobody for a while (SIGSTOP)."""
-        child = self.stack.redis.child
-        assert child is not None
-        os.kill(child.pid, signal.SIGSTOP)
-        try:
-            self._wait_out(seconds)
-        finally:
-            os.kill(child.pid, signal.SIGCONT)
-
-    def slow_redis(self, seconds: float) -> None:
-        """A server that gets a third of the time."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self.freeze_redis(0.1)
-            self._wait_out(0.05)
-
-    def _wait_out(self, seconds: float) -> None:
-        """Let time pass without asking Redis for anything."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self.crew.tick()
-            time.sleep(min(_STEP_S, max(0.0, until - time.monotonic())))
-
     # -- verdict -------------------------------------------------------------------------------------------
 
     def verdict(self) -> Report:
         """What the ledger, the store and the producer's file say, and what was done."""
         self.tape.close()
-        report = check(self.file, self.stack.store, self.stack.ledger(), self.client, keyed=self.keyed)
+        report = check(self.file, self.stack.store, self.stack.ledger(), self.server.client, keyed=self.keyed)
         report.kills += len(self.crew.kills)
-        report.redis_restarts += self.done["SIGKILL of Redis"]
-        report.strikes += self.done + self.crew.done
+        report.redis_restarts += self.server.done["SIGKILL of Redis"]
+        report.strikes += self.done + self.crew.done + self.server.done
         report.fault_kinds += self.fault_kinds()
         if self.crew.by_itself:
             report.strikes["worker ended by itself"] += self.crew.by_itself
         report.stale_commits += self.tape.stale_attempted
         report.stale_accepted += self.tape.stale_accepted
-        report.restart_s += recovery.after_outages(self.tape, self.outages)
         report.wall_s += time.monotonic() - self.began
         return report
 
@@ -297,5 +243,5 @@ def world(
         yield made
     finally:
         made.tape.close()
-        made.client.close()
+        made.server.client.close()
         made.stack.close()

@@ -25,13 +25,14 @@ class Size:
     jobs: int
     """Per protocol."""
     seconds: float
+    legs: tuple[Leg, ...]
     least_kills: int
     least_recoveries: int
 
 
 SIZES = {
-    "short": Size(60, 2, 30, 12.0, 8, 3),
-    "full": Size(250, 8, 100, 35.0, 50, 40),
+    "short": Size(40, 1, 40, 12.0, (legs.WITHOUT_KEYS,), 6, 1),
+    "full": Size(250, 8, 100, 35.0, legs.BOTH, 50, 40),
 }
 
 STRIKES: Mapping[Strike, float] = {
@@ -45,6 +46,7 @@ STRIKES: Mapping[Strike, float] = {
 
 def run(size: Size, seed: int, folder: Path) -> Report:
     report = _measured(size, seed, folder / "measured")
+    report.need("interrupted claims", len(report.recovery_s), size.least_recoveries)
 
     def storm(world: World, leg: Leg) -> None:
         for protocol in leg.protocols:
@@ -52,10 +54,9 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         world.suffer(STRIKES, seconds=size.seconds, every=(0.3, 1.0))
         world.settle(60)
 
-    for verdict in legs.each(legs.BOTH, seed, folder / "storm", storm):
+    for verdict in legs.each(size.legs, seed, folder / "storm", storm):
         report += verdict
     report.need("kills", report.kills, size.least_kills)
-    report.need("interrupted claims", len(report.recovery_s), size.least_recoveries)
     for how in ("SIGTERM", "SIGQUIT"):
         report.need(how, report.strikes[f"{how} to a worker"], 1)
     return report

@@ -1,0 +1,59 @@
+"""P9: everything at once, at random moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos import faults
+from tests.chaos.postman import Postman
+from tests.chaos.profiles import kills, legs
+from tests.chaos.profiles.legs import Leg
+from tests.chaos.profiles.redis import STRIKES as REDIS
+from tests.chaos.report import Report
+from tests.chaos.world import Strike, World
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    jobs: int
+    """Per protocol."""
+    seconds: float
+    legs: tuple[Leg, ...]
+    share: float
+    """Probability of each API fault."""
+    least_strikes: int
+    least_faults: int
+
+
+SIZES = {
+    "short": Size(40, 15.0, (legs.MIXED,), 0.02, 8, 10),
+    "full": Size(150, 45.0, legs.BOTH, 0.012, 60, 120),
+}
+
+STRIKES: Mapping[Strike, float] = {
+    **{strike: weight / 10 for strike, weight in kills.STRIKES.items()},
+    **{REDIS[name]: 0.1 for name in REDIS},
+    REDIS["SIGKILL of Redis"]: 0.3,
+    lambda world: world.crew.stop(): 0.2,
+}
+
+
+def run(size: Size, seed: int, folder: Path) -> Report:
+    def everything(world: World, leg: Leg) -> None:
+        for name, rules in faults.OFTEN.items():
+            world.arm(name, *({**rule, "probability": size.share} for rule in rules))
+        for protocol in leg.protocols:
+            world.ask(protocol, size.jobs, within_s=size.seconds * 0.8, waves=5)
+        with Postman(world.stack.redis_port, seed) as postman:
+            world.suffer(STRIKES, seconds=size.seconds, every=(0.2, 1.0))
+        world.done += postman.done
+        world.settle(90)
+
+    report = Report()
+    for verdict in legs.each(size.legs, seed, folder, everything):
+        report += verdict
+    report.need("strikes", sum(report.strikes.values()), size.least_strikes)
+    report.need("API faults", sum(report.fault_kinds.values()), size.least_faults)
+    return report

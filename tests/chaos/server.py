@@ -1,0 +1,126 @@
+"""What happens to Redis: killed, paused, frozen, starved, full, and with a full disk."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from askq.jobs import keys
+from tests.acceptance.stack import Stack
+from tests.chaos.recovery import Outage
+from tests.parts import answers_redis, eventually
+
+_STEP_S = 0.05
+
+
+class Server:
+    """The experiment's Redis. `meanwhile` is called while it is away, so that workers are kept running."""
+
+    def __init__(self, stack: Stack, meanwhile: Callable[[], None]) -> None:
+        # Asked again by whoever waits: the client need not try again by itself.
+        once = Retry(NoBackoff(), 0)
+        self.client = redis.Redis(port=stack.redis_port, socket_timeout=5, socket_connect_timeout=5, retry=once)
+        self.outages: list[Outage] = []
+        self.done: Counter[str] = Counter()
+        self._stack = stack
+        self._meanwhile = meanwhile
+
+    def kill(self, away_s: float) -> None:
+        """SIGKILL it, and start it again after a while."""
+        down_at = time.time()
+        self._stack.redis.kill()
+        self._wait(away_s)
+        self.start(down_at)
+        self.done["SIGKILL of Redis"] += 1
+
+    def start(self, down_at: float) -> None:
+        """Start it again, and note which jobs were in somebody's hands."""
+        self._stack.redis.start()
+        eventually(lambda: answers_redis(self._stack.redis_port), seconds=30, what="Redis answers", every=0.005)
+        self.outages.append(Outage(down_at, time.time(), self._held()))
+
+    def _held(self) -> tuple[str, ...]:
+        names = list(self.client.scan_iter(match=f"{keys.PREFIX}*:job:*", count=1000))
+        pipe = self.client.pipeline(transaction=False)
+        for name in names:
+            pipe.hexists(name, "claims")
+        found = zip(names, pipe.execute(), strict=True)
+        return tuple(name.decode().partition(":job:")[2] for name, claimed in found if claimed)
+
+    def pause(self, seconds: float) -> None:
+        """CLIENT PAUSE: connections stay, answers do not come."""
+        self.client.client_pause(int(seconds * 1000))
+        self._wait(seconds)
+        self.done["CLIENT PAUSE"] += 1
+
+    def freeze(self, seconds: float) -> None:
+        """SIGSTOP: longer than a client's timeout, if so wished."""
+        self._stopped(seconds)
+        self.done["freeze of Redis"] += 1
+
+    def starve(self, seconds: float) -> None:
+        """A server that gets a third of the time."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._stopped(0.1)
+            self._wait(0.05)
+        self.done["slow Redis"] += 1
+
+    def _stopped(self, seconds: float) -> None:
+        child = self._stack.redis.child
+        assert child is not None
+        os.kill(child.pid, signal.SIGSTOP)
+        try:
+            self._wait(seconds)
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+
+    def fill_memory(self, seconds: float) -> None:
+        """No memory for anything new: writes are refused, what is there stays."""
+        self.client.config_set("maxmemory", self.client.info("memory")["used_memory"])
+        try:
+            self._wait(seconds)
+            refused = self._refuses(redis.OutOfMemoryError)
+        finally:
+            self.client.config_set("maxmemory", 0)
+        self.done["out of memory" if refused else "out of memory, not in time"] += 1
+
+    def fill_disk(self, seconds: float) -> None:
+        """No room for the append-only file: the kernel refuses to let it grow, as a full disk does.
+
+        With `appendfsync everysec` Redis stays alive and refuses writes (MISCONF) until there is room.
+        """
+        child = self._stack.redis.child
+        assert child is not None
+        _, most = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
+        written = max(file.stat().st_size for file in (self._stack.folder / "redis" / "appendonlydir").iterdir())
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (written, most))
+        try:
+            self._wait(seconds)
+            refused = self._refuses(redis.ResponseError)
+        finally:
+            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (most, most))
+        eventually(lambda: not self._refuses(redis.ResponseError), seconds=30, what="Redis writes again")
+        self.done["disk full" if refused else "disk full, not in time"] += 1
+
+    def _refuses(self, how: type[redis.RedisError]) -> bool:
+        try:
+            self.client.set("chaos:probe", "x" * 64)
+        except how:
+            return True
+        return False
+
+    def _wait(self, seconds: float) -> None:
+        """Let time pass without asking Redis for anything."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._meanwhile()
+            time.sleep(min(_STEP_S, max(0.0, until - time.monotonic())))
