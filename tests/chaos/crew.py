@@ -1,4 +1,7 @@
-"""The workers of an experiment: kept running as a supervisor would, and struck as the experiment wants."""
+"""The workers of an experiment: kept running as a supervisor would, and struck as the experiment wants.
+
+Every blow says whether there was somebody to be struck.
+"""
 
 from __future__ import annotations
 
@@ -61,39 +64,45 @@ class Crew:
         awake = [worker for worker in self._running() if worker.child is not None and not stopped(worker.child.pid)]
         return self._pick.choice(awake) if awake else None
 
-    def _count(self, what: str, number: int = 1) -> None:
-        self.done[what] += number
+    def _count(self, what: str) -> bool:
+        self.done[what] += 1
+        return True
 
-    def kill_group(self) -> None:
+    def kill_group(self) -> bool:
         """SIGKILL a worker and its pool at once."""
-        if (worker := self._victim()) is not None:
-            self._mark(worker)
-            self._kill(worker, group=True)
-            self._count("kill of a group")
+        if (worker := self._victim()) is None:
+            return False
+        self._kill(worker, group=True)
+        return self._count("kill of a group")
 
-    def kill_main(self) -> None:
+    def kill_main(self) -> bool:
         """SIGKILL a worker's main process alone: the kernel ends its pool."""
-        if (worker := self._victim()) is not None:
-            self._mark(worker)
-            self._kill(worker, group=False)
-            self._count("kill of a main process")
+        if (worker := self._victim()) is None:
+            return False
+        self._kill(worker, group=False)
+        return self._count("kill of a main process")
 
-    def kill_child(self) -> None:
+    def kill_child(self) -> bool:
         """SIGKILL one pool process: its worker replaces it."""
-        if (worker := self._victim()) is not None and (pool := worker.pids()[1:]):
-            self.kills.append(time.time())
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pick.choice(pool), signal.SIGKILL)
-            self._count("kill of a pool process")
+        if (worker := self._victim()) is None or not (pool := worker.pids()[1:]):
+            return False
+        self.kills.append(time.time())
+        try:
+            os.kill(self._pick.choice(pool), signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return self._count("kill of a pool process")
 
-    def kill_all(self) -> None:
+    def kill_all(self) -> bool:
         """SIGKILL every worker at the same moment."""
-        for worker in self._running():
-            self._mark(worker)
+        running = self._running()
+        for worker in running:
             self._kill(worker, group=True)
             self._count("kill of a group")
+        return bool(running)
 
     def _kill(self, worker: Process, *, group: bool) -> None:
+        self._mark(worker)
         self.kills.append(time.time())
         worker.kill(signal.SIGKILL, group=group)
 
@@ -101,18 +110,20 @@ class Crew:
         """Its end will not be its own doing."""
         self._leaving.setdefault(worker.name, time.monotonic())
 
-    def ask_to_end(self, how: signal.Signals) -> None:
+    def ask_to_end(self, how: signal.Signals) -> bool:
         """SIGTERM is a deploy (warm shutdown); SIGQUIT a cold one, which askq makes a soft one."""
-        if (worker := self._victim()) is not None and worker.child is not None:
-            self._mark(worker)
-            worker.child.send_signal(how)
-            self._count(f"{how.name} to a worker")
+        if (worker := self._victim()) is None or worker.child is None:
+            return False
+        self._mark(worker)
+        worker.child.send_signal(how)
+        return self._count(f"{how.name} to a worker")
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
         """SIGSTOP a worker and its pool for `sleep_s`: it will not know that time has passed."""
-        if (worker := self._victim()) is not None and worker.child is not None:
-            os.killpg(worker.child.pid, signal.SIGSTOP)
-            self._count("stop of a worker")
+        if (worker := self._victim()) is None or worker.child is None:
+            return False
+        os.killpg(worker.child.pid, signal.SIGSTOP)
+        return self._count("stop of a worker")
 
     def _wake(self, worker: Process, *, after_s: float) -> None:
         """SIGCONT to every process that has been stopped for so long, whoever stopped it."""

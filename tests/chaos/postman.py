@@ -58,10 +58,9 @@ class Postman:
             self._redis.lpush(queue, message)
             self._held.remove((due, queue, message))
         # In line with the workers, who wait in the same way: the one who has waited longest is served.
-        taken = self._redis.brpop(list(_QUEUES), timeout=0.1)
+        taken: Any = self._redis.brpop(list(_QUEUES), timeout=0.5)
         if taken is not None:
-            queue, message = taken
-            self._treat(queue.decode(), message)
+            self._treat(taken[0].decode(), taken[1])
         if self._pick.random() < 0.05:
             self._forget_unacknowledged()
 

@@ -1,4 +1,4 @@
-"""What happens to Redis: killed, paused, frozen, starved, full, and with a full disk."""
+"""What happens to Redis: killed, paused, frozen, starved, full, and with a full disk. Each says whether it had effect."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Server:
         self._stack = stack
         self._meanwhile = meanwhile
 
-    def kill(self, away_s: float) -> None:
+    def kill(self, away_s: float) -> bool:
         """SIGKILL it, and start it again after a while."""
         down_at = time.time()
         self._stack.redis.kill()
         self._wait(away_s)
         self.start(down_at)
-        self.done["SIGKILL of Redis"] += 1
+        return self._count("SIGKILL of Redis")
 
     def start(self, down_at: float) -> None:
         """Start it again, and note which jobs were in somebody's hands."""
@@ -55,24 +55,24 @@ class Server:
         found = zip(names, pipe.execute(), strict=True)
         return tuple(name.decode().partition(":job:")[2] for name, claimed in found if claimed)
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> bool:
         """CLIENT PAUSE: connections stay, answers do not come."""
         self.client.client_pause(int(seconds * 1000))
         self._wait(seconds)
-        self.done["CLIENT PAUSE"] += 1
+        return self._count("CLIENT PAUSE")
 
-    def freeze(self, seconds: float) -> None:
+    def freeze(self, seconds: float) -> bool:
         """SIGSTOP: longer than a client's timeout, if so wished."""
         self._stopped(seconds)
-        self.done["freeze of Redis"] += 1
+        return self._count("freeze of Redis")
 
-    def starve(self, seconds: float) -> None:
+    def starve(self, seconds: float) -> bool:
         """A server that gets a third of the time."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self._stopped(0.1)
             self._wait(0.05)
-        self.done["slow Redis"] += 1
+        return self._count("slow Redis")
 
     def _stopped(self, seconds: float) -> None:
         child = self._stack.redis.child
@@ -83,7 +83,7 @@ class Server:
         finally:
             os.kill(child.pid, signal.SIGCONT)
 
-    def fill_memory(self, seconds: float) -> None:
+    def fill_memory(self, seconds: float) -> bool:
         """No memory for anything new: writes are refused, what is there stays."""
         self.client.config_set("maxmemory", self.client.info("memory")["used_memory"])
         try:
@@ -91,9 +91,9 @@ class Server:
             refused = self._refuses(redis.OutOfMemoryError)
         finally:
             self.client.config_set("maxmemory", 0)
-        self.done["out of memory" if refused else "out of memory, not in time"] += 1
+        return refused and self._count("out of memory")
 
-    def fill_disk(self, seconds: float) -> None:
+    def fill_disk(self, seconds: float) -> bool:
         """No room for the append-only file: the kernel refuses to let it grow, as a full disk does.
 
         With `appendfsync everysec` Redis stays alive and refuses writes (MISCONF) until there is room.
@@ -109,7 +109,7 @@ class Server:
         finally:
             resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (most, most))
         eventually(lambda: not self._refuses(redis.ResponseError), seconds=30, what="Redis writes again")
-        self.done["disk full" if refused else "disk full, not in time"] += 1
+        return refused and self._count("disk full")
 
     def _refuses(self, how: type[redis.RedisError]) -> bool:
         try:
@@ -117,6 +117,10 @@ class Server:
         except how:
             return True
         return False
+
+    def _count(self, what: str) -> bool:
+        self.done[what] += 1
+        return True
 
     def _wait(self, seconds: float) -> None:
         """Let time pass without asking Redis for anything."""

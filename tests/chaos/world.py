@@ -27,10 +27,11 @@ from tests.chaos.server import Server
 from tests.chaos.tape import Tape
 
 _STEP_S = 0.05
+_PATIENCE_S = 240.0
 QUICK = {"ASKQ_LEASE_S": "3", "ASKQ_CALL_TIMEOUT_S": "4"}
 """Settings for parts that measure no recovery: shorter waits, more trouble in the same time."""
 
-Strike = Callable[["World"], None]
+Strike = Callable[["World"], bool]
 
 
 class World:
@@ -73,23 +74,20 @@ class World:
 
     # -- rows ----------------------------------------------------------------------------------------------
 
-    def ask(
-        self,
-        protocol: ProtocolName,
-        count: int,
-        *,
-        within_s: float = 0.0,
-        waves: int = 1,
-        kinds: Sequence[str] = (PLAIN,),
-    ) -> None:
-        """Have `count` rows asked in `waves` lists, spread over the next `within_s` seconds."""
+    def ask(self, protocol: ProtocolName, count: int, *, waves: int = 1, kinds: Sequence[str] = (PLAIN,)) -> None:
+        """Have `count` rows asked, in so many lists of which each is submitted when it is released."""
         for wave in range(waves):
             self._keys += 1
             key = f"{protocol}-{self._keys}"
             numbers = range(wave * count // waves, (wave + 1) * count // waves)
             rows = [Asked.of(key, number, protocol, kinds[number % len(kinds)]) for number in numbers]
             questions.write(self.file, rows)
-            self._waves.append((time.monotonic() + within_s * wave / waves, key, rows))
+            self._waves.append((wave / waves, key, rows))
+
+    def release(self, share: float) -> None:
+        """Submit the lists whose turn it is when this share of an experiment is over."""
+        self._open += [(key, rows) for turn, key, rows in self._waves if turn <= share]
+        self._waves = [wave for wave in self._waves if wave[0] > share]
 
     def assistant(self, protocol: ProtocolName) -> Assistant:
         """Who answers."""
@@ -104,9 +102,6 @@ class World:
             submit(self.stack.store, wanted)
 
     def _feed(self) -> None:
-        now = time.monotonic()
-        self._open += [(key, rows) for due, key, rows in self._waves if due <= now]
-        self._waves = [wave for wave in self._waves if wave[0] > now]
         while self._open:
             try:
                 self.submit(*self._open[0])
@@ -127,13 +122,33 @@ class World:
                 return
             time.sleep(min(_STEP_S, max(0.0, until - time.monotonic())))
 
-    def suffer(self, strikes: Mapping[Strike, float], *, seconds: float, every: tuple[float, float]) -> None:
-        """Strike at random moments, by weight."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+    def spread(self, seconds: float) -> None:
+        """Let time pass, and release the lists evenly over it."""
+        began = time.monotonic()
+        while (share := (time.monotonic() - began) / seconds) < 1:
+            self.release(share)
+            self.live(0.2)
+        self.release(1)
+
+    def suffer(self, strikes: Mapping[Strike, float], *, times: int, every: tuple[float, float]) -> None:
+        """Strike so often at random moments, by weight, and release the lists evenly over the strikes.
+
+        Counted and not timed: a slow machine makes it last longer, not weaker.
+        """
+        struck = 0
+        until = time.monotonic() + _PATIENCE_S
+        while struck < times:
+            assert time.monotonic() < until, f"{struck} of {times} strikes within {_PATIENCE_S:g} s"
+            self.release(struck / times)
             self.live(self.pick.uniform(*every))
             (strike,) = self.pick.choices(list(strikes), weights=list(strikes.values()))
-            strike(self)
+            struck += strike(self)
+        self.release(1)
+
+    def begin(self) -> None:
+        """Release the first lists, and wait until work is under way."""
+        self.release(0)
+        self.wait(lambda: len(self.stack.ledger()) > 3, seconds=60, what="runs are created")
 
     def wait(self, condition: Callable[[], bool], *, seconds: float, what: str) -> None:
         """Live until a condition holds; fail loudly when it does not."""
@@ -160,12 +175,17 @@ class World:
         batches = [self.stack.store.batch_under(key) for key in {row.key for row in questions.read(self.file)}]
         return all(batch is not None and self.stack.status(batch).done for batch in batches)
 
-    def settle(self, seconds: float) -> None:
-        """End all trouble and let the work come to its end; what has not ended by then is counted as stuck."""
-        self.calm()
+    def persist(self, seconds: float) -> None:
+        """Let trouble at the API go on while work does, for so long at most."""
         until = time.monotonic() + seconds
         while not self._holds(self.ended) and time.monotonic() < until:
             self.live(0.2)
+
+    def settle(self, seconds: float) -> None:
+        """End all trouble and let the work come to its end; what has not ended by then is counted as stuck."""
+        self.release(1)
+        self.calm()
+        self.persist(seconds)
 
     # -- the API -------------------------------------------------------------------------------------------
 

@@ -47,9 +47,10 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             for name, rules in kinds.items():
                 world.arm(name, *({**rule, "times": times, "probability": size.share} for rule in rules))
         for protocol in leg.protocols:
-            world.ask(protocol, size.jobs, within_s=size.seconds, waves=4)
+            world.ask(protocol, size.jobs, waves=4)
             world.ask(protocol, size.odd * len(ODD), kinds=ODD)
-        world.live(size.seconds)
+        world.spread(size.seconds)
+        world.persist(80)
         if size.long and leg is size.legs[-1]:
             _tell_to_wait(world, size.long)
         world.settle(100)
@@ -73,7 +74,7 @@ def _tell_to_wait(world: World, times: int) -> None:
     world.wait(world.ended, seconds=100, what="everything else ends")
     (name, rules), *_ = faults.LONG.items()
     world.ask("responses", times)
-    world.wait(lambda: not world.feeding, seconds=30, what="the last list is submitted")
     world.arm(name, *({**rule, "times": times} for rule in rules))
+    world.release(1)
     world.wait(lambda: world.fault_kinds()[name] >= times, seconds=60, what="every one of them is told to wait")
     world.wait(world.ended, seconds=160, what="they are waited for")

@@ -24,15 +24,16 @@ class Size:
     measured_kills: int
     jobs: int
     """Per protocol."""
-    seconds: float
+    strikes: int
+    """In each leg."""
     legs: tuple[Leg, ...]
     least_kills: int
     least_recoveries: int
 
 
 SIZES = {
-    "short": Size(40, 1, 40, 12.0, (legs.WITHOUT_KEYS,), 6, 1),
-    "full": Size(250, 8, 100, 35.0, legs.BOTH, 50, 40),
+    "short": Size(40, 1, 40, 12, (legs.WITHOUT_KEYS,), 6, 1),
+    "full": Size(250, 8, 100, 40, legs.BOTH, 50, 40),
 }
 
 STRIKES: Mapping[Strike, float] = {
@@ -50,8 +51,9 @@ def run(size: Size, seed: int, folder: Path) -> Report:
 
     def storm(world: World, leg: Leg) -> None:
         for protocol in leg.protocols:
-            world.ask(protocol, size.jobs, within_s=size.seconds * 0.8, waves=4)
-        world.suffer(STRIKES, seconds=size.seconds, every=(0.3, 1.0))
+            world.ask(protocol, size.jobs, waves=4)
+        world.begin()
+        world.suffer(STRIKES, times=size.strikes, every=(0.2, 0.8))
         world.settle(60)
 
     for verdict in legs.each(size.legs, seed, folder / "storm", storm):
@@ -64,16 +66,17 @@ def run(size: Size, seed: int, folder: Path) -> Report:
 
 def _measured(size: Size, seed: int, folder: Path) -> Report:
     """One worker of three is killed every few seconds, with the product's own settings."""
-    took = size.measured_kills * _APART_S
     with world(folder, seed=seed, keyed=True, workers=3, settings={}, run_s=(2.0, 12.0)) as made:
         # A call takes as long as at a real service, or hardly any claim would be open at a kill.
         made.slow_calls(creates_s=1.0, reads_s=0.4)
         for protocol in ("assistants", "responses"):
-            made.ask(protocol, size.measured_jobs // 2, within_s=took, waves=max(4, 2 * size.measured_kills))
-        made.wait(lambda: len(made.stack.ledger()) > 5, seconds=60, what="runs are created")
-        for _ in range(size.measured_kills):
-            made.crew.kill_group()
-            made.live(_APART_S)
+            made.ask(protocol, size.measured_jobs // 2, waves=max(4, 2 * size.measured_kills))
+        made.begin()
+        for kill in range(size.measured_kills):
+            made.release((kill + 0.5) / size.measured_kills)
+            made.live(2.0)
+            assert made.crew.kill_group()
+            made.live(_APART_S - 2.0)
         made.settle(60)
         report = made.verdict()
         report.recovery_s = recovery.after_kills(made.tape, made.crew.kills)

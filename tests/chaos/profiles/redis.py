@@ -47,13 +47,14 @@ def run(size: Size, seed: int, folder: Path) -> Report:
 
     def storm(world: World, leg: Leg) -> None:
         for protocol in leg.protocols:
-            world.ask(protocol, size.jobs, within_s=20.0 * size.rounds, waves=4 * size.rounds)
-        world.wait(lambda: len(world.stack.ledger()) > 3, seconds=60, what="runs are created")
+            world.ask(protocol, size.jobs, waves=4 * size.rounds)
+        world.begin()
         strikes = list(STRIKES.values()) * size.rounds
         world.pick.shuffle(strikes)
-        for strike in strikes:
-            strike(world)
+        for number, strike in enumerate(strikes):
+            world.release(number / len(strikes))
             world.live(world.pick.uniform(0.3, 1.5))
+            strike(world)
         world.settle(75)
 
     for verdict in legs.each(size.legs, seed, folder / "storm", storm):
@@ -67,15 +68,16 @@ def run(size: Size, seed: int, folder: Path) -> Report:
 
 def _measured(size: Size, seed: int, folder: Path) -> Report:
     """Redis is killed every few seconds, with the product's own settings."""
-    took = size.measured_restarts * _APART_S
     with world(folder, seed=seed, keyed=True, workers=2, settings={}, run_s=(2.0, 8.0)) as made:
         made.slow_calls(creates_s=1.0, reads_s=0.4)
         for protocol in ("assistants", "responses"):
-            made.ask(protocol, size.measured_jobs // 2, within_s=took, waves=max(4, 2 * size.measured_restarts))
-        made.wait(lambda: len(made.stack.ledger()) > 5, seconds=60, what="runs are created")
-        for _ in range(size.measured_restarts):
+            made.ask(protocol, size.measured_jobs // 2, waves=max(4, 2 * size.measured_restarts))
+        made.begin()
+        for restart in range(size.measured_restarts):
+            made.release((restart + 0.5) / size.measured_restarts)
+            made.live(2.0)
             made.server.kill(0.5)
-            made.live(_APART_S)
+            made.live(_APART_S - 2.0)
         made.settle(60)
         report = made.verdict()
         report.restart_s = recovery.after_outages(made.tape, made.server.outages)
