@@ -1,4 +1,7 @@
-"""What happens to Redis: killed, paused, frozen, starved, full, and with a full disk. Each says whether it had effect."""
+"""What happens to Redis: killed, paused, frozen, starved, full, and with a full disk.
+
+Each blow says whether it had effect.
+"""
 
 from __future__ import annotations
 
