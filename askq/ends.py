@@ -41,6 +41,7 @@ _ENDS = (
     ),
     End("incomplete", State.INCOMPLETE, True, "The run stopped early; the partial text is kept."),
     End("cancelled_remotely", State.CANCELLED, True, "Somebody else cancelled the run at the service."),
+    End("cancelled", State.CANCELLED, True, "Cancelled with `askq cancel`; `askq retry --only cancelled` asks again."),
     End("run_expired", State.EXPIRED, True, "The service let the run expire; ask again."),
     End(
         "deadline",
@@ -64,6 +65,18 @@ _ENDS = (
     End("thread_vanished", State.FAILED, True, "The thread disappeared before the run was made; ask again."),
     End("forbidden", State.FAILED, False, "The account may not do this; see the message."),
     # askq could not get through, or gave up.
+    End(
+        "rate_limited",
+        State.FAILED,
+        True,
+        'For a day the service answered only "not now"; raise the limit, then ask again.',
+    ),
+    End(
+        "unreachable",
+        State.FAILED,
+        True,
+        "For a day no connection could be made; check OPENAI_BASE_URL, then ask again.",
+    ),
     End("upstream", State.FAILED, True, "The service kept failing before a run existed; ask again later."),
     End(
         "uncertain_create",

@@ -11,6 +11,7 @@ AskqError
 ├── EmbeddedError       an embedded part cannot be started here               exit 1
 ├── ApiUnreachable      the model's API does not answer                       exit 1
 ├── OutputError         the answers cannot be written where asked             exit 1
+├── BudgetUsedUp        only a person can let the batch go on                 exit 8
 └── WaitTimeout         waiting ended before the batch did                    exit 3
 
 Each says what was attempted, on what, and what to do now. What a *job* ends with is not an exception but an
@@ -106,6 +107,12 @@ class ApiUnreachable(AskqError):
 
 class OutputError(AskqError):
     """The answers cannot be written where asked; they are safe in the store."""
+
+
+class BudgetUsedUp(AskqError):
+    """What is left of a batch's budget covers no further question; the answers so far are safe."""
+
+    exit_code = 8
 
 
 class WaitTimeout(AskqError):

@@ -172,6 +172,8 @@ class Settings:
     """How often a worker's timer looks for due work: what a new list waits at most."""
     call_timeout_s: float = _setting("ASKQ_CALL_TIMEOUT_S", _number(1, 600, whole=False), 30.0)
     """How long one call may take; creates answer within seconds, and a lost reply is looked for."""
+    probe_s: float = _setting("ASKQ_PROBE_S", _number(1, 3600, whole=False), 30.0)
+    """How often a paused account is tried with one call: soon enough for a person, rare enough for the service."""
     results_days: int = _setting("ASKQ_RESULTS_DAYS", _number(1, 3650), 30)
     """How long finished jobs stay in Redis: as long as OpenAI keeps responses."""
     max_rows: int = _setting("ASKQ_MAX_ROWS", _number(1, 100_000_000), 1_000_000)
@@ -204,6 +206,13 @@ class Settings:
     """How much workers tell: a line per event that matters, none per poll."""
     embedded_redis: Path | None = _setting("ASKQ_EMBEDDED_REDIS", _path, None)
     """The server binary to embed, instead of searching for one."""
+
+    failpoints: str | None = _setting("ASKQ_FAILPOINTS", _text, None)
+    """Places where a process is to die, for tests of askq itself (`askq/failpoints.py` has the names)."""
+    failpoints_seed: int | None = _setting("ASKQ_FAILPOINTS_SEED", _number(0, 2**63 - 1), None)
+    """Makes what each process draws there repeatable."""
+    failpoints_log: Path | None = _setting("ASKQ_FAILPOINTS_LOG", _path, None)
+    """A file that gets a line before each of these deaths."""
 
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Where each value came from: field name → environment, a path, or default."""

@@ -7,12 +7,23 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
-from askq.errors import NotFound, WaitTimeout
+from askq.errors import BudgetUsedUp, NotFound, WaitTimeout
 from askq.ids import job_id
 from askq.jobs.model import BatchStatus, Job, State, Usage
 from askq.jobs.store import Store
 
 _POLL_S = 0.5
+
+
+def require_budget(status: BatchStatus) -> None:
+    """Raise BudgetUsedUp for a batch that waits for a person to raise its budget."""
+    if status.at_its_budget and status.budget is not None:
+        raise BudgetUsedUp(
+            f"the budget of batch {status.id} is used up: ${status.budget.spent_usd:.4f} of "
+            f"${status.budget.limit_usd:.2f} spent, {status.pending} of {status.total} questions not asked",
+            remedy=f"`askq resume {status.id} --max-cost USD` lets it go on; "
+            f"`askq results {status.id} --partial` has the answers so far.",
+        )
 
 
 class Batch:
@@ -57,7 +68,10 @@ class Batch:
     def wait(
         self, timeout: float | None = None, *, on_progress: Callable[[BatchStatus], None] | None = None
     ) -> BatchStatus:
-        """Wait until every job has ended. Raises WaitTimeout after `timeout` seconds; the batch goes on."""
+        """Wait until every job has ended.
+
+        Raises WaitTimeout after `timeout` seconds, and the batch goes on; BudgetUsedUp when it cannot go on by itself.
+        """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             status = self.refresh()
@@ -65,6 +79,7 @@ class Batch:
                 on_progress(status)
             if status.done:
                 return status
+            require_budget(status)
             if until is not None and time.monotonic() >= until:
                 raise WaitTimeout(
                     f"batch {self.id} is not finished after {timeout:g} s: {status.pending} of {status.total} pending",

@@ -12,7 +12,7 @@ from askq.assistants.model import Assistant, ProtocolName
 from askq.embedded.stack import Embedded
 from askq.errors import ConfigError
 from config.settings import Secret, Settings
-from producer.preflight import Api
+from producer.preflight import OPENAI, Api
 
 if TYPE_CHECKING:
     from askq.jobs.redis_store import RedisStore
@@ -37,7 +37,16 @@ class Parts:
         """The job store. `must_be_safe`: raise StoreUnsafe for a Redis that would lose jobs, unless told otherwise."""
         from askq.jobs.redis_store import RedisStore
 
-        store = RedisStore(self.redis_url(), keep_days=self.settings.results_days)
+        kind = RedisStore
+        if self.settings.failpoints is not None:
+            from askq import failpoints
+            from askq.jobs.failing_store import FailingStore
+
+            failpoints.arm(
+                self.settings.failpoints, seed=self.settings.failpoints_seed, log=self.settings.failpoints_log
+            )
+            kind = FailingStore
+        store = kind(self.redis_url(), keep_days=self.settings.results_days)
         if must_be_safe and not self.settings.allow_unsafe_redis:
             store.health().require_safe()
         return store
@@ -74,6 +83,12 @@ class Parts:
     def account(self) -> str:
         """What an idempotency key calls the account, without starting anything."""
         return self.local_account() if self.settings.api_key is None else self.settings.base_url or "openai"
+
+    def address(self) -> str:
+        """The address of the API, without starting anything: this machine's for an embedded one."""
+        if self.settings.api_key is None:
+            return "http://127.0.0.1"
+        return self.settings.base_url or OPENAI
 
     def lines(self) -> list[str]:
         """A line for each part in use, for people."""

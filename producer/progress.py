@@ -63,7 +63,11 @@ def summary(status: BatchStatus, rate: float | None) -> str:
     parts = [f"{done}/{status.total} done", counts_in_words(status)]
     if rate is not None:
         parts.append(f"{rate:.1f}/s, {duration(status.pending / rate)} left")
-    parts += [text for text in (spent(status), status.paused and f"PAUSED ({status.paused})") if text]
+    parts += [
+        text
+        for text in (spent(status), *(f"PAUSED ({pause.code}: {pause.message})" for pause in status.paused))
+        if text
+    ]
     return " · ".join(parts)
 
 

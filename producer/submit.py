@@ -40,6 +40,7 @@ class Submission:
     metadata: Mapping[str, str] | None = None
     idempotency_key: str | None = None
     limit: int | None = None
+    max_cost_usd: float | None = None
 
     @property
     def rows(self) -> int:
@@ -79,9 +80,11 @@ def submit(store: Store, submission: Submission, *, progress: Callable[[int], No
             idempotency_key=submission.idempotency_key,
             metadata=submission.metadata or {},
             table=json.dumps(table, ensure_ascii=False),
+            max_cost_usd=submission.max_cost_usd,
         )
     )
     if not created:
+        _renew_budget(store, batch, submission)
         conflicts = [row for chunk in submission.jobs() for row in store.compare(batch, chunk).conflicts]
         if conflicts:
             raise _conflict(batch, submission, conflicts)
@@ -94,6 +97,18 @@ def submit(store: Store, submission: Submission, *, progress: Callable[[int], No
             progress(added + already)
     store.seal(batch, added + already)
     return Submitted(batch=batch, created=created, added=added, already=already)
+
+
+def _renew_budget(store: Store, batch: str, submission: Submission) -> None:
+    if submission.max_cost_usd is None:
+        return
+    status = store.batch(batch)
+    if status is None or status.budget is None:
+        raise InputError(
+            f"batch {batch} was submitted without a budget",
+            remedy="A bound must be there from the first question on: leave out --max-cost, or ask anew with --new.",
+        )
+    store.set_budget(batch, submission.max_cost_usd)
 
 
 def _all(submission: Submission) -> Iterator[Assistant]:

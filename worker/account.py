@@ -11,13 +11,14 @@ import hashlib
 import logging
 import time
 
+from askq.jobs.model import Lane, Pause
 from askq.jobs.store import Store
+from askq.pauses import PAUSES
 from worker.protocols.base import Blocked
-from worker.schedule import PROBE_S
 
 log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 0.5
 
 
 def alias(base_url: str | None, api_key: str) -> str:
@@ -28,28 +29,41 @@ def alias(base_url: str | None, api_key: str) -> str:
 class Account:
     """One account of one process. Belongs to one event loop."""
 
-    def __init__(self, store: Store, name: str, *, in_flight: int) -> None:
+    def __init__(self, store: Store, name: str, *, in_flight: int, probe_s: float) -> None:
         self.name = name
+        self.probe_s = probe_s
+        """How often a paused account is tried with one call, in seconds."""
         self._store = store
         self._most = float(in_flight)
         self._window = float(in_flight)
         self._hold_until = 0.0
         self._looked_at = -_LOOK_EVERY_S
-        self._paused = False
+        self._pauses: dict[str | None, Pause] = {}
+        """By the protocol concerned; None = all."""
 
-    async def room(self, open_calls: int) -> int:
-        """How many new runs may be asked for now."""
+    async def room(self, lane: Lane, open_calls: int) -> int:
+        """How many jobs of a lane may be taken up now."""
         now = time.monotonic()
-        if now < self._hold_until:
-            return 0
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
-            pauses = await asyncio.to_thread(self._store.pauses)
-            self._paused = any(pause.account == self.name for pause in pauses)
-        if self._paused:
-            granted = open_calls == 0 and await asyncio.to_thread(self._store.probe, self.name, again_after_s=PROBE_S)
-            return 1 if granted else 0
+            found = await asyncio.to_thread(self._store.pauses)
+            self._pauses = {pause.protocol: pause for pause in found if pause.account == self.name}
+        pause = self._pauses.get(None)
+        if pause is not None and (lane is Lane.START or PAUSES[pause.code].stops_polls):
+            return 1 if open_calls == 0 and await self._probe(None) else 0
+        if lane is Lane.POLL:
+            return int(self._most) - open_calls
+        if now < self._hold_until:
+            return 0
         return max(0, int(self._window) - open_calls)
+
+    async def stopped(self, protocol: str) -> Pause | None:
+        """Why this protocol must not be spoken now; None when it may, if only to probe."""
+        pause = self._pauses.get(protocol)
+        return None if pause is None or await self._probe(protocol) else pause
+
+    async def _probe(self, protocol: str | None) -> bool:
+        return await asyncio.to_thread(self._store.probe, self.name, again_after_s=self.probe_s, protocol=protocol)
 
     def limited(self, wait_s: float) -> None:
         """The service said "not now": open fewer calls, and none before `wait_s` seconds have passed."""
@@ -59,21 +73,33 @@ class Account:
             self._window = max(1.0, self._window * 0.7)
         self._hold_until = max(self._hold_until, now + wait_s)
 
-    async def worked(self) -> None:
-        """A run was created."""
+    async def worked(self, protocol: str) -> None:
+        """A run was created: nothing can be wrong with this account."""
         self._window = min(self._most, self._window + 1 / max(1.0, self._window))
-        await self.answered()
+        await self._resume(protocol, created=True)
 
-    async def answered(self) -> None:
-        """A call was answered: an account that does that is not to be paused."""
-        if self._paused:
-            self._paused = False
-            await asyncio.to_thread(self._store.resume, self.name)
-            log.warning("account %s works again", self.name)
+    async def answered(self, protocol: str) -> None:
+        """A free call was answered: key and endpoint are right. Of the account's credit it says nothing."""
+        await self._resume(protocol, created=False)
 
-    async def blocked(self, error: Blocked) -> None:
-        """Nothing on this account can work: pause it for everybody."""
-        self._paused = True
-        self._looked_at = time.monotonic()
+    async def _resume(self, protocol: str, *, created: bool) -> None:
+        for concerned in (None, protocol):
+            pause = self._pauses.get(concerned)
+            if pause is not None and (created or PAUSES[pause.code].stops_polls):
+                del self._pauses[concerned]
+                await asyncio.to_thread(self._store.resume, self.name, protocol=concerned)
+                log.warning("account %s works again", self.name)
+
+    async def blocked(self, error: Blocked, protocol: str) -> None:
+        """Nothing on this account can work, or nothing of this protocol: pause it for everybody."""
+        concerned = protocol if error.code == "endpoint_gone" else None
         log.error("account %s is paused: %s", self.name, error)
-        await asyncio.to_thread(self._store.pause, self.name, error.code, error.message, probe_after_s=PROBE_S)
+        await asyncio.to_thread(
+            self._store.pause,
+            self.name,
+            error.code,
+            error.message,
+            probe_after_s=self.probe_s,
+            protocol=concerned,
+        )
+        self._looked_at = -_LOOK_EVERY_S

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery, signals
 
+from askq import failpoints
 from askq.errors import AskqError, ConfigError
+from askq.jobs.failing_store import FailingStore
 from askq.jobs.redis_store import RedisStore
 from config.celery import options
 from config.settings import Settings
@@ -21,6 +24,7 @@ from worker.monitor import Monitor
 from worker.protocols.assistants import AssistantsProtocol
 from worker.protocols.base import Protocol
 from worker.protocols.client import open_client
+from worker.protocols.failing import FailingProtocol
 from worker.protocols.responses import ResponsesProtocol
 from worker.timer import TimerStep
 
@@ -38,7 +42,8 @@ class Application(Celery):
 
     def askq_store(self) -> RedisStore:
         """A store of its own for the caller."""
-        return RedisStore(self._redis_url, keep_days=self.askq_settings.results_days)
+        kind = RedisStore if self.askq_settings.failpoints is None else FailingStore
+        return kind(self._redis_url, keep_days=self.askq_settings.results_days)
 
 
 def create_app(settings: Settings) -> Application:
@@ -48,6 +53,10 @@ def create_app(settings: Settings) -> Application:
             "a worker needs the address of Redis",
             remedy="Set REDIS_URL, or start the worker with `askq worker`, which brings its own.",
         )
+    try:
+        failpoints.arm(settings.failpoints, seed=settings.failpoints_seed, log=settings.failpoints_log)
+    except ValueError as error:
+        raise ConfigError(f"ASKQ_FAILPOINTS: {error}", remedy="Unset it: it is for tests of askq itself.") from error
     app = Application(settings, settings.redis_url)
     tasks.register(app, slice_s=settings.slice_s)
     app.steps["consumer"].add(TimerStep)
@@ -74,15 +83,20 @@ def _engine(app: Application) -> Engine:
             timeout_s=settings.call_timeout_s,
             in_flight=settings.in_flight,
         )
-        return {"assistants": AssistantsProtocol(client), "responses": ResponsesProtocol(client)}
+        spoken: list[Protocol] = [AssistantsProtocol(client), ResponsesProtocol(client)]
+        if settings.failpoints is not None:
+            spoken = [FailingProtocol(protocol) for protocol in spoken]
+        return {protocol.name: protocol for protocol in spoken}
 
     return Engine(
         app.askq_store(),
         protocols,
         Monitor(app, process.node_name(), show_text=settings.show_text),
         account=alias(settings.base_url, key.reveal()),
+        host=urlsplit(settings.base_url or "https://api.openai.com").hostname or "",
         lease_s=settings.lease_s,
         in_flight=settings.in_flight,
+        probe_s=settings.probe_s,
     )
 
 

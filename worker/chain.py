@@ -14,6 +14,7 @@ import time
 import uuid
 from dataclasses import dataclass
 
+from askq.failpoints import hit
 from askq.ids import SHARDS
 from askq.jobs.model import Lane
 from askq.jobs.store import Store
@@ -43,6 +44,7 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
     share = _Share(engine.store, lane, execution)
     report = Slice()
     until = time.monotonic() + slice_s
+    hit("chain.begin")
     try:
         while await share.update():
             claimed = await _claim(engine, lane, share.held)
@@ -59,6 +61,7 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
                 await asyncio.sleep(0.005)
         report.again = share.wanted and await _due_soon(engine.store, lane)
     finally:
+        hit("chain.end")
         await asyncio.to_thread(engine.store.discharge, lane, execution, share.held)
     return report
 

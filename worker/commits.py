@@ -24,13 +24,13 @@ _GATHER_S = 0.005
 class Commits:
     """Belongs to one event loop; `commit` may be awaited by any number of tasks.
 
-    Two lines: a full Redis refuses intents and takes everything else, and an intent that has to wait must not hold up
-    the id of a run that is paid for.
+    Two lines: a full Redis refuses intents and takes everything else, an intent waits until it is on disk, and one
+    that has to wait must not hold up the id of a run that is paid for.
     """
 
     def __init__(self, store: Store) -> None:
-        self._intents = _Line(store)
-        self._others = _Line(store)
+        self._intents = _Line(store, on_disk=True)
+        self._others = _Line(store, on_disk=False)
 
     async def commit(self, move: Move) -> Outcome:
         """Make one transition; returns when the store has answered, however long that takes."""
@@ -40,8 +40,9 @@ class Commits:
 class _Line:
     """Moves that wait for each other."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, on_disk: bool) -> None:
         self._store = store
+        self._on_disk = on_disk
         self._waiting: list[tuple[Move, asyncio.Future[Outcome]]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -71,7 +72,7 @@ class _Line:
         wait = 0.1
         while True:
             try:
-                return await asyncio.to_thread(self._store.commit, moves)
+                return await asyncio.to_thread(self._store.commit, moves, on_disk=self._on_disk)
             except StoreError as error:
                 log.warning("%d transitions wait for the store: %s", len(moves), error.message)
                 await asyncio.sleep(wait)

@@ -19,9 +19,11 @@ from askq.jobs.model import Claim, Lane, Outcome, State
 from askq.jobs.store import Store
 from worker import steps
 from worker.account import Account
+from worker.budgets import Budgets
 from worker.commits import Commits
 from worker.leases import Leases
 from worker.monitor import Monitor
+from worker.priced import priced_answer, priced_status
 from worker.protocols.base import Ask, Blocked, CallError, Limited, Protocol, Search
 
 log = logging.getLogger(__name__)
@@ -43,8 +45,10 @@ class Engine:
         monitor: Monitor | None,
         *,
         account: str,
+        host: str,
         lease_s: float,
         in_flight: int,
+        probe_s: float,
     ) -> None:
         self.store = store
         self.lease_s = lease_s
@@ -55,10 +59,12 @@ class Engine:
         self._most = in_flight
         self._commits = Commits(store)
         self._leases = Leases(store, lease_s=lease_s)
-        self._account = Account(store, account, in_flight=in_flight)
+        self._account = Account(store, account, in_flight=in_flight, probe_s=probe_s)
+        self._budgets = Budgets(store, host)
         self._assistants: dict[str, Assistant] = {}
         self._remote: dict[str, asyncio.Future[str | None]] = {}
-        self._intended: set[str] = set()
+        self._intended: dict[str, asyncio.Task[Any] | None] = {}
+        """Jobs whose intent this process has on record, and who works on them."""
         self._open: dict[Lane, set[asyncio.Task[None]]] = {lane: set() for lane in Lane}
         self._flusher: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="askq-engine", daemon=True)
@@ -78,8 +84,7 @@ class Engine:
 
     async def room(self, lane: Lane) -> int:
         """How many jobs of a lane may be claimed now."""
-        room = self._most - self.open_calls(lane)
-        return min(room, await self._account.room(self.open_calls(lane))) if lane is Lane.START else room
+        return min(self._most - self.open_calls(lane), await self._account.room(lane, self.open_calls(lane)))
 
     def take(self, lane: Lane, claim: Claim, *, asked_at: float) -> None:
         """Begin the next step of a claimed job."""
@@ -92,11 +97,16 @@ class Engine:
             if self._flusher is None or self._flusher.done():
                 self._flusher = asyncio.create_task(self._flush(self._monitor))
 
-    async def drain(self, timeout_s: float) -> int:
-        """Wait until no call is open; how many still were when the time was up."""
-        tasks = [task for tasks in self._open.values() for task in tasks]
+    async def drain(self, timeout_s: float, *, paid_s: float) -> int:
+        """Wait until no call is open; how many still were when the time was up.
+
+        Paid calls get `paid_s` seconds: their replies are worth more than a quick end.
+        """
+        tasks = {task for tasks in self._open.values() for task in tasks}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
+        if paid := {task for task in self._intended.values() if task is not None}:
+            await asyncio.wait(paid, timeout=paid_s - timeout_s)
         if self._monitor is not None:
             await asyncio.to_thread(self._monitor.flush)
         return sum(len(tasks) for tasks in self._open.values())
@@ -136,7 +146,7 @@ class Engine:
             if not may_run and self._leases.fresh(claim):
                 await self._commit(claim, steps.end(claim, "internal", f"{type(error).__name__}: {error}"))
         finally:
-            self._intended.discard(claim.id)
+            self._intended.pop(claim.id, None)
             self._leases.drop(claim)
 
     async def _step(self, claim: Claim) -> None:
@@ -146,6 +156,12 @@ class Engine:
         assistant = await self._assistant(claim.assistant_digest)
         if assistant is None:
             await self._commit(claim, steps.end(claim, "assistant_missing", f"assistant {claim.assistant}"))
+            return
+        if claim.state is State.QUEUED and claim.cancel is not None:
+            await self._commit(claim, steps.end(claim, "cancelled", "cancelled before a run was made"))
+            return
+        if (pause := await self._account.stopped(claim.protocol)) is not None:
+            await self._commit(claim, steps.paused(claim, pause))
             return
         protocol = self._protocol(claim.protocol)
         match claim.state:
@@ -166,7 +182,7 @@ class Engine:
     async def _prepare(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         try:
             remote = await self._remote_assistant(assistant, protocol)
-            thread = await protocol.prepare(self._ask(claim, assistant), remote)
+            thread = await protocol.prepare(self._ask(claim, assistant, claim.attempts + 1), remote)
         except CallError as error:
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
         else:
@@ -178,6 +194,9 @@ class Engine:
         except CallError as error:
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
             return
+        if not await self._budgets.reserve(claim, self._ask(claim, assistant)):
+            await self._commit(claim, steps.over_budget(claim))
+            return
         if not self._leases.fresh(claim):
             return
         intent = steps.intent(claim, self.lease_s)
@@ -185,10 +204,11 @@ class Engine:
         made = await self._commits.commit(intent) in (Outcome.MOVED, Outcome.ALREADY)
         if not made or not self._leases.fresh(claim):
             return
-        self._intended.add(claim.id)
+        self._intended[claim.id] = asyncio.current_task()
         attempt = claim.attempts + 1
         try:
             status = await protocol.start(self._ask(claim, assistant, attempt), thread, remote)
+            status = priced_status(status, assistant)
         except CallError as error:
             if error.code == "assistant_not_found" and assistant.assistant_id is None and remote is not None:
                 # Ours, and somebody deleted it: it is made again, and the job asks once more.
@@ -200,15 +220,15 @@ class Engine:
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
             await asyncio.to_thread(self.store.witness, claim.id, attempt, status.run_id)
-        await self._account.worked()
+        await self._account.worked(claim.protocol)
 
     async def _search(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         if claim.witness is not None:
             await self._commit(claim, steps.adopted(claim, claim.witness, assistant))
             return
-        thread = claim.thread_id or ""
+        thread, ask = claim.thread_id or "", self._ask(claim, assistant, claim.attempts)
         try:
-            found = await protocol.find_started(claim.id, claim.attempts, thread)
+            found = await protocol.find_started(ask, thread)
             if found.search is Search.UNKNOWN and await protocol.repeats_safely():
                 await self._repeat(claim, thread, assistant, protocol)
                 return
@@ -217,7 +237,8 @@ class Engine:
         except CallError as error:
             await self._settle(claim, steps.not_searched(claim, error, assistant, _jitter()), error)
         else:
-            await self._commit(claim, steps.searched(claim, found, assistant, self.lease_s, _jitter()))
+            worst = self._budgets.at_worst(ask)
+            await self._commit(claim, steps.searched(claim, found, assistant, self.lease_s, _jitter(), at_worst=worst))
 
     async def _repeat(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
         """Make the call of the intent once more, under its key: the server gives back the run there is, or makes it."""
@@ -225,18 +246,19 @@ class Engine:
         if not self._leases.fresh(claim):
             return
         status = await protocol.start(self._ask(claim, assistant, claim.attempts), thread, remote)
+        status = priced_status(status, assistant)
         await self._commit(claim, steps.created(claim, status, assistant, _jitter()))
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
         try:
-            if steps.overdue(claim):
+            if steps.to_cancel(claim):
                 await protocol.cancel(thread, run)
-            status = await protocol.poll(thread, run)
+            status = priced_status(await protocol.poll(thread, run), assistant)
         except CallError as error:
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
-            await self._account.answered()
+            await self._account.answered(claim.protocol)
             await self._commit(claim, steps.polled(claim, status, assistant, _jitter()))
 
     async def _refuse_action(self, claim: Claim, protocol: Protocol) -> None:
@@ -249,6 +271,7 @@ class Engine:
     async def _collect(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         try:
             answer = await protocol.answer(claim.thread_id or "", claim.run_id or "", assistant)
+            answer = priced_answer(answer, assistant)
         except CallError as error:
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
@@ -260,14 +283,16 @@ class Engine:
         if isinstance(error, Limited):
             self._account.limited(decision.move.delay)
         if isinstance(decision.pause, Blocked):
-            await self._account.blocked(decision.pause)
+            await self._account.blocked(decision.pause, claim.protocol)
         await self._commit(claim, decision)
 
     async def _commit(self, claim: Claim, decision: steps.Decision) -> Outcome:
         move = decision.move
         outcome = await self._commits.commit(move)
-        if outcome is Outcome.MOVED and self._monitor is not None:
-            self._monitor.moved(claim, move)
+        if outcome is Outcome.MOVED:
+            if self._monitor is not None:
+                self._monitor.moved(claim, move)
+            await self._budgets.ended(claim, move)
         elif outcome is Outcome.NOT_YOURS:
             log.warning("%s: %s under fence %d came too late", claim.id, move.name, claim.fence)
         return outcome
@@ -318,6 +343,7 @@ class Engine:
             attempt=attempt,
             model=question.model,
             instructions=question.instructions,
+            resets=claim.resets,
             metadata=dict(assistant.metadata),
         )
 

@@ -16,7 +16,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from askq.ids import split_job_id
-from askq.jobs.model import Claim, Move, State
+from askq.jobs.model import Claim, Move
 from askq.names import JOB
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Monitor:
 
     def claimed(self, claim: Claim) -> None:
         """A job was taken up for the first time."""
-        if claim.state is State.QUEUED and claim.thread_id is None and claim.fence == 1:
+        if claim.first:
             batch, row = split_job_id(claim.id)
             # Flower's search reads the arguments as a Python literal, its table shows their beginning.
             about = {}

@@ -15,6 +15,8 @@ from worker.engine import Engine
 log = logging.getLogger(__name__)
 
 _DRAIN_S = 8.0
+_PAID_S = 40.0
+"""For creates that are open: longer than one call may take by default, and than a quick end is worth."""
 _PR_SET_PDEATHSIG = 1
 
 _lock = threading.Lock()
@@ -62,6 +64,6 @@ def tie_to_parent() -> None:
 def drain() -> None:
     """Finish the calls that are open, for a few seconds; the rest is found again by the next claim."""
     if _engine is not None and _engine[0] == os.getpid():
-        left = _engine[1].call(_engine[1].drain(_DRAIN_S))
+        left = _engine[1].call(_engine[1].drain(_DRAIN_S, paid_s=_PAID_S))
         if left:
             log.warning("%d calls were still open at the end of this process", left)

@@ -13,8 +13,8 @@ LONGEST_WINDOW_POLL_S = 300.0
 """Never rarer: where nothing is retained, an answer lives about ten minutes (protocols B.6)."""
 JITTER = 0.2
 
-PROBE_S = 30.0
-"""How often a paused account is tried with one call."""
+BUDGET_S = 3.0
+"""How long a job waits for its batch's budget before it asks for it again."""
 SETTLE_S = 5.0
 """How long a request may still be on its way to a server after its sender has died."""
 CANCEL_GRACE_S = 60.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
-from askq.jobs.model import FINISHING, Answer, Claim, Move, State, Usage
+from askq.jobs.model import FINISHING, Answer, Claim, Move, Pause, State, Usage
 from worker.protocols.base import (
     Blocked,
     Busy,
@@ -24,7 +24,7 @@ from worker.protocols.base import (
     Search,
     Status,
 )
-from worker.schedule import CANCEL_GRACE_S, PROBE_S, SETTLE_S, backoff, until_poll
+from worker.schedule import BUDGET_S, CANCEL_GRACE_S, SETTLE_S, backoff, until_poll
 
 MOST_ERRORS = 8
 """Failed free calls in a row before a job that has no run yet is given up."""
@@ -36,9 +36,11 @@ MOST_ATTEMPTS = 2
 """Intents a job may have where the assistant allows an uncertain one to be repeated."""
 DEADLINE_ERRORS_S = 600.0
 """How long after its deadline a run may be unreachable before it is given up."""
+LIMITED_S = 86_400.0
+"""How long a job may hear nothing but "not now" before it is given up: limits that last are nobody's rate."""
 
 Fields = Mapping[str, str | int | float | None]
-_CLEAN: Fields = {"errors": None, "note": None}
+_CLEAN: Fields = {"errors": None, "note": None, "limited": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +91,29 @@ def give_up_poison(claim: Claim) -> Decision:
 
 def _limited(claim: Claim, error: Limited, name: str, jitter: float, fields: Fields | None = None) -> Decision:
     """Nobody's fault: wait as told, and count nothing against the job."""
+    since = claim.limited_at if claim.limited_at is not None else claim.now
+    if claim.state is State.QUEUED and claim.now - since > LIMITED_S:
+        code = "unreachable" if error.code == "unreachable" else "rate_limited"
+        return end(claim, code, f"for {LIMITED_S / 3600:.0f} hours: {error.message}", fields=fields)
     delay = error.retry_after if error.retry_after is not None else backoff(1, jitter)
-    return _move(
-        claim, name, delay=delay, fields={**(fields or {}), "note": f"waiting for the service: {error.message}"[:300]}
-    )
+    note = f"waiting for the service: {error.message}"[:300]
+    return _move(claim, name, delay=delay, fields={**(fields or {}), "limited": since, "note": note})
 
 
 def _blocked(claim: Claim, error: Blocked, name: str, fields: Fields | None = None) -> Decision:
-    made = _move(claim, name, delay=PROBE_S, fields={**(fields or {}), "note": f"paused: {error.message}"[:300]})
+    # Due again soon: while the account is paused nobody claims it, and afterwards nobody should have to wait.
+    made = _move(claim, name, delay=1.0, fields={**(fields or {}), "note": f"paused: {error.message}"[:300]})
     return Decision(made.move, pause=error)
+
+
+def paused(claim: Claim, pause: Pause) -> Decision:
+    """What the job would need must not be called now."""
+    return _move(claim, "defer", delay=5.0, fields={"note": f"paused: {pause.message}"[:300]})
+
+
+def over_budget(claim: Claim) -> Decision:
+    """What is left of the batch's budget would not cover the job at worst; finished jobs may free some."""
+    return _move(claim, "defer", delay=BUDGET_S, fields={"note": "waiting for the batch's budget"})
 
 
 # -- before the run exists -----------------------------------------------------------------------------------
@@ -169,9 +185,8 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
             errors = claim.errors + 1
             if errors > MOST_GONE:
                 return end(claim, "thread_vanished", error.message, fields=never)
-            return _move(
-                claim, "void", delay=backoff(errors, jitter), fields={**never, "thread": None, "errors": errors}
-            )
+            gone: Fields = {**never, "thread": None, "resets": claim.resets + 1, "errors": errors}
+            return _move(claim, "void", delay=backoff(errors, jitter), fields=gone)
         case Busy():
             return _move(claim, "defer", delay=0.2, fields={"note": "the thread is busy: looking for our run in it"})
     # Ambiguous, and anything a new adapter may invent: a run may exist, so it is looked for before anything else.
@@ -202,8 +217,16 @@ def adopted(claim: Claim, run_id: str, assistant: Assistant, *, runs: int = 1) -
     )
 
 
-def searched(claim: Claim, found: Found, assistant: Assistant, lease_s: float, jitter: float) -> Decision:
-    """What looking for the run of an intent brought."""
+def searched(
+    claim: Claim,
+    found: Found,
+    assistant: Assistant,
+    lease_s: float,
+    jitter: float,
+    *,
+    at_worst: float | None = None,
+) -> Decision:
+    """What looking for the run of an intent brought. `at_worst` is what it may have cost, in US dollars."""
     since = claim.now - (claim.intent_at or claim.now)
     match found.search:
         case Search.FOUND:
@@ -230,14 +253,12 @@ def searched(claim: Claim, found: Found, assistant: Assistant, lease_s: float, j
             return _move(claim, "defer", delay=wait, fields={"looks": claim.looks + 1, "errors": None})
     if since < assistant.timeout_s:
         return _still_unknown(claim, since, jitter)
-    if assistant.on_uncertain == "retry" and claim.attempts < MOST_ATTEMPTS:
+    if assistant.on_uncertain == "retry" and claim.attempts - claim.allowance < MOST_ATTEMPTS:
         # The attempt stays counted, and the next one gets a conversation of its own.
         return _move(claim, "void", fields={"thread": None, "looks": None, "note": "asked again: a run was uncertain"})
-    return end(
-        claim,
-        "uncertain_create",
-        f"the reply to the create was lost, and within {assistant.timeout_s:.0f} s no answer appeared",
-    )
+    cost = "; what it may have cost is not known" if at_worst is None else f"; it may have cost up to ${at_worst:.4f}"
+    looked = f"the reply to the create was lost, and in {claim.looks + 1} looks within {since:.0f} s no answer appeared"
+    return end(claim, "uncertain_create", looked + cost)
 
 
 def _still_unknown(claim: Claim, since: float, jitter: float) -> Decision:
@@ -263,22 +284,26 @@ def not_searched(claim: Claim, error: CallError, assistant: Assistant, jitter: f
 # -- while the run exists ------------------------------------------------------------------------------------
 
 
-def overdue(claim: Claim) -> bool:
-    """Whether the run has outlived its deadline and is not asked to cancel yet."""
-    return claim.deadline is not None and claim.now > claim.deadline and not claim.cancel_asked
+def to_cancel(claim: Claim) -> bool:
+    """Whether the service must be told to cancel the run: a person wants it, or it has outlived its deadline."""
+    overdue = claim.deadline is not None and claim.now > claim.deadline
+    return not claim.cancel_sent and (claim.cancel is not None or overdue)
 
 
 def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) -> Decision:
     """One poll was answered."""
     fields: dict[str, str | int | float | None] = {"polls": claim.polls + 1, "remote": status.raw, **_CLEAN}
-    if overdue(claim):
-        fields["cancel"] = "deadline"
+    if to_cancel(claim):
+        fields["cancel"] = claim.cancel or "deadline"
+        fields["cancel_sent"] = 1
     match status.state:
         case RunState.PENDING:
-            if claim.cancel_asked and claim.deadline is not None and claim.now > claim.deadline + CANCEL_GRACE_S:
-                return end(claim, "deadline", f"still {status.raw} after its deadline and a cancel", fields=fields)
+            if claim.cancel_sent and claim.deadline is not None and claim.now > claim.deadline + CANCEL_GRACE_S:
+                return end(
+                    claim, _cancelled(claim), f"still {status.raw} after its deadline and a cancel", fields=fields
+                )
             age = claim.now - (claim.started_at or claim.now)
-            delay = 1.0 if "cancel" in fields else until_poll(assistant, age, status.poll_after, jitter)
+            delay = 1.0 if "cancel_sent" in fields else until_poll(assistant, age, status.poll_after, jitter)
             return _move(claim, "poll", delay=delay, fields=fields)
         case RunState.ACTION:
             return _move(claim, "act", fields=fields | {"note": _asked_for(status)})
@@ -297,6 +322,11 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) ->
     return finished(claim, status, fields)
 
 
+def _cancelled(claim: Claim) -> str:
+    """The end of a job whose run was cancelled: by a person through askq, by its deadline, or by somebody else."""
+    return {"asked": "cancelled", "deadline": "deadline"}.get(claim.cancel or "", "cancelled_remotely")
+
+
 def _asked_for(status: Status) -> str:
     names = ", ".join(sorted({call.name for call in status.tool_calls}))
     return f"the run asks for functions: {names}" if names else "the run asks for an action"
@@ -308,11 +338,10 @@ def finished(claim: Claim, status: Status, fields: Fields) -> Decision:
         return answered(claim, status.answer, fields, usage=status.usage)
     code = status.error_code or {
         RunState.INCOMPLETE: "incomplete",
-        RunState.CANCELLED: "cancelled_remotely",
         RunState.EXPIRED: "run_expired",
     }.get(status.state, "run_failed")
-    if status.state is RunState.CANCELLED and claim.cancel_asked:
-        code = "deadline"
+    if status.state is RunState.CANCELLED:
+        code = _cancelled(claim)
     message = status.error_message or f"the run ended {status.raw}"
     return end(claim, code, message, fields=fields, answer=_with_usage(status.answer, status.usage), usage=status.usage)
 
@@ -324,7 +353,10 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
         return end(claim, claim.error_code, claim.error_message or "the run ended early", fields=fields, answer=answer)
     if answer.text is None and not answer.code and not answer.files:
         return end(claim, "no_answer", "the run completed without an assistant message", fields=fields, answer=answer)
-    return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields={**_CLEAN, **fields}, answer=answer))
+    kept: Fields = {**_CLEAN, **fields}
+    if claim.cancel is not None:
+        kept = {**kept, "note": "the run completed although it was to be cancelled"}
+    return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields=kept, answer=answer))
 
 
 def _with_usage(answer: Answer | None, usage: Usage | None) -> Answer | None:

@@ -8,6 +8,7 @@ from celery import Celery, Task
 from kombu.exceptions import OperationalError
 
 from askq.errors import StoreError
+from askq.failpoints import hit
 from askq.jobs.model import Lane
 from askq.names import POLL, QUEUE_POLL, QUEUE_START, START
 from worker import chain
@@ -46,7 +47,9 @@ def _run(app: Celery, lane: Lane, slice_s: float) -> None:
     try:
         report = engine.call(chain.work(engine, lane, slice_s=slice_s))
         if report.again:
+            hit("reschedule.before")
             schedule(app, lane)
+            hit("reschedule.after")
     except (StoreError, OperationalError) as error:
         # The chain ends here; a worker's timer revives it as soon as Redis answers.
         log.warning("the %s chain stops for now: %s", lane, error)

@@ -13,6 +13,7 @@ from celery import Celery, bootsteps
 from kombu.exceptions import OperationalError
 
 from askq.errors import StoreError
+from askq.failpoints import hit
 from askq.jobs.model import Lane, Node
 from askq.jobs.store import Store
 from worker import chain
@@ -43,6 +44,7 @@ class Timer:
 
     def tick(self) -> None:
         """One round. What fails now is tried again at the next."""
+        hit("timer.tick")
         try:
             self._store.beat(self._node, ttl_s=_ALIVE_S)
             for lane in Lane:

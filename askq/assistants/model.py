@@ -44,13 +44,17 @@ class Assistant:
     """askq's own deadline for a run, in seconds from its creation (`[run] timeout`)."""
     on_uncertain: Literal["fail", "retry"] = "fail"
     """What to do when a paid create may or may not have happened and nothing can tell (`[run] on_uncertain`)."""
+    price: Mapping[str, float] | None = None
+    """US dollars per million tokens (`input`, `output`, perhaps `cached_input`), where askq does not know the price."""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Canonical JSON: equal assistants give equal text."""
-        return json.dumps(
-            dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict
-        )
+        values = dataclasses.asdict(self)
+        # A field that came later and is not used leaves the text, and so the digest, as it was.
+        if self.price is None:
+            del values["price"]
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

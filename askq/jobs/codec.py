@@ -11,6 +11,12 @@ from askq.jobs.model import Answer, Move, NewJob, Question, Usage
 
 COMPRESS_ABOVE = 1024
 _COMPRESSED = b"z"
+OF_A_RUN = (
+    *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
+    *("resets", "polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
+    *("in", "cached", "out", "total", "cost"),
+)
+"""Fields of a record that speak of one run: a job that is asked again begins without them."""
 _LISTS = ("citations", "code", "files")
 
 

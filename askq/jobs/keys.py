@@ -11,7 +11,9 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{sNN}:rows:<batch>` | sorted set | row id → position in the list |
 | `askq:{sNN}:count:<batch>` | hash | jobs by state, tokens, cost, time of the last end |
 | `askq:{sNN}:lease:<lane>` | string | the chain execution that serves this shard |
+| `askq:{sNN}:dead` | sorted set | dead letters: jobs that killed workers → when they were given up |
 | `askq:batch:<id>` | hash | name, assistant, total … |
+| `askq:budget:<batch>` | hash | millionths of a dollar: bound of a batch, spent, put aside for jobs under way |
 | `askq:batches` | sorted set | batch id → when it was opened |
 | `askq:idem:<sha256>` | string | idempotency key → batch id |
 | `askq:assistant:<digest>` | string | an assistant's definition, JSON |
@@ -19,8 +21,9 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:chains:<lane>` | sorted set | live chain executions → until when |
 | `askq:hint:<lane>` | string | a message that starts a chain is on its way |
 | `askq:nodes` | sorted set | live workers (JSON) → until when |
-| `askq:pauses` | hash | account → why it must not be called |
+| `askq:pauses` | hash | account, or account/protocol → why it must not be called |
 | `askq:probe:<account>` | string | somebody is probing a paused account |
+| `askq:disk` | string | written before asking whether everything written so far is on disk |
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ PREFIX = "askq:"
 BATCHES = PREFIX + "batches"
 NODES = PREFIX + "nodes"
 PAUSES = PREFIX + "pauses"
+DISK = PREFIX + "disk"
 
 
 def shard_prefix(shard: int) -> str:
@@ -77,6 +81,14 @@ def rows(shard: int, batch_id: str) -> str:
 
 def count(shard: int, batch_id: str) -> str:
     return f"{shard_prefix(shard)}count:{batch_id}"
+
+
+def dead(shard: int) -> str:
+    return f"{shard_prefix(shard)}dead"
+
+
+def budget(batch_id: str) -> str:
+    return f"{PREFIX}budget:{batch_id}"
 
 
 def batch(batch_id: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,12 +13,15 @@ from askq.errors import StoreError
 from askq.ids import job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec
 from askq.jobs.model import (
+    ASKED_AGAIN,
+    DEAD_LETTER,
     LANE_OF,
     MOVES,
     TERMINAL,
     Added,
     Answer,
     BatchStatus,
+    Budget,
     Claim,
     Job,
     Lane,
@@ -32,6 +36,7 @@ from askq.jobs.model import (
     Usage,
 )
 from askq.jobs.store import Health
+from askq.pauses import concerning
 
 
 @dataclass(slots=True)
@@ -65,6 +70,33 @@ class _Record:
 
 
 @dataclass(slots=True)
+class _Purse:
+    """A budget in millionths of a dollar, as Redis keeps it."""
+
+    limit: int
+    spent: int = 0
+    aside: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    """Job → the attempt and the amount put aside for it."""
+    refused_at: float | None = None
+
+    @property
+    def reserved(self) -> int:
+        return sum(amount for _, amount in self.aside.values())
+
+    def shown(self) -> Budget:
+        return Budget(
+            limit_usd=self.limit / 1e6,
+            spent_usd=self.spent / 1e6,
+            reserved_usd=self.reserved / 1e6,
+            refused_at=self.refused_at,
+        )
+
+
+def _millionths(usd: float) -> int:
+    return math.ceil(usd * 1_000_000)
+
+
+@dataclass(slots=True)
 class _Batch:
     new: NewBatch
     created: float
@@ -88,8 +120,11 @@ class MemoryStore:
         self._chains: dict[Lane, dict[str, float]] = {lane: {} for lane in Lane}
         self._hints: dict[Lane, float] = {}
         self._nodes: dict[Node, float] = {}
-        self._pauses: dict[str, Pause] = {}
-        self._probes: dict[str, float] = {}
+        self._pauses: dict[tuple[str, str | None], Pause] = {}
+        self._probes: dict[tuple[str, str | None], float] = {}
+        self._purses: dict[str, _Purse] = {}
+        self._stale: dict[str, int] = {}
+        self._dead: dict[str, float] = {}
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -107,6 +142,8 @@ class MemoryStore:
                 return known, False
             batch = new_batch_id()
             self._batches[batch] = _Batch(new=new, created=self._clock())
+            if new.max_cost_usd is not None:
+                self._purses[batch] = _Purse(_millionths(new.max_cost_usd))
             if new.idempotency_key is not None:
                 self._idempotency[new.idempotency_key] = batch
             return batch, True
@@ -153,6 +190,44 @@ class MemoryStore:
             self._batches[batch].total = total
             self._batches[batch].until = None
 
+    def retry(self, jobs: Sequence[str], ends: Collection[State]) -> list[Outcome]:
+        with self._lock:
+            return [self._retry(job, set(ends) & ASKED_AGAIN) for job in jobs]
+
+    def _retry(self, job: str, ends: Collection[State]) -> Outcome:
+        record = self._records.get(job)
+        if record is None:
+            return Outcome.MISSING
+        if record.state not in ends:
+            return Outcome.NOT_YOURS if record.state in TERMINAL else Outcome.ALREADY
+        record.fields["base"] = record.count("attempts")
+        record.fields["retries"] = record.count("retries") + 1
+        for name in codec.OF_A_RUN:
+            record.fields.pop(name, None)
+        record.state, record.due, record.fence = State.QUEUED, self._clock(), self._fence(record)
+        record.claims, record.done, record.completed, record.answer = None, "", None, None
+        self._batches[split_job_id(job)[0]].until = None
+        self._dead.pop(job, None)
+        return Outcome.MOVED
+
+    def cancel(self, jobs: Sequence[str]) -> list[Outcome]:
+        with self._lock:
+            return [self._cancel(job) for job in jobs]
+
+    def _cancel(self, job: str) -> Outcome:
+        record = self._records.get(job)
+        if record is None:
+            return Outcome.MISSING
+        if record.state in TERMINAL or record.text("cancel") == "asked":
+            return Outcome.ALREADY
+        record.fields["cancel"] = "asked"
+        if record.claims is None:
+            record.due = self._clock()
+        return Outcome.MOVED
+
+    def dead_letters(self) -> dict[str, float]:
+        return dict(self._dead)
+
     # -- reading ---------------------------------------------------------------------------------------
 
     def batch(self, batch: str) -> BatchStatus | None:
@@ -184,11 +259,12 @@ class MemoryStore:
                     cost_usd=sum(costs) if costs else None,
                 ),
                 finished_at=max((r.completed for _, r in members if r.completed is not None), default=None),
+                budget=self._purses[batch].shown() if batch in self._purses else None,
+                stale=self._stale.get(batch, 0),
             )
             if status.done:
                 return status
-            reasons = "; ".join(f"{pause.code}: {pause.message}" for pause in self._pauses.values())
-            return dataclasses.replace(status, finished_at=None, paused=reasons or None)
+            return dataclasses.replace(status, finished_at=None, paused=concerning(status, self.pauses()))
 
     def batches(self, *, limit: int = 20) -> list[BatchStatus]:
         with self._lock:
@@ -230,11 +306,15 @@ class MemoryStore:
             )
             claims = []
             for was_due, id_, record in due[: max(0, limit)]:
-                record.fence += 1
+                first = record.fence == 0
+                record.fence = self._fence(record)
                 record.claims = (record.claims or 0) + 1
                 record.due = now + lease_s
-                claims.append(_claim(id_, record, lane, was_due, now))
+                claims.append(_claim(id_, record, lane, was_due, now, first=first))
             return claims
+
+    def _fence(self, record: _Record) -> int:
+        return max(int(self._clock() * 1_000_000), record.fence + 1)
 
     def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
         with self._lock:
@@ -247,7 +327,7 @@ class MemoryStore:
                     record.due = self._clock() + lease_s
             return lost
 
-    def commit(self, moves: Sequence[Move]) -> list[Outcome]:
+    def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         with self._lock:
             return [self._commit(move) for move in moves]
 
@@ -259,7 +339,12 @@ class MemoryStore:
         token = f"{move.fence}/{move.name}"
         if record.done == token:
             return Outcome.ALREADY
-        if record.fence == 0 or record.fence != move.fence or record.state not in rule.sources:
+        if record.fence == 0 or record.fence != move.fence:
+            if record.fence:
+                batch, _ = split_job_id(move.job)
+                self._stale[batch] = self._stale.get(batch, 0) + 1
+            return Outcome.NOT_YOURS
+        if record.state not in rule.sources:
             return Outcome.NOT_YOURS
         if rule.yields_to_witness and "witness" in record.fields:
             return Outcome.NOT_YOURS
@@ -275,6 +360,8 @@ class MemoryStore:
         if record.state in TERMINAL:
             record.completed = now
             record.answer = move.answer
+            if move.fields.get("error_code") == DEAD_LETTER:
+                self._dead[move.job] = now
         else:
             record.due = now + move.delay
         if move.name == "intend":
@@ -337,30 +424,79 @@ class MemoryStore:
                     held.append(shard)
             return held
 
+    # -- budgets ---------------------------------------------------------------------------------------
+
+    def set_budget(self, batch: str, limit_usd: float) -> None:
+        with self._lock:
+            purse = self._purses.setdefault(batch, _Purse(0))
+            purse.limit, purse.refused_at = _millionths(limit_usd), None
+
+    def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
+        with self._lock:
+            purse = self._purses.get(split_job_id(job)[0])
+            if purse is None or purse.aside.get(job, (0, 0))[0] == attempt:
+                return True
+            purse.spent += purse.aside.pop(job, (0, 0))[1]
+            amount = _millionths(cost_usd)
+            if purse.spent + purse.reserved + amount > purse.limit:
+                purse.refused_at = purse.refused_at or float(int(self._clock()))
+                return False
+            purse.aside[job] = (attempt, amount)
+            purse.refused_at = None
+            return True
+
+    def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
+        with self._lock:
+            purse = self._purses.get(split_job_id(job)[0])
+            if purse is not None and purse.aside.get(job, (0, 0))[0] == attempt:
+                amount = purse.aside.pop(job)[1]
+                purse.spent += amount if cost_usd is None else _millionths(cost_usd)
+
+    def reconcile_budget(self, batch: str, *, only: str | None = None) -> int:
+        with self._lock:
+            purse = self._purses.get(batch)
+            aside = {} if purse is None else {j: a for j, (a, _) in purse.aside.items() if only in (None, j)}
+            settled = 0
+            for job, attempt in aside.items():
+                record = self._records.get(job)
+                if record is None or record.state in TERMINAL:
+                    made = record is None or record.count("attempts") >= attempt
+                    cost = None if record is None else record.number("cost")
+                    self.settle(job, attempt, cost if made else 0.0)
+                    settled += 1
+            return settled
+
     # -- accounts and nodes ----------------------------------------------------------------------------
 
-    def pause(self, account: str, code: str, message: str, *, probe_after_s: float) -> None:
+    def pause(
+        self, account: str, code: str, message: str, *, probe_after_s: float, protocol: str | None = None
+    ) -> None:
         with self._lock:
-            now = self._clock()
-            self._pauses[account] = Pause(
-                account=account, code=code, message=message, since=now, probe_at=now + probe_after_s
+            now, known = self._clock(), self._pauses.get((account, protocol))
+            self._pauses[account, protocol] = Pause(
+                account=account,
+                code=code,
+                message=message,
+                since=known.since if known is not None and known.code == code else now,
+                probe_at=now + probe_after_s,
+                protocol=protocol,
             )
-            self._probes[account] = now + probe_after_s
+            self._probes[account, protocol] = now + probe_after_s
 
-    def resume(self, account: str) -> bool:
+    def resume(self, account: str, *, protocol: str | None = None) -> bool:
         with self._lock:
-            self._probes.pop(account, None)
-            return self._pauses.pop(account, None) is not None
+            self._probes.pop((account, protocol), None)
+            return self._pauses.pop((account, protocol), None) is not None
 
     def pauses(self) -> list[Pause]:
         return list(self._pauses.values())
 
-    def probe(self, account: str, *, again_after_s: float) -> bool:
+    def probe(self, account: str, *, again_after_s: float, protocol: str | None = None) -> bool:
         with self._lock:
             now = self._clock()
-            if self._probes.get(account, now) > now:
+            if self._probes.get((account, protocol), now) > now:
                 return False
-            self._probes[account] = now + again_after_s
+            self._probes[account, protocol] = now + again_after_s
             return True
 
     def remote_assistant(self, account: str, digest: str) -> str | None:
@@ -392,6 +528,7 @@ class MemoryStore:
             for batch in [id_ for id_, kept in self._batches.items() if kept.until is not None and kept.until <= now]:
                 for id_, _ in self._members(batch):
                     del self._records[id_]
+                self._purses.pop(batch, None)
                 key = self._batches.pop(batch).new.idempotency_key
                 if key is not None:
                     del self._idempotency[key]
@@ -430,6 +567,8 @@ def _job(id_: str, record: _Record) -> Job:
         error_code=record.text("error_code"),
         error_message=record.text("error_message"),
         note=record.text("note"),
+        cancel=record.text("cancel"),
+        retries=record.count("retries"),
         answer=answer,
         created_at=record.created,
         started_at=record.number("started"),
@@ -448,7 +587,7 @@ def _usage(record: _Record) -> Usage:
     )
 
 
-def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float) -> Claim:
+def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float, *, first: bool) -> Claim:
     return Claim(
         id=id_,
         fence=record.fence,
@@ -457,8 +596,11 @@ def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float) ->
         assistant=record.assistant,
         protocol=record.protocol,
         question=record.question if lane is Lane.START else None,
+        first=first,
         claims=record.claims or 0,
         attempts=record.count("attempts"),
+        allowance=record.count("base"),
+        resets=record.count("resets"),
         runs=record.count("runs"),
         polls=record.count("polls"),
         looks=record.count("looks"),
@@ -467,7 +609,9 @@ def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float) ->
         run_id=record.text("run"),
         witness=record.text("witness"),
         remote=record.text("remote"),
-        cancel_asked="cancel" in record.fields,
+        cancel=record.text("cancel"),
+        cancel_sent="cancel_sent" in record.fields,
+        limited_at=record.number("limited"),
         created_at=record.created,
         intent_at=record.number("intent_at"),
         started_at=record.number("started"),

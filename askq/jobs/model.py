@@ -122,6 +122,13 @@ MOVES: Mapping[str, MoveRule] = MappingProxyType(
     }
 )
 
+ASKED_AGAIN = TERMINAL - {State.COMPLETED}
+"""The ends that `retry` may undo: the job is queued once more, with what it has cost kept on record. It is a person's
+move and needs no fence: nobody holds a job that has ended."""
+
+DEAD_LETTER = "poison"
+"""The error code of a job that was given up because workers died on it."""
+
 FINISHING: Mapping[State, str] = MappingProxyType(
     {rule.target: rule.name for rule in MOVES.values() if rule.target in TERMINAL}
 )
@@ -179,6 +186,8 @@ class NewBatch:
     metadata: Mapping[str, str] = field(default_factory=dict)
     table: str | None = None
     """The list's columns and what they mean, as its reader wrote them down (JSON): CSV comes out as it went in."""
+    max_cost_usd: float | None = None
+    """What the batch may cost at most, in US dollars; None = no bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +242,7 @@ class Job:
     assistant_digest: str
     protocol: str
     fence: int = 0
+    """Proves who may change it; grows with every claim, and with the clock."""
     attempts: int = 0
     """Intents that led, or may have led, to a paid run."""
     runs: int = 0
@@ -246,6 +256,10 @@ class Job:
     error_message: str | None = None
     note: str | None = None
     """Why a pending job waits, for people."""
+    cancel: str | None = None
+    """Why its run is to be cancelled: `asked` by a person, or `deadline`."""
+    retries: int = 0
+    """How often a person asked again after it had ended."""
     answer: Answer | None = None
     created_at: float = 0.0
     started_at: float | None = None
@@ -266,9 +280,15 @@ class Claim:
     protocol: str
     question: Question | None
     """Present in the start lane; polling needs no text."""
+    first: bool
+    """Whether nobody has claimed the job before."""
     claims: int
     """Claims since the last progress, this one included."""
     attempts: int
+    allowance: int
+    """Attempts when a person last asked again: those before it bound nothing."""
+    resets: int
+    """How often its thread vanished and had to be made anew."""
     runs: int
     polls: int
     looks: int
@@ -280,7 +300,12 @@ class Claim:
     witness: str | None
     """Run id of the present attempt left by an execution that had lost its lease."""
     remote: str | None
-    cancel_asked: bool
+    cancel: str | None
+    """Why the run is to be cancelled: `asked` by a person, or `deadline`."""
+    cancel_sent: bool
+    """Whether the service was told."""
+    limited_at: float | None
+    """Since when nothing but "not now" was heard."""
     created_at: float
     intent_at: float | None
     started_at: float | None
@@ -326,6 +351,32 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Something that must not be called, or paid from: why, and when to try it next (Unix seconds)."""
+
+    account: str
+    """Alias of the account, or the id of the batch whose budget is used up."""
+    code: str
+    """A key of `askq.pauses.PAUSES`."""
+    message: str
+    since: float
+    probe_at: float
+    protocol: str | None = None
+    """The one protocol concerned; None = all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A batch's bound in US dollars: what its ended jobs have cost, and what the others may cost at worst."""
+
+    limit_usd: float
+    spent_usd: float
+    reserved_usd: float
+    refused_at: float | None = None
+    """Since when a job waits because what is left would not cover it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStatus:
     """A batch and its counters. Counters are kept by the transitions themselves, never recounted to read."""
 
@@ -344,8 +395,12 @@ class BatchStatus:
     usage: Usage
     finished_at: float | None
     """When the last job ended; None while one is pending."""
-    paused: str | None = None
-    """Why nothing moves at present, for people; None when nothing is wrong."""
+    paused: tuple[Pause, ...] = ()
+    """Why jobs of this batch do not move at present; empty when nothing is wrong."""
+    budget: Budget | None = None
+    """What the batch may cost and has cost, where it has a bound."""
+    stale: int = 0
+    """Commits refused because their fence was stale: each a worker that came back too late."""
 
     @property
     def pending(self) -> int:
@@ -357,16 +412,12 @@ class BatchStatus:
         """True when every row was submitted and every job ended."""
         return self.sealed and self.pending == 0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
-    """An account that must not be called: why, and when to probe it next (Unix seconds)."""
-
-    account: str
-    code: str
-    message: str
-    since: float
-    probe_at: float
+    @property
+    def at_its_budget(self) -> bool:
+        """True when jobs wait for the budget and none is under way that could free some: only a person can go on."""
+        under_way = PENDING - {State.QUEUED}
+        refused = self.budget is not None and self.budget.refused_at is not None
+        return refused and not self.done and not any(self.counts.get(state, 0) for state in under_way)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

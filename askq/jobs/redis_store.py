@@ -6,6 +6,9 @@ import dataclasses
 import hashlib
 import heapq
 import json
+import math
+import re
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib import resources
@@ -28,11 +31,15 @@ from askq.errors import StoreError, StoreUnreachable
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, keys
 from askq.jobs.model import (
+    ASKED_AGAIN,
+    DEAD_LETTER,
     LANE_OF,
     MOVES,
+    PENDING,
     TERMINAL,
     Added,
     BatchStatus,
+    Budget,
     Claim,
     Job,
     Lane,
@@ -46,11 +53,15 @@ from askq.jobs.model import (
     Usage,
 )
 from askq.jobs.store import Health
+from askq.pauses import concerning
 
 _PAGE = 200
 _ROWS_PER_CALL = 50
 _STATUSES_PER_CALL = 50
 _DAY_S = 86_400
+_DISK_WAIT_MS = 1500
+"""How long one question whether something is on disk may stay open; below the time-out of a reply."""
+_DISK_S = 10.0
 _SURROGATES = "surrogatepass"
 """Text comes from files and services, and half of a surrogate pair must not stop a batch of commits."""
 
@@ -78,6 +89,8 @@ class RedisStore:
     def __init__(self, url: str, *, keep_days: float = 30, timeout_s: float = 3.0) -> None:
         self._keep_s = int(keep_days * _DAY_S)
         self._shown = _without_password(url)
+        self._confirms: bool | None = None
+        """Whether the server can say that something is on its disk; None = not asked yet."""
         try:
             self._redis: redis.Redis = redis.Redis.from_url(
                 url,
@@ -129,6 +142,8 @@ class RedisStore:
             pipe = self._redis.pipeline(transaction=True)
             for field, value in values.items():
                 pipe.hsetnx(keys.batch(batch), field, _bytes(value))
+            if new.max_cost_usd is not None:
+                pipe.hsetnx(keys.budget(batch), "limit", _millionths(new.max_cost_usd))
             pipe.zadd(keys.BATCHES, {batch: float(now)}, nx=True)
             if batch != mine:
                 # Rows may be coming: a batch that was to expire stays.
@@ -220,6 +235,44 @@ class RedisStore:
             pipe.execute()
 
         self._run(write)
+        self._scripts([], on_disk=True)
+
+    def retry(self, jobs: Sequence[str], ends: Collection[State]) -> list[Outcome]:
+        wanted, other = set(ends) & ASKED_AGAIN, TERMINAL - (set(ends) & ASKED_AGAIN)
+        calls = []
+        for job in jobs:
+            shard, (batch, _) = shard_of(job), split_job_id(job)
+            names = [keys.job(job), keys.due(shard, Lane.START), keys.count(shard, batch)]
+            names += [keys.ask(job), keys.answer(job), keys.dead(shard)]
+            calls.append(_Call("retry", names, [job, _words(wanted), _words(other), " ".join(codec.OF_A_RUN)]))
+        # The batch first: once a job is pending again nothing of it may expire.
+        self._persist({split_job_id(job)[0] for job in jobs})
+        return [Outcome(_text(found)) for found in self._scripts(calls, on_disk=True)]
+
+    def _persist(self, batches: Collection[str]) -> None:
+        for batch in batches:
+            idem = self._run(partial(self._redis.hget, keys.batch(batch), "idem"))
+            pipe = self._redis.pipeline(transaction=True)
+            for name in _lasting(batch, None if idem is None else _text(idem)):
+                pipe.persist(name)
+            self._run(pipe.execute)
+
+    def cancel(self, jobs: Sequence[str]) -> list[Outcome]:
+        calls = []
+        for job in jobs:
+            shard = shard_of(job)
+            names = [keys.job(job), keys.due(shard, Lane.START), keys.due(shard, Lane.POLL)]
+            calls.append(_Call("cancel", names, [job, _words(PENDING)]))
+        return [Outcome(_text(found)) for found in self._scripts(calls, on_disk=True)]
+
+    def dead_letters(self) -> dict[str, float]:
+        def read() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            for shard in range(SHARDS):
+                pipe.zrange(keys.dead(shard), 0, -1, withscores=True)
+            return list(pipe.execute())
+
+        return {_text(job): when for members in self._run(read) for job, when in members}
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -242,6 +295,7 @@ class RedisStore:
             pipe = self._redis.pipeline(transaction=False)
             for id_ in ids:
                 pipe.hgetall(keys.batch(id_))
+                pipe.hmget(keys.budget(id_), "limit", "spent", "reserved", "refused")
                 for shard in range(SHARDS):
                     pipe.hgetall(keys.count(shard, id_))
             pipe.hgetall(keys.PAUSES)
@@ -250,13 +304,13 @@ class RedisStore:
         if not ids:
             return []
         *found, pauses = self._run(read)
-        paused = [_pause(account, data) for account, data in pauses.items()]
-        width = SHARDS + 1
-        return [
-            _batch_status(id_, found[at * width], found[at * width + 1 : (at + 1) * width], paused)
-            for at, id_ in enumerate(ids)
-            if found[at * width]
-        ]
+        paused = [_pause(data) for data in pauses.values()]
+        statuses = []
+        for at, id_ in enumerate(ids):
+            record, budget, *shards = found[at * (SHARDS + 2) : (at + 1) * (SHARDS + 2)]
+            if record:
+                statuses.append(_batch_status(id_, record, _budget(budget), shards, paused))
+        return statuses
 
     def job(self, job: str) -> Job | None:
         found = self._jobs([job])
@@ -349,8 +403,9 @@ class RedisStore:
         ]
         return [_text(id_) for lost in self._scripts(calls) for id_ in lost]
 
-    def commit(self, moves: Sequence[Move]) -> list[Outcome]:
-        return [Outcome(_text(found)) for found in self._scripts([self._move(move) for move in moves])]
+    def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
+        calls = [self._move(move) for move in moves]
+        return [Outcome(_text(found)) for found in self._scripts(calls, on_disk=on_disk)]
 
     def _move(self, move: Move) -> _Call:
         rule = MOVES[move.name]
@@ -362,6 +417,7 @@ class RedisStore:
             keys.count(shard, batch),
             keys.ask(move.job),
             keys.answer(move.job),
+            keys.dead(shard),
         ]
         lane = ""
         if rule.target is not None and rule.target not in TERMINAL:
@@ -372,7 +428,7 @@ class RedisStore:
             move.job,
             move.fence,
             move.name,
-            "," + ",".join(sorted(rule.sources)) + ",",
+            _words(rule.sources),
             rule.target or "",
             lane,
             move.delay,
@@ -380,6 +436,7 @@ class RedisStore:
             b"" if move.answer is None else codec.dump_answer(move.answer),
             "1" if rule.keeps_claim else "",
             "1" if rule.yields_to_witness else "",
+            "1" if move.fields.get("error_code") == DEAD_LETTER else "",
             len(dropped),
             *dropped,
         ]
@@ -430,25 +487,83 @@ class RedisStore:
         (alive,) = self._scripts([_Call("register", [register], [member, ttl_s])])
         return [_text(name) for name in alive]
 
+    # -- budgets -----------------------------------------------------------------------------------------
+
+    def set_budget(self, batch: str, limit_usd: float) -> None:
+        def write() -> None:
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hset(keys.budget(batch), "limit", _millionths(limit_usd))
+            pipe.hdel(keys.budget(batch), "refused")
+            pipe.execute()
+
+        self._run(write)
+
+    def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
+        batch, _ = split_job_id(job)
+        (granted,) = self._scripts([_Call("reserve", [keys.budget(batch)], [job, attempt, _millionths(cost_usd)])])
+        return bool(granted)
+
+    def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
+        batch, _ = split_job_id(job)
+        cost = "" if cost_usd is None else _millionths(cost_usd)
+        self._scripts([_Call("settle", [keys.budget(batch)], [job, attempt, cost])])
+
+    def reconcile_budget(self, batch: str, *, only: str | None = None) -> int:
+        found = self._run(lambda: self._redis.hgetall(keys.budget(batch)))
+        aside = {
+            job: int(_text(kept).partition("/")[0])
+            for field, kept in found.items()
+            if (job := _text(field).partition("@")[2]) and only in (None, job)
+        }
+
+        def read() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            for job in aside:
+                pipe.hmget(keys.job(job), "state", "attempts", "cost")
+            return list(pipe.execute())
+
+        settled = 0
+        for (job, attempt), (state, attempts, cost) in zip(aside.items(), self._run(read), strict=True):
+            if state is None or State(_text(state)) in TERMINAL:
+                made = state is None or int(attempts or 0) >= attempt
+                self.settle(job, attempt, (None if cost is None else float(cost)) if made else 0.0)
+                settled += 1
+        return settled
+
     # -- accounts and nodes ------------------------------------------------------------------------------
 
-    def pause(self, account: str, code: str, message: str, *, probe_after_s: float) -> None:
+    def pause(
+        self, account: str, code: str, message: str, *, probe_after_s: float, protocol: str | None = None
+    ) -> None:
         seconds, micros = self._run(self._redis.time)
         now = seconds + micros / 1e6
-        value = json.dumps({"code": code, "message": message, "since": now, "probe_at": now + probe_after_s})
-        self._run(lambda: self._redis.hset(keys.PAUSES, account, value))
-        self._run(lambda: self._redis.set(keys.probe(account), "1", px=_millis(probe_after_s)))
+        concerned = _concerned(account, protocol)
+        pause = Pause(
+            account=account,
+            code=code,
+            message=message,
+            since=now,
+            probe_at=now + probe_after_s,
+            protocol=protocol,
+        )
+        known = self._run(lambda: self._redis.hget(keys.PAUSES, concerned))
+        if known is not None and (before := _pause(known)).code == code:
+            pause = dataclasses.replace(pause, since=before.since)
+        self._run(lambda: self._redis.hset(keys.PAUSES, concerned, json.dumps(dataclasses.asdict(pause))))
+        self._run(lambda: self._redis.set(keys.probe(concerned), "1", px=_millis(probe_after_s)))
 
-    def resume(self, account: str) -> bool:
-        found = self._run(lambda: self._redis.hdel(keys.PAUSES, account))
-        self._run(lambda: self._redis.delete(keys.probe(account)))
+    def resume(self, account: str, *, protocol: str | None = None) -> bool:
+        concerned = _concerned(account, protocol)
+        found = self._run(lambda: self._redis.hdel(keys.PAUSES, concerned))
+        self._run(lambda: self._redis.delete(keys.probe(concerned)))
         return bool(found)
 
     def pauses(self) -> list[Pause]:
-        return [_pause(account, data) for account, data in self._run(lambda: self._redis.hgetall(keys.PAUSES)).items()]
+        return [_pause(data) for data in self._run(lambda: self._redis.hgetall(keys.PAUSES)).values()]
 
-    def probe(self, account: str, *, again_after_s: float) -> bool:
-        return bool(self._run(lambda: self._redis.set(keys.probe(account), "1", nx=True, px=_millis(again_after_s))))
+    def probe(self, account: str, *, again_after_s: float, protocol: str | None = None) -> bool:
+        key = keys.probe(_concerned(account, protocol))
+        return bool(self._run(lambda: self._redis.set(key, "1", nx=True, px=_millis(again_after_s))))
 
     def remote_assistant(self, account: str, digest: str) -> str | None:
         found = self._run(lambda: self._redis.get(keys.remote(account, digest)))
@@ -474,6 +589,7 @@ class RedisStore:
             eviction=str(info.get("maxmemory_policy", "?")),
             used_memory=int(info.get("used_memory", 0)),
             max_memory=int(info.get("maxmemory", 0)),
+            confirms=_waits_for_disk(info) or self._syncs_always(),
         )
 
     def tidy(self, *, keep_s: float) -> int:
@@ -510,16 +626,19 @@ class RedisStore:
 
     # -- the wire ----------------------------------------------------------------------------------------
 
-    def _scripts(self, calls: Sequence[_Call]) -> list[Any]:
-        """Run script calls in one pipeline; a server that was restarted gets the scripts again."""
-        if not calls:
+    def _scripts(self, calls: Sequence[_Call], *, on_disk: bool = False) -> list[Any]:
+        """Run script calls in one pipeline; a server that was restarted gets the scripts again.
+
+        `on_disk`: return when they, and all that anybody wrote before, are on the server's disk.
+        """
+        if not calls and not on_disk:
             return []
 
         def run() -> list[Any]:
             pipe = self._redis.pipeline(transaction=False)
             for call in calls:
                 pipe.evalsha(_scripts()[call.script][0], len(call.keys), *call.keys, *call.args)
-            found = list(pipe.execute(raise_on_error=False))
+            found = list(pipe.execute(raise_on_error=False)) if calls else []
             for at, result in enumerate(found):
                 if isinstance(result, NoScriptError):
                     call = calls[at]
@@ -529,7 +648,54 @@ class RedisStore:
             return found
 
         results: list[Any] = self._run(run)
+        if on_disk:
+            self._wait_for_disk()
         return results
+
+    def _wait_for_disk(self) -> None:
+        """Return when everything written so far is on the server's disk, as far as it can tell.
+
+        The file is written in order, so one write of our own that is on disk proves it of all before. Raises
+        StoreUnreachable when the disk takes too long.
+        """
+        if self._confirms is False:
+            return
+        until = time.monotonic() + _DISK_S
+        while self._confirms is not False:
+            reached = self._run(self._on_disk)
+            if reached is None:
+                # It knows no such question; where it writes through, there is no need for one.
+                self._confirms = False
+            elif reached:
+                self._confirms = True
+                return
+            elif time.monotonic() > until:
+                raise StoreUnreachable(
+                    f"Redis at {self._shown} has not written to its disk for {_DISK_S:g} s",
+                    remedy="Check the disk of the server. Nothing was lost.",
+                )
+
+    def _on_disk(self) -> bool | None:
+        """Whether what was written so far is on the server's disk by now (a wait of a second or two at most); None
+        where it cannot say: it is older than 7.2, or keeps no append-only file."""
+        pipe = self._redis.pipeline(transaction=False)
+        # The answer is about the writes of this connection: without one it would come at once and mean nothing.
+        pipe.set(keys.DISK, "1")
+        pipe.waitaof(1, 0, _DISK_WAIT_MS)
+        written, reached = pipe.execute(raise_on_error=False)
+        if isinstance(written, Exception):
+            raise written
+        if isinstance(reached, ResponseError):
+            return None
+        if isinstance(reached, Exception):
+            raise reached
+        return bool(reached[0])
+
+    def _syncs_always(self) -> bool:
+        try:
+            return bool(self._redis.config_get("appendfsync").get("appendfsync") == "always")
+        except RedisError:
+            return False
 
     def _run(self, action: Callable[[], Any]) -> Any:
         try:
@@ -547,6 +713,14 @@ class RedisStore:
             raise StoreError(f"Redis at {self._shown} refused: {exc}", remedy=_remedy(exc)) from exc
         except RedisError as exc:
             raise StoreError(f"Redis at {self._shown} failed: {exc}") from exc
+
+
+def _waits_for_disk(info: Mapping[str, Any]) -> bool:
+    """Whether a server of this description knows WAITAOF: Redis since 7.2, and every Valkey."""
+    if "valkey_version" in info:
+        return True
+    numbers = re.findall(r"\d+", str(info.get("redis_version", "")))
+    return [int(number) for number in numbers[:2]] >= [7, 2]
 
 
 @cache
@@ -597,9 +771,23 @@ def _millis(seconds: float) -> int:
     return max(1, int(seconds * 1000))
 
 
+def _millionths(usd: float) -> int:
+    """An amount as budgets are kept: whole numbers add up exactly."""
+    return math.ceil(usd * 1_000_000)
+
+
+def _words(states: Collection[State]) -> str:
+    """States as the scripts look them up."""
+    return "," + ",".join(sorted(states)) + ","
+
+
+def _concerned(account: str, protocol: str | None) -> str:
+    return account if protocol is None else f"{account}/{protocol}"
+
+
 def _lasting(batch: str, idempotency_key: str | None) -> list[str]:
     """The keys of a batch that last as long as any of its jobs has not ended."""
-    names = [keys.batch(batch)]
+    names = [keys.batch(batch), keys.budget(batch)]
     if idempotency_key is not None:
         names.append(keys.idempotency(idempotency_key))
     for shard in range(SHARDS):
@@ -667,6 +855,8 @@ def _job(id_: str, values: Mapping[str, str], question: bytes, answer: bytes | N
         error_code=values.get("error_code"),
         error_message=values.get("error_message"),
         note=values.get("note"),
+        cancel=values.get("cancel"),
+        retries=int(values.get("retries", 0)),
         answer=None if answer is None else codec.load_answer(answer, usage),
         created_at=float(values["created"]),
         started_at=_float(values.get("started")),
@@ -687,8 +877,11 @@ def _claim(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: by
         assistant=values["assistant"],
         protocol=values["protocol"],
         question=question,
+        first="first" in values,
         claims=int(values["claims"]),
         attempts=int(values.get("attempts", 0)),
+        allowance=int(values.get("base", 0)),
+        resets=int(values.get("resets", 0)),
         runs=int(values.get("runs", 0)),
         polls=int(values.get("polls", 0)),
         looks=int(values.get("looks", 0)),
@@ -697,7 +890,9 @@ def _claim(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: by
         run_id=values.get("run"),
         witness=values.get("witness"),
         remote=values.get("remote"),
-        cancel_asked="cancel" in values,
+        cancel=values.get("cancel"),
+        cancel_sent="cancel_sent" in values,
+        limited_at=_float(values.get("limited")),
         created_at=float(values["created"]),
         intent_at=_float(values.get("intent_at")),
         started_at=_float(values.get("started")),
@@ -710,13 +905,26 @@ def _claim(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: by
     )
 
 
-def _pause(account: bytes, data: bytes) -> Pause:
-    return Pause(account=_text(account), **json.loads(data))
+def _pause(data: bytes) -> Pause:
+    return Pause(**json.loads(data))
+
+
+def _budget(found: Sequence[bytes | None]) -> Budget | None:
+    limit, spent, reserved, refused = (None if part is None else int(part) for part in found)
+    if limit is None:
+        return None
+    return Budget(
+        limit_usd=limit / 1e6,
+        spent_usd=(spent or 0) / 1e6,
+        reserved_usd=(reserved or 0) / 1e6,
+        refused_at=None if refused is None else float(refused),
+    )
 
 
 def _batch_status(
     id_: str,
     record: Mapping[bytes, bytes],
+    budget: Budget | None,
     shards: Sequence[Mapping[bytes, bytes]],
     pauses: Sequence[Pause],
 ) -> BatchStatus:
@@ -747,8 +955,7 @@ def _batch_status(
         counts=counts,
         usage=usage,
         finished_at=max((float(shard["finished"]) for shard in counters if "finished" in shard), default=None),
+        budget=budget,
+        stale=sum(int(shard.get("stale", 0)) for shard in counters),
     )
-    if not status.done:
-        reasons = "; ".join(f"{pause.code}: {pause.message}" for pause in pauses)
-        status = dataclasses.replace(status, finished_at=None, paused=reasons or None)
-    return status
+    return status if status.done else dataclasses.replace(status, finished_at=None, paused=concerning(status, pauses))

@@ -40,6 +40,8 @@ class Health:
     """Bytes."""
     max_memory: int
     """Bytes; 0 = no limit."""
+    confirms: bool = True
+    """Whether it can say that something is on its disk (WAITAOF of Redis 7.2 and Valkey, or `appendfsync always`)."""
 
     @property
     def danger(self) -> str | None:
@@ -89,7 +91,23 @@ class Store(Protocol):
         """What `add` would do, without doing it."""
 
     def seal(self, batch: str, total: int) -> None:
-        """Say that all rows of a batch were submitted, and how many there are. StoreError if there is no such batch."""
+        """Say that all rows of a batch were submitted, and how many there are. StoreError if there is no such batch.
+
+        When it returns, the whole batch is on the server's disk (see `commit`): from then on it is a promise.
+        """
+
+    def retry(self, jobs: Sequence[str], ends: Collection[State]) -> list[Outcome]:
+        """Queue ended jobs once more, because a person asks again: those whose end is among `ends`.
+
+        `MOVED`; `ALREADY` when a job has not ended; `NOT_YOURS` when it has ended in another way; `MISSING` when its
+        record has expired.
+        """
+
+    def cancel(self, jobs: Sequence[str]) -> list[Outcome]:
+        """Note that a person wants these jobs to end. `ALREADY`: it has ended, or was told before."""
+
+    def dead_letters(self) -> dict[str, float]:
+        """Jobs that were given up because workers died on them, and when (Unix seconds)."""
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -120,8 +138,12 @@ class Store(Protocol):
         renewal that comes after that move must not touch the due time the move has set.
         """
 
-    def commit(self, moves: Sequence[Move]) -> list[Outcome]:
-        """Make transitions, each atomically; the outcomes in the same order."""
+    def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
+        """Make transitions, each atomically; the outcomes in the same order.
+
+        `on_disk`: return when the server has them, and everything written before them, on its disk. Not even a power
+        cut takes back what a paid call is built on. A server that cannot tell is believed (`Health.confirms`).
+        """
 
     def witness(self, job: str, attempt: int, run_id: str) -> None:
         """Leave the id of a run created by an execution that has lost its lease.
@@ -156,18 +178,41 @@ class Store(Protocol):
     def running(self, lane: Lane) -> int:
         """How many chain executions of a kind are alive."""
 
+    # -- budgets -----------------------------------------------------------------------------------------
+
+    def set_budget(self, batch: str, limit_usd: float) -> None:
+        """Bound what a batch may cost from now on."""
+
+    def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
+        """Put aside what an attempt may cost at worst; False when the batch's budget does not have it.
+
+        Asking again for the same attempt puts nothing more aside. True where the batch has no budget.
+        """
+
+    def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
+        """Replace what was put aside for an attempt by what it has cost; None = nobody knows: all of it."""
+
+    def reconcile_budget(self, batch: str, *, only: str | None = None) -> int:
+        """Settle what is put aside for jobs that have ended (or for one of them); how many there were.
+
+        The record says what a job has cost. Where it does not, all that was put aside counts, unless the attempt is
+        known never to have been made.
+        """
+
     # -- accounts and nodes ------------------------------------------------------------------------------
 
-    def pause(self, account: str, code: str, message: str, *, probe_after_s: float) -> None:
-        """Stop creating runs on an account until it is probed or resumed."""
+    def pause(
+        self, account: str, code: str, message: str, *, probe_after_s: float, protocol: str | None = None
+    ) -> None:
+        """Do not call an account (or one protocol of it) until it is probed or resumed."""
 
-    def resume(self, account: str) -> bool:
+    def resume(self, account: str, *, protocol: str | None = None) -> bool:
         """End a pause; True when there was one."""
 
     def pauses(self) -> list[Pause]:
         """All pauses in force."""
 
-    def probe(self, account: str, *, again_after_s: float) -> bool:
+    def probe(self, account: str, *, again_after_s: float, protocol: str | None = None) -> bool:
         """Whether the caller may try one call on a paused account now (one caller per interval may)."""
 
     def remote_assistant(self, account: str, digest: str) -> str | None:

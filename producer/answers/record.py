@@ -98,13 +98,10 @@ def _usage(job: Job) -> dict[str, int | float | None]:
 def _error(job: Job) -> dict[str, Any] | None:
     if not job.state.terminal or job.state is State.COMPLETED:
         return None
-    # A job that somebody cancelled here has no code of its own; its state says it.
     code = job.error_code or job.state.value
     end = ENDS.get(code)
     if end is not None:
         retryable, remedy = end.retryable, end.remedy
-    elif code == State.CANCELLED:
-        retryable, remedy = True, "It was cancelled as asked; ask again if the answer is wanted after all."
     else:
         retryable, remedy = False, "This version of askq knows no advice for the code; see the message."
     return {

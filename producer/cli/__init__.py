@@ -25,6 +25,9 @@ _COMMANDS = {
     "results": ("producer.cli.reading", "Print or write the answers of a batch."),
     "show": ("producer.cli.reading", "Show everything about one question."),
     "list": ("producer.cli.reading", "List the newest batches."),
+    "cancel": ("producer.cli.changing", "Cancel what is not finished."),
+    "retry": ("producer.cli.changing", "Ask again what failed."),
+    "resume": ("producer.cli.changing", "End a pause now."),
     "assistants": ("producer.cli.assistants", "List, show and check assistant files."),
     "up": ("producer.cli.stack", "Keep the whole local stack running, with Flower."),
     "worker": ("producer.cli.stack", "Keep a worker running."),
@@ -39,7 +42,7 @@ Exit codes:
   0    success
   1    a part could not be reached or started, or failed
   2    wrong usage or input
-  3    --timeout ran out
+  3    --timeout ran out, or a question was declined
   4    a setting or the key is missing or rejected
   5    finished, but some questions have no complete answer
   8    not finished yet

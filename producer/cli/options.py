@@ -48,6 +48,14 @@ def input_options(command: F) -> F:
     return gathered  # type: ignore[return-value]  # a decorated command takes the place of the function
 
 
+budget_option = click.option(
+    "--max-cost",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="USD",
+    help="Ask no question that could take the batch above this; needs max_output_tokens in the assistant's file.",
+)
+
+
 def assistant_options(command: F) -> F:
     """Who is to answer, and how runs are spoken."""
     for option in (

@@ -12,6 +12,7 @@ import click
 from askq.errors import InputError, NotFound, WaitTimeout
 from askq.jobs.model import PENDING, TERMINAL, BatchStatus, Job, State
 from askq.jobs.store import Store
+from askq.pauses import PAUSES
 from producer.cli.shared import Session, json_option, on_terminal, pass_session, print_json
 
 STILL_PENDING, SOME_FAILED = 8, 5
@@ -45,7 +46,22 @@ def status_record(status: BatchStatus) -> dict[str, Any]:
             "total_tokens": usage.total_tokens,
             "cost_usd": usage.cost_usd,
         },
-        "paused": status.paused,
+        "budget": None
+        if status.budget is None
+        else {
+            "limit_usd": status.budget.limit_usd,
+            "spent_usd": status.budget.spent_usd,
+            "reserved_usd": status.budget.reserved_usd,
+        },
+        "paused": [
+            {
+                "code": pause.code,
+                "message": pause.message,
+                "remedy": PAUSES[pause.code].remedy,
+                "since": timestamp(pause.since),
+            }
+            for pause in status.paused
+        ],
         "created_at": timestamp(status.created_at),
         "finished_at": timestamp(status.finished_at),
     }
@@ -101,8 +117,17 @@ def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
     told.append(("submitted", str(timestamp(status.created_at))))
     if status.finished_at is not None:
         told.append(("took", duration(status.finished_at - status.created_at)))
-    if status.paused:
-        told.append(("PAUSED", f"{plain(status.paused, one_line=True)}"))
+    if (budget := status.budget) is not None:
+        told.append(
+            (
+                "budget",
+                f"${budget.limit_usd:.2f}: ${budget.spent_usd:.4f} spent, ${budget.reserved_usd:.4f} put aside",
+            )
+        )
+    for pause in status.paused:
+        since = str(timestamp(pause.since))[:19]
+        told.append(("PAUSED", f"{pause.code} since {since}: {plain(pause.message, one_line=True)}"))
+        told.append(("to do", PAUSES[pause.code].remedy))
     if not status.sealed:
         told.append(("next", "submit the same list with the same idempotency key: it adds what is missing"))
     elif not status.done and workers == 0:
@@ -140,6 +165,7 @@ def follow(
     interval: float = 1.0,
 ) -> int:
     """Show a batch's progress until it ends; the exit code."""
+    from producer.batch import require_budget
     from producer.progress import display
 
     until = None if timeout is None else time.monotonic() + timeout
@@ -150,6 +176,7 @@ def follow(
                 shown.update(status)
                 if status.done:
                     return exit_code(status) if exit_status else 0
+                require_budget(status)
                 if until is not None and time.monotonic() >= until:
                     raise WaitTimeout(
                         f"batch {batch} is not finished after {timeout:g} s: {status.pending} pending",
@@ -226,6 +253,7 @@ def show_command(session: Session, *, job: str, code: bool, as_json: bool) -> in
         raise NotFound(f"there is no job {job}", remedy="A job's id is `<batch>.<row id>`: see `askq results`.")
     if as_json:
         more = {"state": found.state.value, "remote_status": found.remote, "polls": found.polls, "note": found.note}
+        more |= {"runs": found.runs, "retries": found.retries, "cancel": found.cancel}
         print_json(to_record(found) | more)
     else:
         _print_job(found, only_code=code)
@@ -250,7 +278,12 @@ def _print_job(job: Job, *, only_code: bool) -> None:
             ("status", job.state.value + (f" (the service says {job.remote})" if job.remote else "")),
             ("assistant", f"{job.assistant} ({job.protocol})" + (f", {record['model']}" if record["model"] else "")),
             ("run", f"{job.run_id or 'none'} in {job.thread_id or 'no thread'}"),
-            ("attempts", f"{job.attempts}, {job.runs} runs, {job.polls} polls"),
+            (
+                "attempts",
+                f"{job.attempts}, {job.runs} runs, {job.polls} polls"
+                + (f"; asked again {job.retries} times" if job.retries else ""),
+            ),
+            ("cancel", {"asked": "asked for", "deadline": "past its deadline"}.get(job.cancel or "")),
             ("asked", record["created_at"]),
             ("started", record["started_at"]),
             ("completed", record["completed_at"]),
@@ -278,10 +311,13 @@ def _print_job(job: Job, *, only_code: bool) -> None:
 
 @click.command("list")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--dead", is_flag=True, help="The dead letters instead: questions on which workers died.")
 @json_option
 @pass_session
-def list_command(session: Session, *, limit: int, as_json: bool) -> int:
+def list_command(session: Session, *, limit: int, dead: bool, as_json: bool) -> int:
     """List the newest batches, newest first."""
+    if dead:
+        return _list_dead(session, as_json=as_json)
     from producer.answers.plain import plain
     from producer.answers.record import timestamp
     from producer.progress import counts_in_words
@@ -300,4 +336,19 @@ def list_command(session: Session, *, limit: int, as_json: bool) -> int:
             plain(status.name or "", one_line=True),
         ]
         click.echo(("  " if on_terminal() else "\t").join(parts).rstrip())
+    return 0
+
+
+def _list_dead(session: Session, *, as_json: bool) -> int:
+    from producer.answers.record import timestamp
+
+    with session.store() as store:
+        found = sorted(store.dead_letters().items(), key=lambda letter: letter[1], reverse=True)
+    if as_json:
+        print_json([{"id": job, "given_up_at": timestamp(when)} for job, when in found])
+    elif not found:
+        session.say("There are no dead letters.")
+    else:
+        for job, when in found:
+            click.echo(("  " if on_terminal() else "\t").join((job, str(timestamp(when))[:19])))
     return 0

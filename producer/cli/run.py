@@ -17,8 +17,9 @@ from askq.errors import WaitTimeout
 from askq.jobs.model import BatchStatus, State
 from askq.jobs.store import Store
 from producer.answers import Writer, plain, to_record, writer_for
-from producer.batch import Batch
-from producer.cli.options import assistant_options, bounds, input_options
+from producer.batch import Batch, require_budget
+from producer.budget import bounded
+from producer.cli.options import assistant_options, bounds, budget_option, input_options
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.cli.workers import add_workers, foreground, kept_running, require_hope
 from producer.parts import Parts
@@ -46,6 +47,7 @@ _LOOK_EVERY_S = 0.4
 @click.option("--name", help="A name for the batch.")
 @click.option("--new", is_flag=True, help="Ask again, even if this list was asked before.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N questions.")
+@budget_option
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis answer.")
 @json_option
@@ -61,6 +63,7 @@ def run_command(
     name: str | None,
     new: bool,
     limit: int | None,
+    max_cost: float | None,
     timeout: float | None,
     no_worker: bool,
     as_json: bool,
@@ -76,6 +79,7 @@ def run_command(
             session.say(f"{questions.name}: {note}")
         writers = _writers(outputs or ("answers.csv",), summary)
         submission = _submission(parts, questions, summary, assistant, protocol, name=name, limit=limit, new=new)
+        submission = bounded(submission, max_cost, parts.address())
         status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)
         store = parts.store()
         try:
@@ -220,6 +224,7 @@ def _wait(session: Session, store: Store, supervisor: Supervisor, batch: str, ti
             shown.update(status)
             if status.done:
                 return status
+            require_budget(status)
             if until is not None and time.monotonic() >= until:
                 raise WaitTimeout(
                     f"batch {batch} is not finished after {timeout:g} s: {status.pending} of {status.total} pending",

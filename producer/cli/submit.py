@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from askq.errors import InputError
-from producer.cli.options import assistant_options, bounds, input_options
+from producer.budget import bounded
+from producer.cli.options import assistant_options, bounds, budget_option, input_options
 from producer.cli.reading import follow
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.questions import open_list
@@ -23,6 +24,7 @@ from producer.submit import Submission, submit
 @click.option("--meta", "metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the batch. May be repeated.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key adds what is missing and nothing else.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N questions.")
+@budget_option
 @click.option("--dry-run", is_flag=True, help="Check the list, count, and store nothing.")
 @click.option("--wait", "--watch", "wait", is_flag=True, help="Follow the batch until it ends.")
 @click.option("--exit-status", is_flag=True, help="With --wait: exit 5 when some have no complete answer.")
@@ -39,6 +41,7 @@ def submit_command(
     metadata: tuple[str, ...],
     idempotency_key: str | None,
     limit: int | None,
+    max_cost: float | None,
     dry_run: bool,
     wait: bool,
     exit_status: bool,
@@ -59,6 +62,7 @@ def submit_command(
             idempotency_key=idempotency_key,
             limit=limit,
         )
+        submission = bounded(submission, max_cost, parts.address())
         if dry_run:
             counted = {"questions": submission.rows, "bytes": summary.bytes, "format": summary.format}
             if as_json:

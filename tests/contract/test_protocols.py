@@ -97,7 +97,7 @@ class Stage:
 
     async def find(self) -> Found:
         """Look for the run as if the reply to its create had been lost."""
-        return await self.protocol.find_started(self.asked.job_id, self.asked.attempt, self.thread)
+        return await self.protocol.find_started(self.asked, self.thread)
 
     async def paid(self) -> list[str]:
         """Every run there ever was, by its job."""
@@ -388,11 +388,11 @@ async def test_a_run_is_found_in_a_long_list() -> None:
             asked = ask(attempt=number + 1)
             await it.start(asked)
             it.clock.now += 1
-        found = await it.protocol.find_started("b_1.r1", 103, it.thread)
+        found = await it.protocol.find_started(ask(attempt=103), it.thread)
         assert found.search is Search.FOUND
         status = await it.protocol.poll(it.thread, found.run_ids[0])
         assert (len(found.run_ids), status.state) == (1, RunState.DONE)
-        assert (await it.protocol.find_started("b_1.r1", 106, it.thread)).search is Search.NOT_STARTED
+        assert (await it.protocol.find_started(ask(attempt=106), it.thread)).search is Search.NOT_STARTED
 
 
 async def test_where_the_key_is_honoured_a_repeated_create_is_the_same_run(name: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from askq.ids import job_id
-from askq.jobs.model import LANE_OF, MOVES, TERMINAL, Answer, Job, Lane, Move, Outcome, State, Usage
+from askq.jobs.model import ASKED_AGAIN, LANE_OF, MOVES, TERMINAL, Answer, Job, Lane, Move, Outcome, State, Usage
 from tests.contract.store_stage import (
     ALL,
     LONG,
@@ -58,10 +58,13 @@ class Known:
 
     state: State = State.QUEUED
     fence: int = 0
+    turns: int = 0
+    """How often it was claimed; unlike a fence it does not depend on the time."""
     token: tuple[int, str] | None = None
     held: bool = False
     due_at: float | None = None
     ended: Job | None = None
+    cancelled: bool = False
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -112,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
                 # Most jobs should live on, or there would be little to see.
                 names = apt if choice >= 80 else going_on
                 if names:
-                    self._commit(id_, known, known.fence, names[(choice + known.fence) % len(names)], delay)
+                    self._commit(id_, known, known.fence, names[(choice + known.turns) % len(names)], delay)
 
     def _claim(self, lane: Lane, lease_s: float, *, many: bool) -> list[str]:
         before = self.stage.now()
@@ -131,11 +134,13 @@ class StoreMachine(RuleBasedStateMachine):
             known = self.known[claim.id]
             assert claim.state is known.state
             assert LANE_OF[claim.state] is lane
-            assert claim.fence == known.fence + 1, "fences grow"
+            assert claim.fence > known.fence, "fences grow"
+            assert claim.first is (known.fence == 0)
             assert claim.was_due == known.due_at
             assert claim.was_due <= claim.now, "a lease that has not ended is respected"
             assert job_of(self.store, claim.id).due_at == pytest.approx(claim.now + lease_s, abs=1e-5)
             known.fence = claim.fence
+            known.turns += 1
             known.held = True
         return [claim.id for claim in claims]
 
@@ -189,6 +194,40 @@ class StoreMachine(RuleBasedStateMachine):
         assert sorted(self.store.renew(pairs, lease_s=lease_s)) == lost
         for id_ in lost:
             assert job_of(self.store, id_).due_at == self.known[id_].due_at, "a stale fence never extends"
+
+    @rule(place=PLACES, ends=st.sets(st.sampled_from(sorted(TERMINAL)), min_size=1))
+    def ask_again(self, place: int, ends: set[State]) -> None:
+        """A person asks again what has ended."""
+        id_, known = self._job(place)
+        (outcome,) = self.store.retry([id_], ends)
+        if known.state not in TERMINAL:
+            assert outcome is Outcome.ALREADY
+        elif known.state not in ends & ASKED_AGAIN:
+            assert outcome is Outcome.NOT_YOURS
+        else:
+            assert outcome is Outcome.MOVED
+            job = job_of(self.store, id_)
+            assert job.fence > known.fence, "whoever held it before holds it no more"
+            assert (job.thread_id, job.run_id, job.answer, job.error_code, job.cancel) == (None,) * 5
+            known.state, known.fence, known.token, known.held, known.ended = State.QUEUED, job.fence, None, False, None
+            known.cancelled = False
+
+    @rule(place=PLACES)
+    def cancel(self, place: int) -> None:
+        """A person wants a job to end."""
+        id_, known = self._job(place)
+        before = self.stage.now()
+        (outcome,) = self.store.cancel([id_])
+        if known.state in TERMINAL or known.cancelled:
+            assert outcome is Outcome.ALREADY
+            return
+        assert outcome is Outcome.MOVED
+        known.cancelled = True
+        job = job_of(self.store, id_)
+        assert job.cancel == "asked"
+        assert job.due_at is not None
+        if not known.held:
+            assert before - 1e-5 <= job.due_at <= self.stage.now() + 1e-5, "nobody holds it: it is due at once"
 
     @rule(place=PLACES, attempt=st.integers(0, 2))
     def bear_witness(self, place: int, attempt: int) -> None:

@@ -32,6 +32,8 @@ class Service:
 
     def __init__(self) -> None:
         self.requests: list[httpx2.Request] = []
+        self.owner: str | None = "system"
+        """Whose the models are, as the list says that the adapter reads once by itself; None = it is prepared, too."""
         self._replies: list[httpx2.Response | Exception | Callable[[httpx2.Request], httpx2.Response]] = []
 
     def says(
@@ -74,6 +76,8 @@ class Service:
         return [f"{each.method} {each.url.path.removeprefix('/v1')}" for each in self.requests]
 
     def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        if self.owner is not None and request.method == "GET" and request.url.path == "/v1/models":
+            return httpx2.Response(200, json={"object": "list", "data": [{"id": "m", "owned_by": self.owner}]})
         self.requests.append(request)
         assert self._replies, f"nothing is prepared for {request.method} {request.url}"
         reply = self._replies.pop(0)

@@ -115,7 +115,7 @@ def test_ends_without_a_code_or_with_an_unknown_one() -> None:
         "code": "cancelled",
         "message": "The job ended as cancelled.",
         "retryable": True,
-        "remedy": "It was cancelled as asked; ask again if the answer is wanted after all.",
+        "remedy": ENDS["cancelled"].remedy,
     }
     error = to_record(ended(State.FAILED, "from_the_future"))["error"]
     assert (error["code"], error["retryable"]) == ("from_the_future", False)

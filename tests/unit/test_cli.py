@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from askq.errors import AskqError
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import FINISHING, Answer, Lane, Move, State, Usage
 from askq.jobs.store import Health
+from askq.pauses import PAUSES
 from producer import Client
 from producer.cli import run
 from producer.parts import Parts
@@ -215,7 +217,7 @@ def test_status_of_a_batch(store: MemoryStore, askq: Asked, questions: Path) -> 
     record = json.loads(askq("status", "--json")[1])
     assert list(record) == [
         "id", "name", "assistant", "protocol", "metadata", "done", "submitted", "total", "pending", "counts", "usage",
-        "paused", "created_at", "finished_at",
+        "budget", "paused", "created_at", "finished_at",
     ]  # fmt: skip
     assert record["counts"]["completed"] == 1
     assert record["usage"]["total_tokens"] == 14
@@ -224,7 +226,11 @@ def test_status_of_a_batch(store: MemoryStore, askq: Asked, questions: Path) -> 
 def test_a_pause_is_shown_with_its_reason(store: MemoryStore, askq: Asked, questions: Path) -> None:
     askq("submit", questions)
     store.pause("acc", "rejected_key", "Incorrect API key", probe_after_s=30)
-    assert "rejected_key: Incorrect API key" in askq("status")[1]
+    told = askq("status")[1]
+    assert re.search(r"PAUSED: +rejected_key since \S+: Incorrect API key\n", told)
+    assert PAUSES["rejected_key"].remedy in told
+    (shown,) = json.loads(askq("status", "--json")[1])["paused"]
+    assert (shown["code"], shown["message"]) == ("rejected_key", "Incorrect API key")
 
 
 def test_ids_may_be_shortened_while_they_are_unique(store: MemoryStore, askq: Asked, questions: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from askq.errors import StoreError, StoreUnreachable
 from askq.jobs.memory_store import MemoryStore
-from askq.jobs.model import Move, Outcome
+from askq.jobs.model import MOVES, Move, Outcome
 from worker.commits import Commits
 
 
@@ -22,8 +22,10 @@ class Scripted(MemoryStore):
         self.batches: list[list[str]] = []
         self.refuse: dict[str, Exception] = {}
         self.asked_twice = threading.Event()
+        self.on_disk: set[str] = set()
 
-    def commit(self, moves: Sequence[Move]) -> list[Outcome]:
+    def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
+        self.on_disk |= {move.name for move in moves} if on_disk else set()
         names = [move.name for move in moves]
         self.batches.append(names)
         if len(self.batches) == 2:
@@ -76,3 +78,10 @@ async def test_a_defect_reaches_whoever_waits_and_stops_nobody_else() -> None:
     with pytest.raises(ZeroDivisionError):
         await commits.commit(move("poll"))
     assert await asyncio.wait_for(commits.commit(move("start")), 2) is Outcome.MOVED
+
+
+async def test_only_what_a_paid_call_is_built_on_waits_for_the_disk() -> None:
+    store = Scripted()
+    commits = Commits(store)
+    await asyncio.gather(*(commits.commit(move(name)) for name in MOVES))
+    assert store.on_disk == {"intend"}

@@ -46,7 +46,7 @@ def moved(name: str, **fields: Any) -> Move:
 
 def test_a_job_appears_under_its_own_id_and_can_be_searched(recorder: Recorder) -> None:
     watched = monitor(recorder)
-    watched.claimed(claim(fence=1))
+    watched.claimed(claim(first=True))
     watched.flush()
     ((kind, fields),) = recorder.sent
     assert (kind, fields["uuid"], fields["name"]) == ("task-received", "b_1.q1", "askq.job")
@@ -56,7 +56,7 @@ def test_a_job_appears_under_its_own_id_and_can_be_searched(recorder: Recorder) 
 
 def test_a_job_appears_once(recorder: Recorder) -> None:
     watched = monitor(recorder)
-    watched.claimed(claim(fence=2))
+    watched.claimed(claim(first=False))
     watched.claimed(running())
     watched.flush()
     assert recorder.sent == []
@@ -64,7 +64,7 @@ def test_a_job_appears_once(recorder: Recorder) -> None:
 
 def test_texts_are_hidden_where_the_setting_says_so(recorder: Recorder) -> None:
     watched = monitor(recorder, show_text=False)
-    watched.claimed(claim(fence=1))
+    watched.claimed(claim(first=True))
     watched.moved(running(), moved("complete", answer=Answer(text="x = 1", usage=Usage(total_tokens=9))))
     watched.flush()
     assert "3x" not in str(recorder.sent)

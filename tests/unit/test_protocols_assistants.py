@@ -142,7 +142,11 @@ async def test_the_message_travels_with_the_thread() -> None:
         "messages": [{"role": "user", "content": "Why?"}],
         "metadata": {"team": "maths", "askq_job": "b_1.r1"},
     }
-    assert "idempotency-key" not in service.requests[0].headers, "a new thread is wanted where an old one is gone"
+    key = service.requests[0].headers["idempotency-key"]
+    assert key == ask().thread_key
+    assert key not in {ask(resets=1).thread_key, ask(attempt=2).thread_key, ask().idempotency_key}, (
+        "not a gone thread's"
+    )
 
 
 async def test_the_paid_call_names_job_attempt_and_key() -> None:
@@ -283,7 +287,7 @@ async def found(*runs: object, attempt: int = 1) -> Found:
     service = Service()
     service.lists(*runs)
     async with service.client() as client:
-        return await AssistantsProtocol(client).find_started("b_1.r1", attempt, "thread_1")
+        return await AssistantsProtocol(client).find_started(ask(attempt=attempt), "thread_1")
 
 
 def run_of(run_id: str, job: str | None = "b_1.r1", attempt: str | None = "1", **fields: Any) -> dict[str, Any]:
@@ -317,7 +321,7 @@ async def test_a_search_in_a_thread_that_is_gone_says_so() -> None:
     service.refuses(404, "No thread found with id 'thread_1'.")
     async with service.client() as client:
         with pytest.raises(Gone):
-            await AssistantsProtocol(client).find_started("b_1.r1", 1, "thread_1")
+            await AssistantsProtocol(client).find_started(ask(), "thread_1")
 
 
 # The answer

@@ -13,6 +13,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.unit.protocols_stage import ask
+from worker.protocols.assistants import AssistantsProtocol
 from worker.protocols.base import Ambiguous, Blocked, CallError, Limited
 from worker.protocols.client import open_client
 from worker.protocols.responses import ResponsesProtocol
@@ -79,7 +80,8 @@ def client_of(base_url: str, *, in_flight: int = 5, timeout_s: float = TIMEOUT_S
 
 async def failure(client: AsyncOpenAI) -> CallError:
     with pytest.raises(CallError) as raised:
-        await ResponsesProtocol(client).start(ask(), "conv_1", None)
+        # The other protocol looks at the list of models first.
+        await AssistantsProtocol(client).start(ask(), "thread_1", "asst_1")
     return raised.value
 
 

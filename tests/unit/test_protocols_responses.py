@@ -171,7 +171,7 @@ async def test_a_server_without_conversations_is_asked_once(status: int, text: s
     async with service.client() as client:
         protocol = ResponsesProtocol(client)
         assert [await protocol.prepare(ask(), None) for _ in range(3)] == ["", "", ""]
-        assert await protocol.find_started("b_1.r1", 1, "") == Found(search=Search.UNKNOWN)
+        assert await protocol.find_started(ask(), "") == Found(search=Search.UNKNOWN)
     assert service.calls == ["POST /conversations"]
 
 
@@ -360,7 +360,7 @@ async def found(*items: object) -> Found:
     service = Service()
     service.lists(*items)
     async with service.client() as client:
-        result = await ResponsesProtocol(client).find_started("b_1.r1", 1, "conv_1")
+        result = await ResponsesProtocol(client).find_started(ask(), "conv_1")
     assert service.calls == ["GET /conversations/conv_1/items"]
     return result
 
@@ -396,7 +396,7 @@ async def test_a_search_in_a_conversation_that_is_gone_says_so() -> None:
     service.refuses(404, "Conversation with id 'conv_1' not found.")
     async with service.client() as client:
         with pytest.raises(Gone):
-            await ResponsesProtocol(client).find_started("b_1.r1", 1, "conv_1")
+            await ResponsesProtocol(client).find_started(ask(), "conv_1")
 
 
 # The answer

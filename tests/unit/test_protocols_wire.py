@@ -184,6 +184,7 @@ async def test_a_cancel_needs_no_readable_reply(kind: str) -> None:
 )
 async def test_a_service_with_or_without_models_is_there(kind: str, status: int, text: str) -> None:
     service = Service()
+    service.owner = None
     service.says(status=status, text=text)
     async with service.client() as client:
         await adapter(kind, client).check()
@@ -202,6 +203,7 @@ async def test_a_service_with_or_without_models_is_there(kind: str, status: int,
 )
 async def test_a_check_tells_what_is_wrong(kind: str, status: int, text: str, error: type[CallError]) -> None:
     service = Service()
+    service.owner = None
     service.says(status=status, text=text)
     async with service.client() as client:
         with pytest.raises(error):
@@ -211,6 +213,7 @@ async def test_a_check_tells_what_is_wrong(kind: str, status: int, text: str, er
 @Protocols
 async def test_a_check_of_an_address_that_is_none_fails(kind: str) -> None:
     service = Service()
+    service.owner = None
     service.fails(httpx2.UnsupportedProtocol("Request URL is missing a protocol."))
     async with service.client() as client:
         with pytest.raises(Blocked) as raised:

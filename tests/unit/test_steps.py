@@ -25,7 +25,7 @@ from worker.protocols.base import (
     Status,
     ToolCall,
 )
-from worker.schedule import CANCEL_GRACE_S, PROBE_S, SETTLE_S
+from worker.schedule import CANCEL_GRACE_S, SETTLE_S
 
 NOW = 1_000_000.0
 LEASE = 6.0
@@ -43,8 +43,11 @@ def claim(state: State = State.QUEUED, **changes: Any) -> Claim:
         "assistant": "tutor",
         "protocol": "assistants",
         "question": Question(row_id="q1", index=0, text="3x + 11 = 14?"),
+        "first": False,
         "claims": 1,
         "attempts": 0,
+        "allowance": 0,
+        "resets": 0,
         "runs": 0,
         "polls": 0,
         "looks": 0,
@@ -53,7 +56,9 @@ def claim(state: State = State.QUEUED, **changes: Any) -> Claim:
         "run_id": None,
         "witness": None,
         "remote": None,
-        "cancel_asked": False,
+        "cancel": None,
+        "cancel_sent": False,
+        "limited_at": None,
         "created_at": NOW - 10,
         "intent_at": None,
         "started_at": None,
@@ -114,7 +119,7 @@ def test_being_limited_while_preparing_waits_as_told_and_counts_nothing() -> Non
 def test_an_account_at_fault_is_paused() -> None:
     decision = legal(steps.not_prepared(claim(), BLOCKED, 0.0), claim())
     assert decision.pause is BLOCKED
-    assert (decision.move.name, decision.move.delay) == ("defer", PROBE_S)
+    assert (decision.move.name, decision.move.delay) == ("defer", 1.0)
 
 
 def test_a_refused_request_ends_the_job() -> None:
@@ -277,17 +282,17 @@ def test_a_pending_run_is_polled_again(raw: str) -> None:
 
 def test_a_run_past_its_deadline_is_cancelled_and_given_a_last_while() -> None:
     late = running(deadline=NOW - 1)
-    assert steps.overdue(late)
+    assert steps.to_cancel(late)
     move = steps.polled(late, status(RunState.PENDING, "in_progress"), TUTOR, 0.0).move
     assert (move.name, move.fields["cancel"]) == ("poll", "deadline")
-    asked = running(deadline=NOW - CANCEL_GRACE_S - 1, cancel_asked=True)
-    assert not steps.overdue(asked)
+    asked = running(deadline=NOW - CANCEL_GRACE_S - 1, cancel="deadline", cancel_sent=True)
+    assert not steps.to_cancel(asked)
     move = legal(steps.polled(asked, status(RunState.PENDING, "cancelling"), TUTOR, 0.0), asked).move
     assert (move.name, move.fields["error_code"]) == ("expire", "deadline")
 
 
 def test_a_run_that_completes_after_all_is_kept() -> None:
-    asked = running(deadline=NOW - 2, cancel_asked=True)
+    asked = running(deadline=NOW - 2, cancel="deadline", cancel_sent=True)
     move = steps.polled(asked, status(RunState.DONE, "completed", answer=ANSWER), TUTOR, 0.0).move
     assert (move.name, move.answer) == ("complete", ANSWER)
 
@@ -310,7 +315,7 @@ def test_every_end_of_a_run_is_an_end_of_the_job(seen: Status, name: str, code: 
 
 
 def test_our_own_cancel_counts_as_the_deadline_it_was_for() -> None:
-    asked = running(deadline=NOW - 5, cancel_asked=True)
+    asked = running(deadline=NOW - 5, cancel="deadline", cancel_sent=True)
     move = legal(steps.polled(asked, status(RunState.CANCELLED), TUTOR, 0.0), asked).move
     assert (move.name, move.fields["error_code"]) == ("expire", "deadline")
 

@@ -16,11 +16,11 @@ from openai import AsyncOpenAI
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
+from askq.prices import has_known_prices, with_cost
 from worker.protocols.base import Ask, Found, RunState, Search, Status, ToolCall
 from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
-from worker.protocols.prices import has_known_prices, with_cost
 from worker.protocols.wire import Reply, Wire
 
 # Every call announces the sunset at run time; askq serves what is left of this protocol on purpose.
@@ -82,7 +82,11 @@ class AssistantsProtocol:
             "messages": [{"role": "user", "content": ask.text}],
             "metadata": ask.thread_metadata,
         }
-        reply = await self._wire.call(self._beta.threads.with_raw_response.create(extra_body=body))
+        reply = await self._wire.call(
+            self._beta.threads.with_raw_response.create(
+                extra_body=body, extra_headers={"Idempotency-Key": ask.thread_key}
+            )
+        )
         return str(reply.body["id"])
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
@@ -97,14 +101,14 @@ class AssistantsProtocol:
         )
         return self._status(reply, str(reply.body["id"]))
 
-    async def find_started(self, job_id: str, attempt: int, thread_id: str) -> Found:
+    async def find_started(self, ask: Ask, thread_id: str) -> Found:
         """The thread is this job's own, so a run that names no job (a server that drops metadata) is taken for ours.
         So is one of an earlier attempt that is still at work: to pay for another beside it would be the mistake."""
         runs = await self._wire.every(
             lambda query: self._beta.threads.runs.with_raw_response.list(thread_id, extra_query=query),
             names=thread_id,
         )
-        ids = tuple(str(run["id"]) for run in runs if a_text(run.get("id")) and _is_ours(run, job_id, attempt))
+        ids = tuple(str(run["id"]) for run in runs if a_text(run.get("id")) and _is_ours(run, ask))
         return Found(search=Search.FOUND, run_ids=ids) if ids else Found(search=Search.NOT_STARTED)
 
     async def repeats_safely(self) -> bool:
@@ -245,12 +249,12 @@ def _response_format(assistant: Assistant) -> Mapping[str, Any] | None:
     return {"type": "json_schema", "json_schema": {name: part for name, part in wanted.items() if name != "type"}}
 
 
-def _is_ours(run: JsonObject, job_id: str, attempt: int) -> bool:
+def _is_ours(run: JsonObject, ask: Ask) -> bool:
     metadata = an_object(run.get("metadata"))
-    if metadata.get("askq_job", job_id) != job_id:
+    if metadata.get("askq_job", ask.job_id) != ask.job_id:
         return False
     at_work = STATES.get(a_status(run.get("status")), RunState.PENDING) in (RunState.PENDING, RunState.ACTION)
-    return at_work or metadata.get("askq_attempt", str(attempt)) == str(attempt)
+    return at_work or metadata.get("askq_attempt", str(ask.attempt)) == str(ask.attempt)
 
 
 def _tool_calls(run: JsonObject) -> tuple[ToolCall, ...]:

@@ -138,6 +138,8 @@ class Ask:
     """Overrides the assistant's, for one row."""
     instructions: str | None = None
     """Replaces the assistant's, for one row."""
+    resets: int = 0
+    """How often the job's thread vanished before."""
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -149,6 +151,11 @@ class Ask:
     def run_metadata(self) -> dict[str, str]:
         """What the run carries: whose it is, and which intent made it."""
         return {**self.thread_metadata, "askq_attempt": str(self.attempt)}
+
+    @property
+    def thread_key(self) -> str:
+        """The key of the free call that makes the thread: where keys are honoured, a kill leaves no second one."""
+        return hashlib.sha256(f"{self.job_id}|thread|{self.attempt}|{self.resets}".encode()).hexdigest()
 
     @property
     def idempotency_key(self) -> str:
@@ -173,7 +180,7 @@ class Protocol(TypingProtocol):
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         """The paid call: create the run. Raises Busy with the active run's id where the service names it."""
 
-    async def find_started(self, job_id: str, attempt: int, thread_id: str) -> Found:
+    async def find_started(self, ask: Ask, thread_id: str) -> Found:
         """Look for the run of an intent whose reply was lost."""
 
     async def repeats_safely(self) -> bool:

@@ -15,11 +15,22 @@ from openai.types.responses import ResponseIncludable
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
-from worker.protocols.base import Ask, Blocked, Found, Gone, RunState, Search, Status, ToolCall
+from askq.prices import has_known_prices, with_cost
+from worker.protocols.base import (
+    Ambiguous,
+    Ask,
+    Blocked,
+    Found,
+    Gone,
+    Limited,
+    RunState,
+    Search,
+    Status,
+    ToolCall,
+)
 from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
-from worker.protocols.prices import has_known_prices, with_cost
 from worker.protocols.wire import Reply, Wire
 
 STATES: Mapping[str, RunState] = {
@@ -35,6 +46,7 @@ STATES: Mapping[str, RunState] = {
 """A test says that every status the SDK knows is here; one that it does not know is pending."""
 
 _INCLUDE: list[ResponseIncludable] = ["code_interpreter_call.outputs", "file_search_call.results"]
+_TAKE_IDS = {"vllm", "sglang"}
 _WINDOW = "askq_window"
 """Metadata: the completion window that was asked for. It sets the price, and no reply repeats it."""
 
@@ -55,6 +67,8 @@ class ResponsesProtocol:
         self._client = client
         self._conversations = True
         self._keyed: bool | None = None
+        # OpenAI chooses its ids itself, and refuses a field it does not know.
+        self._chooses: bool | None = False if self._priced else None
 
     async def ensure_assistant(self, assistant: Assistant) -> str | None:
         return None
@@ -64,7 +78,11 @@ class ResponsesProtocol:
             return ""
         body = {"metadata": ask.thread_metadata}
         try:
-            reply = await self._wire.call(self._client.conversations.with_raw_response.create(extra_body=body))
+            reply = await self._wire.call(
+                self._client.conversations.with_raw_response.create(
+                    extra_body=body, extra_headers={"Idempotency-Key": ask.thread_key}
+                )
+            )
         except Blocked as error:
             if error.code != "endpoint_gone":
                 raise
@@ -74,16 +92,43 @@ class ResponsesProtocol:
         return str(reply.body["id"])
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
+        body = request_body(ask, thread_id)
+        try:
+            if await self._takes_ids():
+                body["request_id"] = chosen_id(ask)
+        except Ambiguous as error:
+            # Whatever came of that look, nothing that costs anything has been sent.
+            raise Limited(error.code, error.message, retry_after=error.retry_after) from error
         reply = await self._wire.call(
             self._client.responses.with_raw_response.create(
-                extra_body=request_body(ask, thread_id), extra_headers={"Idempotency-Key": ask.idempotency_key}
+                extra_body=body, extra_headers={"Idempotency-Key": ask.idempotency_key}
             ),
             names=thread_id,
         )
         return self._status(reply, str(reply.body["id"]))
 
-    async def find_started(self, job_id: str, attempt: int, thread_id: str) -> Found:
+    async def _takes_ids(self) -> bool:
+        """Whether the response gets the id we choose, so that it can be looked for under it. Found out once, from the
+        free list of models: vLLM and SGLang take `request_id` (protocols C.6 e), and name themselves there."""
+        if self._chooses is None:
+            try:
+                reply = await self._wire.call(self._client.models.with_raw_response.list(), needs_id=False)
+                self._chooses = any(entry.get("owned_by") in _TAKE_IDS for entry in objects(reply.body.get("data")))
+            except Gone:
+                self._chooses = False
+            except Blocked as error:
+                if error.code != "endpoint_gone":
+                    raise
+                self._chooses = False
+        return self._chooses
+
+    async def find_started(self, ask: Ask, thread_id: str) -> Found:
         """The conversation holds one job's response alone, and nothing of it before it has completed."""
+        if await self._takes_ids():
+            try:
+                return Found(search=Search.FOUND, run_ids=((await self.poll(thread_id, chosen_id(ask))).run_id,))
+            except Gone:
+                return Found(search=Search.NOT_STARTED)
         if not thread_id:
             return Found(search=Search.UNKNOWN)
         items = await self._wire.every(
@@ -209,6 +254,11 @@ class ResponsesProtocol:
             window=a_text(an_object(response.get("metadata")).get(_WINDOW)) or None,
             tier=a_text(response.get("service_tier")) or None,
         )
+
+
+def chosen_id(ask: Ask) -> str:
+    """The id of the response of an intent, on servers that take ours."""
+    return f"resp_{ask.idempotency_key[:32]}"
 
 
 def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:

@@ -5,11 +5,15 @@
 -- ARGV[4] what the keys of its questions begin with, '' = without the question
 -- Returns {now, {id, was due, record as a flat list, question or ''}, …}.
 -- Leaves behind: a due time one lease ahead, a fence and a count of claims in each record. A member of due whose
--- record is gone (expired, erased) is removed.
+-- record is gone (expired, erased) is removed. A record that was never claimed before is returned with `first`.
+--
+-- A fence is the time in microseconds, or one more than the last: a server that comes back without its last second
+-- never gives one out again that somebody may still hold.
 
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local claimed = { string.format('%.6f', now) }
+local stamp = time[1] * 1000000 + time[2]
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.6f', now), 'WITHSCORES', 'LIMIT', 0, ARGV[2])
 local until_ = string.format('%.6f', now + ARGV[3])
 for i = 1, #due, 2 do
@@ -18,14 +22,21 @@ for i = 1, #due, 2 do
   if redis.call('EXISTS', record) == 0 then
     redis.call('ZREM', KEYS[1], id)
   else
-    redis.call('HINCRBY', record, 'fence', 1)
+    local last = redis.call('HGET', record, 'fence')
+    local fence = math.max(stamp, (tonumber(last) or 0) + 1)
+    redis.call('HSET', record, 'fence', string.format('%.0f', fence))
     redis.call('HINCRBY', record, 'claims', 1)
     redis.call('ZADD', KEYS[1], until_, id)
     local text = ''
     if ARGV[4] ~= '' then
       text = redis.call('GET', ARGV[4] .. id) or ''
     end
-    claimed[#claimed + 1] = { id, due[i + 1], redis.call('HGETALL', record), text }
+    local fields = redis.call('HGETALL', record)
+    if not last then
+      fields[#fields + 1] = 'first'
+      fields[#fields + 1] = '1'
+    end
+    claimed[#claimed + 1] = { id, due[i + 1], fields, text }
   end
 end
 return claimed

@@ -1,15 +1,17 @@
 -- move: one named transition of one job, whole or not at all. The rule comes from the table in model.py.
 --
--- KEYS[1] job   KEYS[2] due:start   KEYS[3] due:poll   KEYS[4] count   KEYS[5] ask   KEYS[6] ans
+-- KEYS[1] job   KEYS[2] due:start   KEYS[3] due:poll   KEYS[4] count   KEYS[5] ask   KEYS[6] ans   KEYS[7] dead
 -- ARGV[1] id            ARGV[2] fence          ARGV[3] name of the move    ARGV[4] sources, ',a,b,'
 -- ARGV[5] target or ''  ARGV[6] lane of the target: '2', '3' or '' (terminal)
 -- ARGV[7] seconds until due again              ARGV[8] seconds to keep terminal records
 -- ARGV[9] answer or ''  ARGV[10] '1' = the claim goes on             ARGV[11] '1' = not against a witness
--- ARGV[12] how many field names to delete, those names, then field, value, …
+-- ARGV[12] '1' = a dead letter
+-- ARGV[13] how many field names to delete, those names, then field, value, …
 -- Returns 'moved', 'already', 'not yours' or 'missing'.
 -- Leaves behind: the changed record, without `claims` if the claim is over; the job in the lane of its state, or in
 -- none if that is terminal; counters of the batch in step with it, tokens and cost of the record included; for
--- terminal jobs an expiry on everything that belongs to them alone.
+-- terminal jobs an expiry on everything that belongs to them alone, and a dead letter in its set. Of a move under a
+-- stale fence: one more in the batch's count of those.
 
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
@@ -20,7 +22,15 @@ local mine = redis.call('HMGET', KEYS[1], 'fence', 'done')
 if mine[2] == token then
   return 'already'
 end
-if mine[1] ~= ARGV[2] or not string.find(ARGV[4], ',' .. state .. ',', 1, true) then
+if mine[1] ~= ARGV[2] then
+  if mine[1] then
+    -- A full server lets a deletion pass, and then all else: what came too late must not hold up what did not.
+    redis.call('HDEL', KEYS[4], '')
+    redis.call('HINCRBY', KEYS[4], 'stale', 1)
+  end
+  return 'not yours'
+end
+if not string.find(ARGV[4], ',' .. state .. ',', 1, true) then
   return 'not yours'
 end
 if ARGV[11] == '1' and redis.call('HEXISTS', KEYS[1], 'witness') == 1 then
@@ -42,11 +52,11 @@ else
   redis.call('HDEL', KEYS[1], 'claims')
 end
 redis.call('HSET', KEYS[1], 'state', target, 'done', token)
-local drop = tonumber(ARGV[12])
-for i = 13, 12 + drop do
+local drop = tonumber(ARGV[13])
+for i = 14, 13 + drop do
   redis.call('HDEL', KEYS[1], ARGV[i])
 end
-for i = 13 + drop, #ARGV, 2 do
+for i = 14 + drop, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
 end
 
@@ -74,6 +84,9 @@ if ARGV[5] ~= '' and ARGV[6] == '' then
   local cost = redis.call('HGET', KEYS[1], 'cost')
   if cost then
     redis.call('HINCRBYFLOAT', KEYS[4], 'cost', cost)
+  end
+  if ARGV[12] == '1' then
+    redis.call('ZADD', KEYS[7], stamp, ARGV[1])
   end
   for _, key in ipairs({ KEYS[1], KEYS[5], KEYS[6] }) do
     redis.call('EXPIRE', key, ARGV[8])

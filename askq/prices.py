@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import genai_prices
 
+from askq.assistants.model import Assistant
 from askq.jobs.model import Usage
 
 WINDOW_FACTOR: Mapping[str, float] = MappingProxyType({"2h": 0.70, "8h": 0.60})
@@ -39,3 +40,35 @@ def with_cost(usage: Usage, model: str | None, *, window: str | None = None, tie
         # No such model in the list, or counts that contradict each other.
         return usage
     return dataclasses.replace(usage, cost_usd=float(price.total_price) * WINDOW_FACTOR.get(window or "", 1.0))
+
+
+_OVERHEAD_TOKENS = 500
+"""What a service adds to a request by itself: roles, separators, the descriptions of tools."""
+
+
+def priced(usage: Usage, assistant: Assistant) -> Usage:
+    """The usage with the price the assistant's file names for its model, where the service's own is not known."""
+    if usage.cost_usd is not None or assistant.price is None:
+        return usage
+    fresh, cached = usage.input_tokens - usage.cached_tokens, usage.cached_tokens
+    cost = fresh * assistant.price["input"] + usage.output_tokens * assistant.price["output"]
+    cost += cached * assistant.price.get("cached_input", assistant.price["input"])
+    return dataclasses.replace(usage, cost_usd=cost / 1e6)
+
+
+def at_worst(assistant: Assistant, model: str, host: str, texts: tuple[str, ...]) -> float | None:
+    """What one run can cost at most, in US dollars: every byte a token, and an answer as long as it may be.
+
+    None where no bound is known: the assistant sets no `max_output_tokens`, or the model has no known price. Tools
+    that make the service read more by itself (file search, code interpreter) are bounded by `max_prompt_tokens` only.
+    """
+    if assistant.max_output_tokens is None:
+        return None
+    read = _OVERHEAD_TOKENS + sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    read = max(read, assistant.max_prompt_tokens or 0) if assistant.tools else read
+    usage = Usage(
+        input_tokens=read, output_tokens=assistant.max_output_tokens, total_tokens=read + assistant.max_output_tokens
+    )
+    if has_known_prices(host) and assistant.price is None:
+        usage = with_cost(usage, model, window=assistant.completion_window, tier=assistant.service_tier)
+    return priced(usage, assistant).cost_usd

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from askq.jobs.model import Usage
-from worker.protocols.prices import has_known_prices, with_cost
+from askq.prices import has_known_prices, with_cost
 
 MILLION = Usage(input_tokens=1_000_000, output_tokens=1_000_000, total_tokens=2_000_000)
 # The list changes with its releases: these are proportions, and one figure that OpenAI published in August 2025.

@@ -1,0 +1,63 @@
+"""The store in Redis with a failpoint before and after each step: what a process is given when failpoints are armed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from askq.failpoints import hit
+from askq.jobs.model import Added, Claim, Lane, Move, NewBatch, NewJob, Outcome
+from askq.jobs.redis_store import RedisStore
+
+
+class FailingStore(RedisStore):
+    """May kill its process at every step that another process would have to go on from."""
+
+    def open_batch(self, new: NewBatch) -> tuple[str, bool]:
+        hit("submit.open.before")
+        found = super().open_batch(new)
+        hit("submit.open.after")
+        return found
+
+    def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
+        hit("submit.add.before")
+        found = super().add(batch, jobs)
+        hit("submit.add.after")
+        return found
+
+    def seal(self, batch: str, total: int) -> None:
+        hit("submit.seal.before")
+        super().seal(batch, total)
+        hit("submit.seal.after")
+
+    def claim(self, lane: Lane, shards: Sequence[int], *, limit: int, lease_s: float) -> list[Claim]:
+        hit("claim.before")
+        found = super().claim(lane, shards, limit=limit, lease_s=lease_s)
+        # Where nothing was claimed nothing can go wrong, and it happens often.
+        if found:
+            hit("claim.after")
+        return found
+
+    def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
+        hit("renew.before")
+        found = super().renew(claims, lease_s=lease_s)
+        hit("renew.after")
+        return found
+
+    def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
+        for move in moves:
+            hit(f"commit.{move.name}.before")
+        found = super().commit(moves, on_disk=on_disk)
+        for move in moves:
+            hit(f"commit.{move.name}.after")
+        return found
+
+    def witness(self, job: str, attempt: int, run_id: str) -> None:
+        hit("witness.before")
+        super().witness(job, attempt, run_id)
+        hit("witness.after")
+
+    def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
+        hit("reserve.before")
+        found = super().reserve(job, attempt, cost_usd)
+        hit("reserve.after")
+        return found

@@ -1,0 +1,16 @@
+-- settle: what was put aside for an attempt of a job becomes what it has cost.
+--
+-- KEYS[1] budget
+-- ARGV[1] job id   ARGV[2] attempt   ARGV[3] millionths of a dollar; '' = nobody knows, so all that was put aside
+-- Returns 1, or 0 when nothing is put aside for this attempt. Leaves behind: no reservation, and its cost as spent.
+
+local field = '@' .. ARGV[1]
+local old = redis.call('HGET', KEYS[1], field)
+local attempt, amount = string.match(old or '', '^(%d+)/(%d+)$')
+if attempt ~= ARGV[2] then
+  return 0
+end
+redis.call('HDEL', KEYS[1], field)
+redis.call('HINCRBY', KEYS[1], 'reserved', -amount)
+redis.call('HINCRBY', KEYS[1], 'spent', ARGV[3] == '' and amount or ARGV[3])
+return 1

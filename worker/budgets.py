@@ -1,0 +1,76 @@
+"""What batches may cost: put aside before the intent, settled after the end.
+
+Batches without a budget, nearly all, cost one look each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from askq.errors import StoreError
+from askq.ids import split_job_id
+from askq.jobs.model import MOVES, TERMINAL, Claim, Move
+from askq.jobs.store import Store
+from askq.prices import at_worst
+from worker.protocols.base import Ask
+
+log = logging.getLogger(__name__)
+
+_RECONCILE_EVERY_S = 5.0
+_REMEMBERED = 10_000
+
+
+class Budgets:
+    """The budgets of the batches one process works on. `host` is the service's, for its prices."""
+
+    def __init__(self, store: Store, host: str) -> None:
+        self._store = store
+        self._host = host
+        self._bounded: dict[str, bool] = {}
+        self._reconciled: dict[str, float] = {}
+
+    async def reserve(self, claim: Claim, ask: Ask) -> bool:
+        """Whether the next attempt of a job may be paid for."""
+        batch, _ = split_job_id(claim.id)
+        if not await self._is_bounded(batch):
+            return True
+        cost, attempt = self.at_worst(ask), claim.attempts + 1
+        if cost is None:
+            # The producer refuses such a batch; a definition that changed since must not break its bound.
+            log.error("%s: nothing bounds what it may cost, so it waits", claim.id)
+            return False
+        if await asyncio.to_thread(self._store.reserve, claim.id, attempt, cost):
+            return True
+        now = time.monotonic()
+        if now - self._reconciled.get(batch, -_RECONCILE_EVERY_S) < _RECONCILE_EVERY_S:
+            return False
+        # Whoever died between an end and its settling has left something put aside for nobody.
+        self._reconciled[batch] = now
+        freed = await asyncio.to_thread(self._store.reconcile_budget, batch)
+        return freed > 0 and await asyncio.to_thread(self._store.reserve, claim.id, attempt, cost)
+
+    async def ended(self, claim: Claim, move: Move) -> None:
+        """A move was made: settle what was put aside if it ended the job."""
+        batch, _ = split_job_id(claim.id)
+        if MOVES[move.name].target not in TERMINAL:
+            return
+        try:
+            if await self._is_bounded(batch):
+                await asyncio.to_thread(self._store.reconcile_budget, batch, only=claim.id)
+        except StoreError as error:
+            log.warning("%s: its cost is settled later: %s", claim.id, error.message)
+
+    async def _is_bounded(self, batch: str) -> bool:
+        if batch not in self._bounded:
+            while len(self._bounded) >= _REMEMBERED:
+                del self._bounded[next(iter(self._bounded))]
+            status = await asyncio.to_thread(self._store.batch, batch)
+            self._bounded[batch] = status is not None and status.budget is not None
+        return self._bounded[batch]
+
+    def at_worst(self, ask: Ask) -> float | None:
+        """What one run may cost at most, in US dollars; None where nothing bounds it."""
+        texts = (ask.text, ask.instructions or ask.assistant.instructions or "")
+        return at_worst(ask.assistant, ask.model or ask.assistant.model, self._host, texts)
