@@ -51,7 +51,9 @@ class Crew:
                 continue
             if name not in self._ended:
                 self._ended[name] = now
-                if self._leaving.pop(name, None) is None:
+                asked = self._leaving.pop(name, None) is not None
+                # At a failpoint it has killed itself, as it was told.
+                if not asked and worker.child is not None and worker.child.returncode != -signal.SIGKILL:
                     self.by_itself += 1
             elif now - self._ended[name] >= _PAUSE_S:
                 del self._ended[name]

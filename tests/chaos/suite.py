@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from tests.chaos.profiles import api, kills, messages, mix, producers, redis, zombie
+from tests.chaos.profiles import api, failpoints, kills, messages, mix, producers, redis, rollback, zombie
 from tests.chaos.report import Report
 
 PROFILES: dict[str, ModuleType] = {
+    "failpoints": failpoints,
     "kills": kills,
     "redis": redis,
+    "rollback": rollback,
     "api": api,
     "zombie": zombie,
     "producers": producers,

@@ -17,7 +17,7 @@ from askq.errors import StoreError
 from producer.questions import open_items
 from producer.submit import Submission, submit
 from tests.acceptance.stack import Stack
-from tests.chaos import questions
+from tests.chaos import failpoints, questions
 from tests.chaos.checker import check
 from tests.chaos.crew import Crew
 from tests.chaos.faults import Rule
@@ -45,6 +45,8 @@ class World:
         keyed: bool,
         workers: int,
         settings: Mapping[str, str],
+        kills: float,
+        stops: Mapping[str, float],
         run_s: tuple[float, float],
         timeout_s: float,
     ) -> None:
@@ -58,8 +60,12 @@ class World:
         self.stack = Stack(folder, script=questions.script(run_s), keyed=keyed)
         self.server = Server(self.stack, lambda: self.crew.tick())
         self.tape = Tape(self.stack.redis_port)
-        self._settings = settings
-        self.crew = Crew([], self.pick, sleep_s=float(settings.get("ASKQ_LEASE_S", 6.0)) + 1.5)
+        self._log = folder / "failpoints.log"
+        self._settings = dict(settings)
+        if kills or stops:
+            self._settings |= failpoints.environment(self._log, seed, kills=kills, stops=stops)
+        # Longer than the leases on jobs and on shards, so that somebody else has them when the sleeper wakes up.
+        self.crew = Crew([], self.pick, sleep_s=max(4.0, float(settings.get("ASKQ_LEASE_S", 6.0))) + 2.0)
         self.hire(workers)
         self._waves: list[tuple[float, str, list[Asked]]] = []
         self._open: list[tuple[str, list[Asked]]] = []
@@ -71,6 +77,17 @@ class World:
         """Start workers."""
         for number in range(len(self.crew.workers), len(self.crew.workers) + workers):
             self.crew.workers.append(self.stack.worker(f"w{number}", self._settings))
+
+    def fired(self) -> dict[str, Counter[str]]:
+        """Failpoints that went off: action → name → how often."""
+        return failpoints.fired(self._log)
+
+    def disarm(self) -> None:
+        """Replace every worker by one without failpoints."""
+        self.crew.wake_all()
+        for worker in self.crew.workers:
+            worker.env = {name: value for name, value in (worker.env or {}).items() if "FAILPOINTS" not in name}
+        self.crew.kill_all()
 
     # -- rows ----------------------------------------------------------------------------------------------
 
@@ -221,7 +238,11 @@ class World:
         """What the ledger, the store and the producer's file say, and what was done."""
         self.tape.close()
         report = check(self.file, self.stack.store, self.stack.ledger(), self.server.client, keyed=self.keyed)
-        report.kills += len(self.crew.kills)
+        fired = self.fired()
+        report.points += fired["kill"] + fired["stop"]
+        report.kills += len(self.crew.kills) + fired["kill"].total()
+        if fired["stop"]:
+            report.strikes["stop at a failpoint"] += fired["stop"].total()
         report.redis_restarts += self.server.done["SIGKILL of Redis"]
         report.strikes += self.done + self.crew.done + self.server.done
         report.fault_kinds += self.fault_kinds()
@@ -241,13 +262,15 @@ def world(
     keyed: bool = False,
     workers: int = 2,
     settings: Mapping[str, str] = QUICK,
+    kills: float = 0.0,
+    stops: Mapping[str, float] | None = None,
     run_s: tuple[float, float] = (0.5, 3.0),
     timeout_s: float = 20.0,
 ) -> Iterator[World]:
     """Parts of its own in a folder of its own; all of them end with it.
 
-    `run_s` is how long runs take, `timeout_s` the assistant's deadline (and how long an uncertain create is waited
-    for).
+    `kills` and `stops` arm failpoints (`tests.chaos.failpoints`). `run_s` is how long runs take, `timeout_s` the
+    assistant's deadline (and how long an uncertain create is waited for).
     """
     folder.mkdir(parents=True)
     made = World(
@@ -256,6 +279,8 @@ def world(
         keyed=keyed,
         workers=workers,
         settings=settings,
+        kills=kills,
+        stops=stops or {},
         run_s=run_s,
         timeout_s=timeout_s,
     )

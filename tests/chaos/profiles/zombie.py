@@ -26,6 +26,10 @@ SIZES = {
 }
 
 
+_BETWEEN = {"commit.start.before": 0.01, "commit.poll.before": 0.004, "start.before": 0.005, "claim.after": 0.002}
+"""Between claim and commit, on both sides of the paid call: place → share of SIGSTOPs there."""
+
+
 def run(size: Size, seed: int, folder: Path) -> Report:
     def zombies(world: World, leg: Leg) -> None:
         # Calls that take a while are open at the moment of a stop; their replies wait in the socket for the zombie.
@@ -34,10 +38,11 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             world.ask(protocol, size.jobs, waves=4)
         world.begin()
         world.suffer({lambda world: world.crew.stop(): 1}, times=size.stops, every=(1.0, 3.0))
+        world.disarm()
         world.settle(60)
 
     report = Report()
-    for verdict in legs.each(size.legs, seed, folder, zombies, workers=3):
+    for verdict in legs.each(size.legs, seed, folder, zombies, workers=3, stops=_BETWEEN):
         report += verdict
     report.need("stale commits attempted", report.stale_commits, size.least_stale)
     return report

@@ -1,0 +1,56 @@
+"""P1: processes kill themselves (SIGKILL) at named places, before and after every call, commit and step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.profiles import legs
+from tests.chaos.profiles.legs import Leg
+from tests.chaos.questions import ODD, PLAIN
+from tests.chaos.report import Report
+from tests.chaos.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    jobs: int
+    """Per protocol and list; lists are submitted until places and kills are enough."""
+    kills: int
+    """In each leg."""
+    points: int
+    """Different places in each leg."""
+    legs: tuple[Leg, ...]
+    factor: float
+    least_points: int
+    """Over all legs."""
+
+
+SIZES = {
+    "short": Size(30, 10, 8, (legs.MIXED,), 2.0, 8),
+    "full": Size(50, 60, 30, legs.BOTH, 1.0, 35),
+}
+_MOST_LISTS = 12
+
+
+def run(size: Size, seed: int, folder: Path) -> Report:
+    def die(world: World, leg: Leg) -> None:
+        for _ in range(_MOST_LISTS):
+            for protocol in leg.protocols:
+                # A run that ends without an answer and whose id was lost leaves no trace where there are no keys.
+                kinds = (PLAIN,) * 6 + ODD if leg.keyed or protocol == "assistants" else (PLAIN,)
+                world.ask(protocol, size.jobs, kinds=kinds)
+            world.release(1)
+            world.persist(12)
+            died = world.fired()["kill"]
+            if died.total() >= size.kills and len(died) >= size.points:
+                break
+        world.disarm()
+        world.settle(90)
+
+    report = Report()
+    for verdict in legs.each(size.legs, seed, folder, die, kills=size.factor, workers=3):
+        report += verdict
+    report.need("kills", report.kills, size.kills * len(size.legs))
+    report.need("failpoints", len(report.points), size.least_points)
+    return report
