@@ -48,9 +48,10 @@ class Server:
         """Start it again, and note which jobs were in somebody's hands."""
         self._stack.redis.start()
         eventually(lambda: answers_redis(self._stack.redis_port), seconds=30, what="Redis answers", every=0.005)
-        self.outages.append(Outage(down_at, time.time(), self._held()))
+        self.outages.append(Outage(down_at, time.time(), self.held()))
 
-    def _held(self) -> tuple[str, ...]:
+    def held(self) -> tuple[str, ...]:
+        """Jobs that somebody has claimed and not given back."""
         names = list(self.client.scan_iter(match=f"{keys.PREFIX}*:job:*", count=1000))
         pipe = self.client.pipeline(transaction=False)
         for name in names:

@@ -28,7 +28,7 @@ from tests.chaos.tape import Tape
 
 _STEP_S = 0.05
 _PATIENCE_S = 240.0
-QUICK = {"ASKQ_LEASE_S": "3", "ASKQ_CALL_TIMEOUT_S": "4"}
+QUICK = {"ASKQ_LEASE_S": "4", "ASKQ_CALL_TIMEOUT_S": "4"}
 """Settings for parts that measure no recovery: shorter waits, more trouble in the same time."""
 
 Strike = Callable[["World"], bool]

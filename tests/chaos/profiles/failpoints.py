@@ -39,9 +39,10 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             for protocol in leg.protocols:
                 # A run that ends without an answer and whose id was lost leaves no trace where there are no keys.
                 kinds = (PLAIN,) * 6 + ODD if leg.keyed or protocol == "assistants" else (PLAIN,)
-                world.ask(protocol, size.jobs, kinds=kinds)
-            world.release(1)
-            world.persist(12)
+                # A few rows at a time: every death also costs the claims of all jobs the process had in hand.
+                world.ask(protocol, size.jobs, kinds=kinds, waves=5)
+            world.spread(8.0)
+            world.persist(6)
             died = world.fired()["kill"]
             if died.total() >= size.kills and len(died) >= size.points:
                 break

@@ -16,6 +16,8 @@ from tests.chaos.world import Strike, World, world
 _APART_S = 9.0
 """Between two kills whose recovery is measured: longer than a recovery may take at most on a machine that is not
 overloaded, so that a wait is counted from its own kill."""
+_WORTH_A_KILL = 6
+"""Claims that are open when one worker of three is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,9 @@ def _measured(size: Size, seed: int, folder: Path) -> Report:
         made.begin()
         for kill in range(size.measured_kills):
             made.release((kill + 0.5) / size.measured_kills)
-            made.live(2.0)
+            made.wait(lambda: len(made.server.held()) >= _WORTH_A_KILL, seconds=30, what="calls are open")
             assert made.crew.kill_group()
-            made.live(_APART_S - 2.0)
+            made.live(_APART_S)
         made.settle(60)
         report = made.verdict()
         report.recovery_s = recovery.after_kills(made.tape, made.crew.kills)
