@@ -65,6 +65,8 @@ class Engine:
         self._remote: dict[str, asyncio.Future[str | None]] = {}
         self._intended: dict[str, asyncio.Task[Any] | None] = {}
         """Jobs whose intent this process has on record, and who works on them."""
+        self._alone: str | None = None
+        """The job that must be in hand alone."""
         self._open: dict[Lane, set[asyncio.Task[None]]] = {lane: set() for lane in Lane}
         self._flusher: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="askq-engine", daemon=True)
@@ -84,12 +86,21 @@ class Engine:
 
     async def room(self, lane: Lane) -> int:
         """How many jobs of a lane may be claimed now."""
+        if self._alone is not None:
+            return 0
         return min(self._most - self.open_calls(lane), await self._account.room(lane, self.open_calls(lane)))
 
     def take(self, lane: Lane, claim: Claim, *, asked_at: float) -> None:
         """Begin the next step of a claimed job."""
         self._leases.take(claim, asked_at=asked_at)
-        task = asyncio.create_task(self._advance(claim))
+        if self._alone is not None:
+            work = self._give_back(claim)
+        elif steps.suspect(claim):
+            self._alone = claim.id
+            work = self._advance_alone(claim)
+        else:
+            work = self._advance(claim)
+        task = asyncio.create_task(work)
         self._open[lane].add(task)
         task.add_done_callback(self._open[lane].discard)
         if self._monitor is not None:
@@ -130,6 +141,26 @@ class Engine:
         while monitor.waiting or any(self._open.values()):
             await asyncio.sleep(_FLUSH_EVERY_S)
             await asyncio.to_thread(monitor.flush)
+
+    async def _advance_alone(self, claim: Claim) -> None:
+        """Work on a job that may kill this process when nothing else is in hand."""
+        try:
+            others = {task for tasks in self._open.values() for task in tasks} - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others)
+            await self._advance(claim)
+        finally:
+            self._alone = None
+
+    async def _give_back(self, claim: Claim) -> None:
+        """Somebody else may have it, or this process later: now a suspect is in hand, and nothing else may be."""
+        delay_s = random.uniform(0.2, 1.0)  # noqa: S311  nothing is secret about a jitter
+        try:
+            await asyncio.to_thread(self.store.give_back, [(claim.id, claim.fence)], delay_s=delay_s)
+        except StoreError as error:
+            log.warning("%s: left until its lease ends: %s", claim.id, error.message)
+        finally:
+            self._leases.drop(claim)
 
     # -- one step --------------------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ MOST_GONE = 4
 """404s in a row before a run counts as vanished: reads may lag behind writes."""
 MOST_CLAIMS = 8
 """Claims without progress before a job counts as poison: each is a worker that died on it."""
+SUSPECT_CLAIMS = 3
+"""Claims without progress after which a job is worked on alone: if it kills, it must not take others with it."""
 MOST_ATTEMPTS = 2
 """Intents a job may have where the assistant allows an uncertain one to be repeated."""
 DEADLINE_ERRORS_S = 600.0
@@ -76,6 +78,11 @@ def end(
             answer=answer,
         )
     )
+
+
+def suspect(claim: Claim) -> bool:
+    """Whether workers have died with this job in hand so often that it must be in hand alone."""
+    return claim.claims > SUSPECT_CLAIMS
 
 
 def poisoned(claim: Claim) -> bool:
@@ -300,7 +307,10 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) ->
         case RunState.PENDING:
             if claim.cancel_sent and claim.deadline is not None and claim.now > claim.deadline + CANCEL_GRACE_S:
                 return end(
-                    claim, _cancelled(claim), f"still {status.raw} after its deadline and a cancel", fields=fields
+                    claim,
+                    _cancelled(claim, fields),
+                    f"still {status.raw} after its deadline and a cancel",
+                    fields=fields,
                 )
             age = claim.now - (claim.started_at or claim.now)
             delay = 1.0 if "cancel_sent" in fields else until_poll(assistant, age, status.poll_after, jitter)
@@ -322,9 +332,15 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) ->
     return finished(claim, status, fields)
 
 
-def _cancelled(claim: Claim) -> str:
+def _why_cancelled(claim: Claim, fields: Fields) -> str | None:
+    """Why the service was told to cancel, by an earlier poll or in this very step."""
+    return claim.cancel or ("deadline" if fields.get("cancel") == "deadline" else None)
+
+
+def _cancelled(claim: Claim, fields: Fields) -> str:
     """The end of a job whose run was cancelled: by a person through askq, by its deadline, or by somebody else."""
-    return {"asked": "cancelled", "deadline": "deadline"}.get(claim.cancel or "", "cancelled_remotely")
+    why = _why_cancelled(claim, fields)
+    return {"asked": "cancelled", "deadline": "deadline"}.get(why or "", "cancelled_remotely")
 
 
 def _asked_for(status: Status) -> str:
@@ -341,7 +357,7 @@ def finished(claim: Claim, status: Status, fields: Fields) -> Decision:
         RunState.EXPIRED: "run_expired",
     }.get(status.state, "run_failed")
     if status.state is RunState.CANCELLED:
-        code = _cancelled(claim)
+        code = _cancelled(claim, fields)
     message = status.error_message or f"the run ended {status.raw}"
     return end(claim, code, message, fields=fields, answer=_with_usage(status.answer, status.usage), usage=status.usage)
 
@@ -354,7 +370,7 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
     if answer.text is None and not answer.code and not answer.files:
         return end(claim, "no_answer", "the run completed without an assistant message", fields=fields, answer=answer)
     kept: Fields = {**_CLEAN, **fields}
-    if claim.cancel is not None:
+    if _why_cancelled(claim, fields) is not None:
         kept = {**kept, "note": "the run completed although it was to be cancelled"}
     return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields=kept, answer=answer))
 

@@ -17,6 +17,7 @@ from askq.failpoints import hit
 from askq.jobs.model import Lane, Node
 from askq.jobs.store import Store
 from worker import chain
+from worker.clock import ClockWatch
 from worker.tasks import schedule
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Timer:
         self._tick_s = tick_s
         self._keep_s = keep_s
         self._heartbeat = heartbeat
+        self._clock = ClockWatch(store)
         self._tidied = time.monotonic()
         self._complained = -_COMPLAIN_EVERY_S
 
@@ -47,6 +49,7 @@ class Timer:
         hit("timer.tick")
         try:
             self._store.beat(self._node, ttl_s=_ALIVE_S)
+            self._clock.look()
             for lane in Lane:
                 self._revive(lane)
             if time.monotonic() - self._tidied > _TIDY_EVERY_S:

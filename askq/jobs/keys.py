@@ -23,6 +23,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:nodes` | sorted set | live workers (JSON) → until when |
 | `askq:pauses` | hash | account, or account/protocol → why it must not be called |
 | `askq:probe:<account>` | string | somebody is probing a paused account |
+| `askq:clock` | string | the schedule has just followed a clock that was set back |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
 """
 
@@ -38,6 +39,7 @@ BATCHES = PREFIX + "batches"
 NODES = PREFIX + "nodes"
 PAUSES = PREFIX + "pauses"
 DISK = PREFIX + "disk"
+CLOCK = PREFIX + "clock"
 
 
 def shard_prefix(shard: int) -> str:

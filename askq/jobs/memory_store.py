@@ -125,6 +125,7 @@ class MemoryStore:
         self._purses: dict[str, _Purse] = {}
         self._stale: dict[str, int] = {}
         self._dead: dict[str, float] = {}
+        self._set_back_until = 0.0
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -327,6 +328,17 @@ class MemoryStore:
                     record.due = self._clock() + lease_s
             return lost
 
+    def give_back(self, claims: Sequence[tuple[str, int]], *, delay_s: float) -> int:
+        with self._lock:
+            given = 0
+            for id_, fence in claims:
+                record = self._records.get(id_)
+                if record is not None and record.fence == fence and record.claims is not None:
+                    record.claims = record.claims - 1 or None
+                    record.due = self._clock() + delay_s
+                    given += 1
+            return given
+
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         with self._lock:
             return [self._commit(move) for move in moves]
@@ -380,6 +392,20 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             return min((r.due - now for r in self._records.values() if LANE_OF.get(r.state) is lane), default=None)
+
+    def now(self) -> float:
+        return self._clock()
+
+    def set_back(self, seconds: float) -> bool:
+        with self._lock:
+            now = self._clock()
+            if self._set_back_until > now:
+                return False
+            self._set_back_until = now + 10.0
+            for record in self._records.values():
+                if record.due > now:
+                    record.due = max(now, record.due - seconds)
+            return True
 
     # -- sharing the work ------------------------------------------------------------------------------
 

@@ -59,6 +59,8 @@ _PAGE = 200
 _ROWS_PER_CALL = 50
 _STATUSES_PER_CALL = 50
 _DAY_S = 86_400
+_SAME_STEP_S = 10.0
+"""Workers that notice within this time that the clock was set back speak of the same step."""
 _DISK_WAIT_MS = 1500
 """How long one question whether something is on disk may stay open; below the time-out of a reply."""
 _DISK_S = 10.0
@@ -386,22 +388,12 @@ class RedisStore:
         return taken
 
     def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
-        groups: dict[int, list[tuple[str, int]]] = {}
-        for id_, fence in claims:
-            groups.setdefault(shard_of(id_), []).append((id_, fence))
-        calls = [
-            _Call(
-                "renew",
-                [
-                    keys.due(shard, Lane.START),
-                    keys.due(shard, Lane.POLL),
-                    *(keys.job(id_) for id_, _ in members),
-                ],
-                [lease_s, *(part for member in members for part in member)],
-            )
-            for shard, members in groups.items()
-        ]
+        calls = [_Call("renew", names, [lease_s, *members]) for names, members in _held(claims)]
         return [_text(id_) for lost in self._scripts(calls) for id_ in lost]
+
+    def give_back(self, claims: Sequence[tuple[str, int]], *, delay_s: float) -> int:
+        calls = [_Call("give_back", names, [delay_s, *members]) for names, members in _held(claims)]
+        return sum(self._scripts(calls))
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         calls = [self._move(move) for move in moves]
@@ -459,6 +451,18 @@ class RedisStore:
         (seconds, micros), *heads = self._run(read)
         now = seconds + micros / 1e6
         return min((head[0][1] - now for head in heads if head), default=None)
+
+    def now(self) -> float:
+        seconds, micros = self._run(self._redis.time)
+        return float(seconds + micros / 1e6)
+
+    def set_back(self, seconds: float) -> bool:
+        # Every worker notices; moved twice, jobs would be polled too early, which harms nobody but the service.
+        if not self._run(lambda: self._redis.set(keys.CLOCK, "1", nx=True, px=_millis(_SAME_STEP_S))):
+            return False
+        names = [[keys.due(shard, lane) for lane in (Lane.START, Lane.POLL)] for shard in range(SHARDS)]
+        self._scripts([_Call("shift", pair, [seconds]) for pair in names])
+        return True
 
     # -- sharing the work --------------------------------------------------------------------------------
 
@@ -783,6 +787,16 @@ def _words(states: Collection[State]) -> str:
 
 def _concerned(account: str, protocol: str | None) -> str:
     return account if protocol is None else f"{account}/{protocol}"
+
+
+def _held(claims: Sequence[tuple[str, int]]) -> Iterator[tuple[list[str], list[str | int]]]:
+    """Keys and arguments of claimed jobs, shard by shard."""
+    groups: dict[int, list[tuple[str, int]]] = {}
+    for id_, fence in claims:
+        groups.setdefault(shard_of(id_), []).append((id_, fence))
+    for shard, members in groups.items():
+        names = [keys.due(shard, Lane.START), keys.due(shard, Lane.POLL), *(keys.job(id_) for id_, _ in members)]
+        yield names, [part for member in members for part in member]
 
 
 def _lasting(batch: str, idempotency_key: str | None) -> list[str]:

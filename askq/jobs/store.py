@@ -138,6 +138,12 @@ class Store(Protocol):
         renewal that comes after that move must not touch the due time the move has set.
         """
 
+    def give_back(self, claims: Sequence[tuple[str, int]], *, delay_s: float) -> int:
+        """Return claimed jobs untouched, due again after `delay_s`; how many were still ours.
+
+        The claim does not count: nobody has worked on them.
+        """
+
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         """Make transitions, each atomically; the outcomes in the same order.
 
@@ -153,6 +159,12 @@ class Store(Protocol):
 
     def next_due(self, lane: Lane) -> float | None:
         """Seconds until the earliest job of a lane is due, negative when overdue; None when the lane is empty."""
+
+    def now(self) -> float:
+        """The store's clock (Unix seconds): the only one that says when anything is due."""
+
+    def set_back(self, seconds: float) -> bool:
+        """The store's clock was set back by so much: let the schedule follow. True for the first of many who say so."""
 
     # -- sharing the work --------------------------------------------------------------------------------
 

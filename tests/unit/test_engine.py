@@ -15,7 +15,7 @@ from askq.errors import StoreUnreachable
 from askq.ids import SHARDS
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State
-from worker import chain
+from worker import chain, steps
 from worker.engine import Engine
 from worker.protocols.base import (
     Ambiguous,
@@ -286,6 +286,31 @@ def test_a_pause_ends_with_the_first_poll_that_is_answered(
     drive(engine, finished(store, batch))
     assert store.pauses() == []
     assert len(service.ledger) == 3
+
+
+def test_a_question_on_which_workers_died_is_in_hand_alone(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    """Given a job that was claimed again and again, when it is worked on, then no other could die with it."""
+    batch = submit(store, 12)
+    suspect = f"{batch}.q5"
+    others = [job.id for job in store.jobs(batch) if job.id != suspect]
+    for _ in range(steps.SUSPECT_CLAIMS):
+        held = [(claim.id, claim.fence) for claim in store.claim(Lane.START, range(SHARDS), limit=99, lease_s=0)]
+        store.give_back([pair for pair in held if pair[0] in others], delay_s=0)
+    engine, together = engines(), []
+
+    def look(ask: Ask) -> None:
+        if ask.job_id == suspect:
+            together.append(engine.open_calls(Lane.START) + engine.open_calls(Lane.POLL))
+
+    service.before = look
+    drive(engine, finished(store, batch))
+    assert together == [1], "itself, and nothing else"
+    job = store.job(suspect)
+    assert job is not None
+    assert job.state is State.COMPLETED
+    assert len(service.ledger) == 12
 
 
 class Deaf(MemoryStore):

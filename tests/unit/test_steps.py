@@ -320,6 +320,16 @@ def test_our_own_cancel_counts_as_the_deadline_it_was_for() -> None:
     assert (move.name, move.fields["error_code"]) == ("expire", "deadline")
 
 
+def test_a_cancel_that_takes_effect_at_once_is_our_own() -> None:
+    """The poll that follows the cancel in the same step may say "cancelled" already."""
+    late = running(deadline=NOW - 1)
+    move = legal(steps.polled(late, status(RunState.CANCELLED), TUTOR, 0.0), late).move
+    assert (move.name, move.fields["error_code"]) == ("expire", "deadline")
+    wanted = running(cancel="asked")
+    move = legal(steps.polled(wanted, status(RunState.CANCELLED), TUTOR, 0.0), wanted).move
+    assert (move.name, move.fields["error_code"]) == ("cancel", "cancelled")
+
+
 def test_usage_of_a_failed_run_is_kept() -> None:
     usage = Usage(input_tokens=5, total_tokens=5)
     move = steps.polled(running(), status(RunState.FAILED, error_code="server_error", usage=usage), TUTOR, 0.0).move

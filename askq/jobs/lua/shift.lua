@@ -1,0 +1,18 @@
+-- shift: the server's clock was set back: what is due in a while by the old clock is due in that while by the new one.
+--
+-- KEYS[1] due:start   KEYS[2] due:poll
+-- ARGV[1] seconds the clock was set back
+-- Returns how many jobs were moved. Leaves behind: earlier due times, never before now.
+
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1e6
+local moved = 0
+for lane = 1, 2 do
+  local later = redis.call('ZRANGEBYSCORE', KEYS[lane], string.format('(%.6f', now), '+inf', 'WITHSCORES')
+  for i = 1, #later, 2 do
+    local due = math.max(now, later[i + 1] - ARGV[1])
+    redis.call('ZADD', KEYS[lane], string.format('%.6f', due), later[i])
+    moved = moved + 1
+  end
+end
+return moved
