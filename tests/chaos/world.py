@@ -147,19 +147,25 @@ class World:
             self.live(0.2)
         self.release(1)
 
-    def suffer(self, strikes: Mapping[Strike, float], *, times: int, every: tuple[float, float]) -> None:
-        """Strike so often at random moments, by weight, and release the lists evenly over the strikes.
+    def suffer(self, strikes: Mapping[Strike, int], *, times: int, every: tuple[float, float]) -> None:
+        """Strike so often at random moments, and release the lists evenly over the strikes.
 
-        Counted and not timed: a slow machine makes it last longer, not weaker.
+        Counted and not timed: a slow machine makes it last longer, not weaker. Dealt like cards, each strike so many
+        times a round: chance decides the order, and leaves none out.
         """
         struck = 0
+        deck: list[Strike] = []
         until = time.monotonic() + _PATIENCE_S
         while struck < times:
             assert time.monotonic() < until, f"{struck} of {times} strikes within {_PATIENCE_S:g} s"
             self.release(struck / times)
             self.live(self.pick.uniform(*every))
-            (strike,) = self.pick.choices(list(strikes), weights=list(strikes.values()))
-            struck += strike(self)
+            if not deck:
+                deck = [strike for strike, number in strikes.items() for _ in range(number)]
+                self.pick.shuffle(deck)
+            if deck[-1](self):
+                deck.pop()
+                struck += 1
         self.release(1)
 
     def begin(self) -> None:

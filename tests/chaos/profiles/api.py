@@ -10,7 +10,7 @@ from tests.chaos.profiles import legs
 from tests.chaos.profiles.legs import Leg
 from tests.chaos.questions import ODD
 from tests.chaos.report import Report
-from tests.chaos.world import World
+from tests.chaos.world import QUICK, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ def run(size: Size, seed: int, folder: Path) -> Report:
                 ended_odd[faults.ENDS[kind]] = ended_odd.get(faults.ENDS[kind], 0) + 1
 
     report = Report()
-    for verdict in legs.each(size.legs, seed, folder, misbehave):
+    settings = {**QUICK, "ASKQ_PROBE_S": "5"}
+    for verdict in legs.each(size.legs, seed, folder, misbehave, settings=settings, timeout_s=25.0):
         report += verdict
     report.fault_kinds.update(ended_odd)
     report.need("API faults", sum(report.fault_kinds.values()), size.least_faults)

@@ -22,13 +22,14 @@ class Size:
     """Different places in each leg."""
     legs: tuple[Leg, ...]
     factor: float
+    timeout_s: float
     least_points: int
     """Over all legs."""
 
 
 SIZES = {
-    "short": Size(30, 10, 8, (legs.MIXED,), 2.0, 8),
-    "full": Size(50, 60, 30, legs.BOTH, 1.0, 35),
+    "short": Size(30, 8, 5, (legs.MIXED,), 2.0, 12.0, 5),
+    "full": Size(50, 60, 30, legs.BOTH, 1.0, 20.0, 35),
 }
 _MOST_LISTS = 12
 
@@ -50,7 +51,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         world.settle(90)
 
     report = Report()
-    for verdict in legs.each(size.legs, seed, folder, die, kills=size.factor, workers=3):
+    for verdict in legs.each(size.legs, seed, folder, die, kills=size.factor, workers=3, timeout_s=size.timeout_s):
         report += verdict
     report.need("kills", report.kills, size.kills * len(size.legs))
     report.need("failpoints", len(report.points), size.least_points)

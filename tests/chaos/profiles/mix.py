@@ -28,14 +28,14 @@ class Size:
 
 SIZES = {
     "short": Size(40, 8, (legs.MIXED,), 0.02, 10),
-    "full": Size(150, 40, legs.BOTH, 0.012, 120),
+    "full": Size(150, 42, legs.BOTH, 0.012, 120),
 }
 
-STRIKES: Mapping[Strike, float] = {
-    **{strike: weight / 10 for strike, weight in kills.STRIKES.items()},
-    **{REDIS[name]: 0.1 for name in REDIS},
-    REDIS["SIGKILL of Redis"]: 0.3,
-    lambda world: world.crew.stop(): 0.2,
+STRIKES: Mapping[Strike, int] = {
+    **kills.STRIKES,
+    **dict.fromkeys(REDIS.values(), 1),
+    REDIS["SIGKILL of Redis"]: 3,
+    lambda world: world.crew.stop(): 2,
 }
 
 
@@ -54,7 +54,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         world.settle(90)
 
     report = Report()
-    for verdict in legs.each(size.legs, seed, folder, everything):
+    for verdict in legs.each(size.legs, seed, folder, everything, timeout_s=25.0):
         report += verdict
     report.need("API faults", sum(report.fault_kinds.values()), size.least_faults)
     return report

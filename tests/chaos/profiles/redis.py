@@ -19,6 +19,7 @@ _APART_S = 7.0
 class Size:
     measured_jobs: int
     measured_restarts: int
+    """0: recovery is not measured, as in `kills`."""
     jobs: int
     """Per protocol."""
     rounds: int
@@ -69,7 +70,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
 def _measured(size: Size, seed: int, folder: Path) -> Report:
     """Redis is killed every few seconds, with the product's own settings."""
     with world(folder, seed=seed, keyed=True, workers=2, settings={}, run_s=(2.0, 8.0)) as made:
-        made.slow_calls(creates_s=1.0, reads_s=0.4)
+        made.slow_calls(creates_s=1.5, reads_s=0.8)
         for protocol in ("assistants", "responses"):
             made.ask(protocol, size.measured_jobs // 2, waves=max(4, 2 * size.measured_restarts))
         made.begin()
