@@ -22,9 +22,15 @@ _LEASES_END_S = 10.0
 
 
 def check(
-    file: Path, store: RedisStore, ledger: Sequence[dict[str, Any]], client: redis.Redis, *, keyed: bool
+    file: Path,
+    store: RedisStore,
+    ledger: Sequence[dict[str, Any]],
+    client: redis.Redis,
+    *,
+    keyed: bool,
+    leases_end_s: float = _LEASES_END_S,
 ) -> Report:
-    """Compare the three. `keyed`: the API honours idempotency keys."""
+    """Compare the three. `keyed`: the API honours idempotency keys. `leases_end_s`: how long chains may take to end."""
     report = Report()
     rows = _by_key(read(file))
     paid = Counter(str(entry["metadata"].get("askq_job")) for entry in ledger)
@@ -49,7 +55,7 @@ def check(
     strays = [job for job in paid if job not in known]
     report.stray_runs = sum(paid[job] for job in strays)
     report.problems += [f"stray: {paid[job]} runs of {job}" for job in strays[:5]]
-    left = _left_behind(client)
+    left = _left_behind(client, leases_end_s)
     report.left_behind = len(left)
     report.problems += [f"left behind: {name}" for name in left[:5]]
     return report
@@ -109,9 +115,9 @@ def _check_counters(report: Report, status: BatchStatus | None, jobs: Sequence[J
         )
 
 
-def _left_behind(client: redis.Redis) -> list[str]:
+def _left_behind(client: redis.Redis, patience_s: float) -> list[str]:
     """What must be gone once everything has ended: entries of the schedule, claims, leases."""
-    until = time.monotonic() + _LEASES_END_S
+    until = time.monotonic() + patience_s
     while (left := [*_names(client, "*:due:*"), *_names(client, "*:lease:*")]) and (time.monotonic() < until):
         time.sleep(0.2)
     for name in _names(client, "*:job:*"):

@@ -49,6 +49,7 @@ class Tape:
         self.stale_attempted = 0
         self.stale_accepted = 0
         self.gaps = 0
+        self.listening = False
         self._port = port
         self._fences: dict[str, bytes] = {}
         self._trying: tuple[float, str, bytes, str] | None = None
@@ -84,9 +85,11 @@ class Tape:
             try:
                 with socket.create_connection(("127.0.0.1", self._port), timeout=0.2) as client:
                     client.sendall(b"MONITOR\r\n")
+                    self.listening = client.recv(5) == b"+OK\r\n"
                     self._read(client)
             except OSError:
                 time.sleep(0.01)
+            self.listening = False
             # What is known of fences may be out of date now: a commit is not called stale on such grounds.
             self._fences.clear()
             self._trying = None
