@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=list(suite.PROFILES), help="may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     options = parser.parse_args(argv)
+    # Asked to end, it still ends what it has started: an exception runs through every `finally`.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     seed: int = random.randrange(1 << 31) if options.seed is None else options.seed
     names: list[str] = options.only or list(suite.PROFILES)
     print(f"profile {options.profile}, seed {seed}", flush=True)

@@ -27,11 +27,12 @@ _KILLS: Mapping[str, float] = {
     "commit.cancel.*": 0.03,
     "commit.expire.*": 0.03,
     "probe.*": 0.1,
-    "cancel.*": 0.1,
+    "cancel.*": 0.04,
     "witness.*": 0.1,
-    "ensure_assistant.*": 0.1,
+    # Passed once by every process.
+    "ensure_assistant.*": 0.03,
     # Passed once by every job.
-    "*": 0.008,
+    "*": 0.012,
 }
 """Pattern → probability; the first that matches decides. Rarer places get a larger share."""
 

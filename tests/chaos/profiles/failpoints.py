@@ -28,10 +28,10 @@ class Size:
 
 
 SIZES = {
-    "short": Size(30, 8, 5, (legs.MIXED,), 2.0, 12.0, 5),
-    "full": Size(50, 60, 30, legs.BOTH, 1.0, 20.0, 35),
+    "short": Size(30, 8, 5, (legs.MIXED,), 1.5, 12.0, 5),
+    "full": Size(40, 65, 22, (legs.WITHOUT_KEYS, legs.MIXED), 1.0, 15.0, 32),
 }
-_MOST_LISTS = 12
+_MOST_LISTS = 8
 
 
 def run(size: Size, seed: int, folder: Path) -> Report:
@@ -43,7 +43,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
                 # A few rows at a time: every death also costs the claims of all jobs the process had in hand.
                 world.ask(protocol, size.jobs, kinds=kinds, waves=5)
             world.spread(8.0)
-            world.persist(6)
+            world.persist(4)
             died = world.fired()["kill"]
             if died.total() >= size.kills and len(died) >= size.points:
                 break
