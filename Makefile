@@ -7,10 +7,12 @@ setup:            ## install everything a developer needs
 test:             ## run the tests
 	uv run --locked pytest
 
-lint:             ## style, formats, import contracts
+lint:             ## style, formats, import contracts, container files
 	uv run --locked ruff check .
 	uv run --locked ruff format --check .
 	uv run --locked lint-imports
+	uv run --locked check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	uv run --locked hadolint --failure-threshold warning Dockerfile
 
 types:            ## mypy, strict
 	uv run --locked mypy
@@ -24,4 +26,4 @@ bench:            ## the short profile of every benchmark
 	uv run --locked python -m benchmarks --tiny
 
 image:            ## build the container image
-	docker compose build
+	REDIS_PASSWORD=unused ASKQ_FLOWER_PASSWORD=unused docker compose build

@@ -96,6 +96,12 @@ _ENDS = (
         False,
         "The record of the assistant is gone from Redis; submit again.",
     ),
+    End(
+        "unbounded_cost",
+        State.FAILED,
+        False,
+        "Give the assistant's file max_output_tokens and a price (with tools: max_prompt_tokens), and submit anew.",
+    ),
     End("internal", State.FAILED, True, "A defect in askq; please report the message."),
 )
 

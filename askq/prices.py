@@ -59,10 +59,11 @@ def priced(usage: Usage, assistant: Assistant) -> Usage:
 def at_worst(assistant: Assistant, model: str, host: str, texts: tuple[str, ...]) -> float | None:
     """What one run can cost at most, in US dollars: every byte a token, and an answer as long as it may be.
 
-    None where no bound is known: the assistant sets no `max_output_tokens`, or the model has no known price. Tools
-    that make the service read more by itself (file search, code interpreter) are bounded by `max_prompt_tokens` only.
+    None where no bound is known: the assistant sets no `max_output_tokens`, or the model has no known price, or there
+    are tools (file search, code interpreter), with which the service reads as much as it likes, and no
+    `max_prompt_tokens`. The Responses protocol has no such limit: there it is what the assistant's author vouches for.
     """
-    if assistant.max_output_tokens is None:
+    if assistant.max_output_tokens is None or (assistant.tools and assistant.max_prompt_tokens is None):
         return None
     read = _OVERHEAD_TOKENS + sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     read = max(read, assistant.max_prompt_tokens or 0) if assistant.tools else read

@@ -7,10 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import main_job
+from benchmarks import kill_everything, main_job, survival
 from benchmarks.machine import describe
 
-SCENARIOS = {"main-job": main_job.run}
+SCENARIOS = {
+    "main-job": main_job.run,
+    "kill-everything": kill_everything.run,
+    "survival": survival.run_assistants,
+    "survival-responses": survival.run_responses,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,25 +6,26 @@ lateness of the stored answer after the run's end, and the ledger: one run per q
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environment import embedding
+from benchmarks.ledger import read_ledger
+from benchmarks.questions import right_answer, script, texts, write_list
+
 
 def run(*, tiny: bool) -> dict[str, Any]:
     """Both protocols, one after the other."""
-    questions, durations = (20, [0.2, 1.0]) if tiny else (1000, [2, 20])
+    questions, durations = (20, [0.2, 1.0]) if tiny else (1000, [2.0, 20.0])
     return {protocol: _run(protocol, questions, durations) for protocol in ("assistants", "responses")}
 
 
@@ -32,14 +33,10 @@ def _run(protocol: str, questions: int, durations: list[float]) -> dict[str, Any
     with tempfile.TemporaryDirectory(prefix="askq-bench-") as name:
         folder = Path(name)
         listed, answers = folder / "questions.csv", folder / "answers.jsonl"
-        with listed.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "question"])
-            writer.writerows([f"q{n:04d}", f"What is the square of {n}?"] for n in range(questions))
-        script = folder / "script.json"
-        rule = {"answer": "Answer to: {question}", "duration": durations}
-        script.write_text(json.dumps({"default": rule}), "utf-8")
-        env = _environment(folder, script)
+        write_list(listed, texts(questions))
+        scripted = folder / "script.json"
+        scripted.write_text(json.dumps(script(durations)), "utf-8")
+        env = embedding(folder, scripted)
         argv = [sys.executable, "-m", "producer.cli", "run", str(listed), "--assistant", "plain"]
         argv += ["--protocol", protocol, "-o", str(answers)]
         cpu, began = _cpu(), time.monotonic()
@@ -47,8 +44,8 @@ def _run(protocol: str, questions: int, durations: list[float]) -> dict[str, Any
         wall = time.monotonic() - began
         cpu = _cpu() - cpu
         lines = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]
-        ledger = _ledger(folder / "home" / "localapi" / "data", script)
-    wrong = [line["id"] for line in lines if line["answer"] != f"Answer to: {line['question']}"]
+        ledger = read_ledger(folder / "home" / "localapi" / "data")
+    wrong = [line["id"] for line in lines if line["answer"] != right_answer(line["question"])]
     per_job = Counter(entry["metadata"]["askq_job"] for entry in ledger)
     took = [_seconds(line["started_at"], line["completed_at"]) for line in lines]
     return {
@@ -66,15 +63,6 @@ def _run(protocol: str, questions: int, durations: list[float]) -> dict[str, Any
     }
 
 
-def _environment(folder: Path, script: Path) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return kept | {
-        "ASKQ_HOME": str(folder / "home"),
-        "ASKQ_LOCAL_ENGINE": "script",
-        "ASKQ_SCRIPT": str(script),
-    }
-
-
 def _cpu() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
@@ -82,22 +70,3 @@ def _cpu() -> float:
 
 def _seconds(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
-
-
-def _ledger(data: Path, script: Path) -> list[dict[str, Any]]:
-    """Read the ledger of a local API that has ended, by starting it once more on the same data."""
-    argv = [sys.executable, "-m", "askq.localapi", "--port", "0", "--data", str(data), "--engine", "script"]
-    server = subprocess.Popen([*argv, "--script", str(script)], stdout=subprocess.PIPE)
-    try:
-        assert server.stdout is not None
-        base = json.loads(server.stdout.readline())["base_url"].removesuffix("/v1")
-        runs: list[dict[str, Any]] = []
-        while True:
-            with urllib.request.urlopen(f"{base}/_askq/ledger?after={len(runs)}&limit=1000", timeout=10) as reply:
-                page = json.load(reply)["data"]
-            runs += page
-            if len(page) < 1000:
-                return runs
-    finally:
-        server.terminate()
-        server.communicate(timeout=10)

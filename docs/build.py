@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from askq.ends import ENDS
+from askq.jobs.audit import KINDS
 from askq.jobs.model import LANE_OF, MOVES, PENDING, MoveRule, State
 
 FOLDER = Path(__file__).parent
@@ -69,6 +70,27 @@ def ends() -> str:
     return "\n".join(lines) + "\n"
 
 
+def findings() -> str:
+    """What an audit can find."""
+    lines = [
+        "# What an audit can find",
+        "",
+        _NOTE.format(source="askq/jobs/audit.py")
+        + "`askq sweep` audits the job store at once; workers do it by themselves, a little at a time, and begin anew\n"
+        "a minute after they have come to an end. `askq doctor` shows what the last of those audits found.\n"
+        "*Invariant* is what the finding breaks: I0 a job is due if and only if it has not ended, I1 nothing is lost,\n"
+        "I2 runs paid for are recorded attempts, I3 no run without an intent, I5 nothing is stuck, I6 counters are\n"
+        "what a recount gives, I7 nothing is left behind.",
+        "",
+        "| code | invariant | what it means | put right by the audit | what to do |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in KINDS.values():
+        mended = "yes" if kind.repairs else "no" if kind.attention else "no, and it need not be"
+        lines.append(f"| `{kind.code}` | {kind.invariant} | {kind.means} | {mended} | {kind.remedy} |")
+    return "\n".join(lines) + "\n"
+
+
 def commands() -> str:
     """The help of every command."""
     from producer.cli import cli
@@ -90,7 +112,12 @@ def commands() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"lookup/states.md": states, "lookup/ends.md": ends, "lookup/commands.md": commands}
+PAGES = {
+    "lookup/states.md": states,
+    "lookup/ends.md": ends,
+    "lookup/findings.md": findings,
+    "lookup/commands.md": commands,
+}
 
 
 def main() -> int:

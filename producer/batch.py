@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +11,9 @@ from askq.errors import BudgetUsedUp, NotFound, WaitTimeout
 from askq.ids import job_id
 from askq.jobs.model import BatchStatus, Job, State, Usage
 from askq.jobs.store import Store
+from producer.outage import Outage
+
+log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 
@@ -68,13 +71,15 @@ class Batch:
     def wait(
         self, timeout: float | None = None, *, on_progress: Callable[[BatchStatus], None] | None = None
     ) -> BatchStatus:
-        """Wait until every job has ended.
+        """Wait until every job has ended, also through a restart of Redis.
 
-        Raises WaitTimeout after `timeout` seconds, and the batch goes on; BudgetUsedUp when it cannot go on by itself.
+        Raises WaitTimeout after `timeout` seconds, and the batch goes on; BudgetUsedUp when it cannot go on by itself;
+        StoreUnreachable when Redis stays away for minutes.
         """
         until = None if timeout is None else time.monotonic() + timeout
+        outage = Outage(log.warning)
         while True:
-            status = self.refresh()
+            status = outage.through(self.refresh) or self._status
             if on_progress is not None:
                 on_progress(status)
             if status.done:
@@ -104,12 +109,11 @@ class Batch:
         return job
 
     def save(self, path: str | Path, *, format: str | None = None) -> int:  # noqa: A002
-        """Write the results to a file, whole or not at all; how many. Raises OutputError."""
+        """Write the results to a file, whole or not at all; how many. Raises InputError, OutputError."""
         from producer.answers import writer_for
+        from producer.kept_table import kept
 
-        table = json.loads(self._status.table or "{}")
-        writer = writer_for(path, format=format, columns=table.get("columns", ()), roles=table.get("roles"))
-        return writer.write(self.results())
+        return writer_for(path, format=format, **kept(self._status.table)).write(self.results())
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}: {self._status.total - self._status.pending} of {self._status.total} done>"

@@ -17,8 +17,16 @@ def bounded(submission: Submission, max_cost_usd: float | None, address: str) ->
     """
     if max_cost_usd is None:
         return submission
-    for assistant in (submission.assistant, *submission.others.values()):
-        _require_bound(assistant, urlsplit(address).hostname or "")
+    host = urlsplit(address).hostname or ""
+    asked: dict[tuple[str, str | None], Assistant] = {
+        (assistant.name, None): assistant for assistant in (submission.assistant, *submission.others.values())
+    }
+    for question in submission.rows_asked():
+        if question.model is not None:
+            named = submission.assistant if question.assistant is None else submission.others[question.assistant]
+            asked.setdefault((named.name, question.model), dataclasses.replace(named, model=question.model))
+    for assistant in asked.values():
+        _require_bound(assistant, host)
     return dataclasses.replace(submission, max_cost_usd=max_cost_usd)
 
 
@@ -30,6 +38,11 @@ def _require_bound(assistant: Assistant, host: str) -> None:
         raise InputError(
             f"nothing bounds what assistant {assistant.name} may cost: its file sets no max_output_tokens",
             remedy="Set max_output_tokens, or leave out --max-cost.",
+        )
+    if assistant.tools and assistant.max_prompt_tokens is None:
+        raise InputError(
+            f"nothing bounds what the tools of assistant {assistant.name} may read: its file sets no max_prompt_tokens",
+            remedy="Set max_prompt_tokens, or leave out --max-cost.",
         )
     if at_worst(assistant, assistant.model, host, ()) is None:
         raise InputError(

@@ -9,13 +9,15 @@ from types import TracebackType
 from typing import Self
 
 from askq.assistants import file as assistants
-from askq.errors import ConfigError, NotFound
+from askq.assistants.model import ProtocolName
+from askq.errors import ConfigError, InputError, NotFound
 from askq.jobs.model import BatchStatus, Job
 from askq.jobs.store import Store
 from config.settings import Settings, SettingsError, load
 from producer.batch import Batch
 from producer.parts import Parts
 from producer.questions import open_items, open_list
+from producer.questions.reading import QUESTION_MARKS
 from producer.submit import Submission, submit
 
 
@@ -42,7 +44,7 @@ class Client:
         questions: str | Path | Iterable[str | Mapping[str, object]],
         *,
         assistant: str | None = None,
-        protocol: str | None = None,
+        protocol: ProtocolName | None = None,
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
@@ -53,6 +55,11 @@ class Client:
         and StoreError; nothing is queued then.
         """
         settings = self._settings
+        if isinstance(questions, str) and _reads_like_a_question(questions):
+            raise InputError(
+                f"a text is the path of a list, and there is no file {questions!r}",
+                remedy="To ask a single question, write it as a list of one: submit([question]).",
+            )
         if not settings.allow_unsafe_redis:
             self._store.health().require_safe()
         opened = (
@@ -66,7 +73,7 @@ class Client:
                 questions=opened,
                 summary=summary,
                 assistant=self._parts.assistant(assistant, protocol),
-                others={other: self._parts.assistant(other, protocol) for other in summary.assistants},
+                others=self._parts.named_assistants(summary.assistants, protocol, file=opened.name),
                 name=name,
                 metadata=metadata,
                 idempotency_key=idempotency_key,
@@ -107,3 +114,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _reads_like_a_question(text: str) -> bool:
+    return (" " in text or text.endswith(QUESTION_MARKS)) and not Path(text).suffix and not Path(text).exists()

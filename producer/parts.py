@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from askq.assistants import file as assistant_files
 from askq.assistants.model import Assistant, ProtocolName
 from askq.embedded.stack import Embedded
-from askq.errors import ConfigError
+from askq.errors import AssistantError, ConfigError, InputError, Problem
 from config.settings import Secret, Settings
-from producer.preflight import OPENAI, Api
+from producer.preflight import OPENAI, Api, check
 
 if TYPE_CHECKING:
     from askq.jobs.redis_store import RedisStore
@@ -67,10 +68,31 @@ class Parts:
                     engine=settings.local_engine,
                     chat_url=settings.chat_url,
                     chat_model=settings.chat_model,
+                    chat_api_key=None if settings.chat_api_key is None else settings.chat_api_key.reveal(),
                     script=settings.script,
                 )
                 self._api = Api(local.base_url, local.api_key, self.local_account())
         return self._api
+
+    def check_api(self) -> None:
+        """One free call to the API, and one to the chat server behind it where there is one: whatever is wrong is told
+        before anything is queued. Raises ConfigError, ApiUnreachable and EmbeddedError."""
+        chat = self._chat_server()
+        if chat is not None:
+            check(chat)
+        check(self.api())
+
+    def _chat_server(self) -> Api | None:
+        settings = self.settings
+        if settings.api_key is not None or settings.local_engine != "chat":
+            return None
+        if settings.chat_url is None:
+            raise ConfigError(
+                "the chat engine (ASKQ_LOCAL_ENGINE) needs a server that speaks chat completions",
+                remedy="Set ASKQ_CHAT_URL, for Ollama's ASKQ_CHAT_URL=http://127.0.0.1:11434/v1.",
+            )
+        key = settings.chat_api_key.reveal() if settings.chat_api_key is not None else ""
+        return Api(settings.chat_url, key, "chat", address_setting="ASKQ_CHAT_URL", key_settings="ASKQ_CHAT_API_KEY")
 
     def local_account(self) -> str:
         """What an idempotency key calls the local API: its port may change, its answers do not."""
@@ -109,16 +131,36 @@ class Parts:
     def assistant(self, name: str | None, protocol: str | None) -> Assistant:
         """The assistant to ask. Raises AssistantError."""
         settings = self.settings
+        told = None if protocol is None else _protocol(protocol)
         loaded = assistant_files.load(
             name or settings.assistant,
             folder=settings.assistants_dir,
             default_model=settings.model,
-            default_protocol=cast("ProtocolName", protocol or settings.protocol),
+            default_protocol=told or settings.protocol,
         )
-        if protocol is None or loaded.protocol == protocol:
+        if told is None or loaded.protocol == told:
             return loaded
         # Told on the command line: stronger than the file.
-        return dataclasses.replace(loaded, protocol=cast(Literal["assistants", "responses"], protocol))
+        return dataclasses.replace(loaded, protocol=told)
+
+    def named_assistants(self, lines: Mapping[str, int], protocol: str | None, *, file: str) -> dict[str, Assistant]:
+        """The assistants that rows of a list name, each with the line that does so first. Raises AssistantError with
+        everything that is wrong with any of them."""
+        found: dict[str, Assistant] = {}
+        problems: list[Problem] = []
+        for name, line in lines.items():
+            try:
+                found[name] = self.assistant(name, protocol)
+            except AssistantError as error:
+                problems += (
+                    problem
+                    if problem.file is not None
+                    else Problem(file=file, line=line, message=problem.message, column="assistant")
+                    for problem in error.problems
+                )
+        if problems:
+            raise AssistantError(problems, remedy="Nothing was queued; correct the list or the assistant files.")
+        return found
 
     def nudge(self) -> str | None:
         """Tell Celery that there is work; why that failed, or None."""
@@ -129,6 +171,10 @@ class Parts:
     def log_folder(self) -> Path:
         """Where the output of child processes goes."""
         return self.settings.home / "logs"
+
+    def revive(self) -> list[str]:
+        """Start again the embedded parts that are gone; what happened, for people. Raises EmbeddedError."""
+        return self._embedded.revive()
 
     def close(self) -> None:
         """Leave the embedded parts."""
@@ -141,3 +187,12 @@ class Parts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_PROTOCOLS: Mapping[str, ProtocolName] = {"responses": "responses", "assistants": "assistants"}
+
+
+def _protocol(name: str) -> ProtocolName:
+    if name not in _PROTOCOLS:
+        raise InputError(f"{name!r} is no protocol", remedy=f"Known: {', '.join(_PROTOCOLS)}.")
+    return _PROTOCOLS[name]

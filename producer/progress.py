@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from types import TracebackType
-from typing import IO, Any, Protocol, Self
+from typing import IO, Protocol, Self
 
 from askq.jobs.model import BatchStatus, State
+from producer.answers.plain import plain
 
 _PLAIN_EVERY_S = 5.0
 _WINDOW_S = 20.0
+_BAR_WIDTH = 30
 _ORDER = (State.QUEUED, State.STARTING, State.RUNNING, State.ACTION, State.COLLECTING, State.COMPLETED)
 
 
@@ -22,6 +24,9 @@ class Speed:
 
     def update(self, done: int, now: float) -> float | None:
         """Note how many are done; answers per second, or None while nothing can be said."""
+        if done and self._seen and self._seen[-1][1] == 0:
+            # Until the first answer comes, workers start and runs take their time: that says nothing of the pace.
+            self._seen.clear()
         self._seen.append((now, done))
         while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW_S:
             self._seen.popleft()
@@ -57,18 +62,24 @@ def spent(status: BatchStatus) -> str:
     return f"{usage.total_tokens:,} tokens{cost}"
 
 
+def pace(status: BatchStatus, rate: float | None) -> str:
+    """How fast it goes and how long the rest takes."""
+    return "" if rate is None else f"{rate:.1f}/s, {duration(status.pending / rate)} left"
+
+
+def details(status: BatchStatus) -> list[str]:
+    """The counts by state, what was spent, and why nothing moves."""
+    paused = [f"PAUSED ({plain(f'{pause.code}: {pause.message}', one_line=True)})" for pause in status.paused]
+    return [text for text in (counts_in_words(status), spent(status), *paused) if text]
+
+
 def summary(status: BatchStatus, rate: float | None) -> str:
     """Everything about a batch's progress in one line."""
     done = status.total - status.pending
-    parts = [f"{done}/{status.total} done", counts_in_words(status)]
-    if rate is not None:
-        parts.append(f"{rate:.1f}/s, {duration(status.pending / rate)} left")
-    parts += [
-        text
-        for text in (spent(status), *(f"PAUSED ({pause.code}: {pause.message})" for pause in status.paused))
-        if text
-    ]
-    return " · ".join(parts)
+    told = [f"{done}/{status.total} done", *details(status)]
+    if speed := pace(status, rate):
+        told.insert(2, speed)
+    return " · ".join(told)
 
 
 class Display(Protocol):
@@ -123,42 +134,43 @@ class Lines(Silent):
 
 
 class Live(Silent):
-    """A bar and the counts, kept up to date in place."""
+    """A bar with the pace beside it and the counts below, kept up to date in place."""
 
     def __init__(self, out: IO[str], *, color: bool) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.live import Live as Region
 
-        self._progress: Any = Progress(
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            console=Console(file=out, no_color=not color, highlight=False, markup=False),
-        )
-        self._task: Any = None
+        self._console = Console(file=out, no_color=not color, highlight=False, markup=False, emoji=False)
+        self._region = Region(console=self._console, auto_refresh=False)
         self._speed = Speed()
 
     def update(self, status: BatchStatus) -> None:
-        from rich.markup import escape
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
 
         done = status.total - status.pending
-        line = summary(status, None if status.done else self._speed.update(done, time.monotonic()))
-        text = escape(line.split(" · ", 1)[1])
-        if self._task is None:
-            self._task = self._progress.add_task(text, total=status.total)
-        self._progress.update(self._task, completed=done, total=status.total, description=text)
+        rate = None if status.done else self._speed.update(done, time.monotonic())
+        # In columns of their own the numbers would shrink with the terminal before the bar does.
+        told = " · ".join(part for part in (f"{done}/{status.total} done", pace(status, rate)) if part)
+        bar = ProgressBar(total=max(status.total, 1), completed=done, width=_BAR_WIDTH)
+        line = Table.grid(padding=(0, 1, 0, 0))
+        line.add_row(bar, Text(told, no_wrap=True))
+        # It wraps rather than loses a word: an account that is paused says why at its end.
+        self._region.update(Group(line, Text(" · ".join(details(status)))), refresh=True)
 
     def note(self, text: str) -> None:
-        self._progress.console.print(text)
+        self._console.print(text)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._region.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._region.stop()
 
 
 def display(out: IO[str], *, quiet: bool, color: bool) -> Display:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
-from askq.errors import InputError, Problem
+from askq.errors import InputError, Problem, StoreError
 from askq.jobs.model import NewBatch, NewJob, Question
 from askq.jobs.store import Store
+from producer.kept_table import keep
 from producer.questions import QuestionList, Summary
 
 _CHUNK = 500
@@ -47,9 +47,13 @@ class Submission:
         """How many questions will be asked."""
         return self.summary.rows if self.limit is None else min(self.limit, self.summary.rows)
 
+    def rows_asked(self) -> Iterator[Question]:
+        """The questions that will be asked; the list is read anew."""
+        return itertools.islice(iter(self.questions), self.limit)
+
     def jobs(self) -> Iterator[list[NewJob]]:
         """The rows as new jobs, in chunks; the list is read anew."""
-        rows = itertools.islice(iter(self.questions), self.limit)
+        rows = self.rows_asked()
         while chunk := [self._job(question) for question in itertools.islice(rows, _CHUNK)]:
             yield chunk
 
@@ -71,7 +75,6 @@ def submit(store: Store, submission: Submission, *, progress: Callable[[int], No
     """
     for assistant in {assistant.digest: assistant for assistant in _all(submission)}.values():
         store.save_assistant(assistant.digest, assistant.to_json())
-    table = {"columns": submission.summary.columns, "roles": dict(submission.summary.roles)}
     batch, created = store.open_batch(
         NewBatch(
             name=submission.name,
@@ -79,7 +82,7 @@ def submit(store: Store, submission: Submission, *, progress: Callable[[int], No
             protocol=submission.assistant.protocol,
             idempotency_key=submission.idempotency_key,
             metadata=submission.metadata or {},
-            table=json.dumps(table, ensure_ascii=False),
+            table=keep(submission.summary),
             max_cost_usd=submission.max_cost_usd,
         )
     )
@@ -96,7 +99,19 @@ def submit(store: Store, submission: Submission, *, progress: Callable[[int], No
         if progress is not None:
             progress(added + already)
     store.seal(batch, added + already)
+    _require_all(store, batch)
     return Submitted(batch=batch, created=created, added=added, already=already)
+
+
+def _require_all(store: Store, batch: str) -> None:
+    """What `seal` has put on disk may lack rows: of a server that was cut off meanwhile, and came back without them."""
+    status = store.batch(batch)
+    missing = 0 if status is None else status.total - sum(status.counts.values())
+    if status is None or missing:
+        raise StoreError(
+            f"Redis has lost {missing or 'all'} of the rows of batch {batch} while it was submitted",
+            remedy="It was restarted without its last moves. The same command again adds what is missing.",
+        )
 
 
 def _renew_budget(store: Store, batch: str, submission: Submission) -> None:

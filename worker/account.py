@@ -40,6 +40,8 @@ class Account:
         self._looked_at = -_LOOK_EVERY_S
         self._pauses: dict[str | None, Pause] = {}
         """By the protocol concerned; None = all."""
+        self._probing: Lane | None = None
+        """The lane in which the one call that may probe the account is ours to make, until it is made."""
 
     async def room(self, lane: Lane, open_calls: int) -> int:
         """How many jobs of a lane may be taken up now."""
@@ -50,7 +52,10 @@ class Account:
             self._pauses = {pause.protocol: pause for pause in found if pause.account == self.name}
         pause = self._pauses.get(None)
         if pause is not None and (lane is Lane.START or PAUSES[pause.code].stops_polls):
-            return 1 if open_calls == 0 and await self._probe(None) else 0
+            if open_calls > 0 or not await self._probe(None):
+                return 0
+            self._probing = lane
+            return 1
         if lane is Lane.POLL:
             return int(self._most) - open_calls
         if now < self._hold_until:
@@ -65,6 +70,21 @@ class Account:
     async def _probe(self, protocol: str | None) -> bool:
         return await asyncio.to_thread(self._store.probe, self.name, again_after_s=self.probe_s, protocol=protocol)
 
+    def tried(self, lane: Lane) -> None:
+        """A call was made and failed: if it was the probe, the next one waits."""
+        if self._probing is lane:
+            self._probing = None
+
+    async def unused(self, lane: Lane) -> None:
+        """A step of a lane is over. If it was to probe and made no call that can tell, the next step may try at once.
+
+        There may be nothing to claim, or a job that has to be prepared first, which is free, and free calls say
+        nothing of credit. To wait for every one of these would take hours.
+        """
+        if self._probing is lane:
+            self._probing = None
+            await asyncio.to_thread(self._store.return_probe, self.name)
+
     def limited(self, wait_s: float) -> None:
         """The service said "not now": open fewer calls, and none before `wait_s` seconds have passed."""
         now = time.monotonic()
@@ -76,6 +96,7 @@ class Account:
     async def worked(self, protocol: str) -> None:
         """A run was created: nothing can be wrong with this account."""
         self._window = min(self._most, self._window + 1 / max(1.0, self._window))
+        self._probing = None
         await self._resume(protocol, created=True)
 
     async def answered(self, protocol: str) -> None:

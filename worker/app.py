@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from celery import Celery, signals
@@ -16,7 +16,7 @@ from askq.errors import AskqError, ConfigError
 from askq.jobs.failing_store import FailingStore
 from askq.jobs.redis_store import RedisStore
 from config.celery import options
-from config.settings import Settings
+from config.settings import Secret, Settings, SettingsError
 from worker import process, tasks
 from worker.account import alias
 from worker.engine import Engine
@@ -68,11 +68,31 @@ def create_app(settings: Settings) -> Application:
     return app
 
 
+def create_or_end(load: Callable[[], Settings]) -> Application:
+    """The application of a program that is nothing without one: what is wrong with its settings ends it, and is told
+    without a traceback."""
+    try:
+        return create_app(load())
+    except SettingsError as error:
+        _end(ConfigError(str(error), remedy="Correct the environment or .env."))
+    except AskqError as error:
+        _end(error)
+
+
+def _end(error: AskqError) -> NoReturn:
+    print(f"askq: {error}", file=sys.stderr)  # noqa: T201  there is no logging yet
+    sys.exit(error.exit_code)
+
+
+def _key(settings: Settings) -> Secret:
+    if settings.api_key is None:
+        raise ConfigError("a worker needs an API key", remedy="Set OPENAI_API_KEY or OPENAI_API_KEY_FILE.")
+    return settings.api_key
+
+
 def _engine(app: Application) -> Engine:
     settings = app.askq_settings
-    key = settings.api_key
-    if key is None:
-        raise ConfigError("a worker needs an API key", remedy="Set OPENAI_API_KEY or OPENAI_API_KEY_FILE.")
+    key = _key(settings)
 
     def protocols() -> Mapping[str, Protocol]:
         client = open_client(
@@ -101,17 +121,15 @@ def _engine(app: Application) -> Engine:
 
 
 def _check_store(app: Application, *, sender: Any, **_: Any) -> None:
-    """Refuse to work on a Redis that would lose jobs. Runs before the pool is made."""
+    """Refuse to work without a key, or on a Redis that would lose jobs. Runs before the pool is made."""
     process.name_node(str(sender.hostname))
-    if app.askq_settings.api_key is None:
-        sys.exit("askq: a worker needs an API key\nSet OPENAI_API_KEY or OPENAI_API_KEY_FILE.")
     store = app.askq_store()
     try:
+        _key(app.askq_settings)
         if not app.askq_settings.allow_unsafe_redis:
             store.health().require_safe()
     except AskqError as error:
-        print(f"askq: {error}", file=sys.stderr)  # noqa: T201  there is no logging yet
-        sys.exit(error.exit_code)
+        _end(error)
     finally:
         store.close()
 

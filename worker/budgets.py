@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from enum import StrEnum
 
 from askq.errors import StoreError
 from askq.ids import split_job_id
@@ -22,6 +24,16 @@ _RECONCILE_EVERY_S = 5.0
 _REMEMBERED = 10_000
 
 
+class Verdict(StrEnum):
+    """What a budget says of an attempt."""
+
+    GRANTED = "granted"
+    REFUSED = "refused"
+    """Not now: what is left would not cover it at worst."""
+    UNBOUNDED = "unbounded"
+    """Never: nothing bounds what it may cost."""
+
+
 class Budgets:
     """The budgets of the batches one process works on. `host` is the service's, for its prices."""
 
@@ -31,25 +43,25 @@ class Budgets:
         self._bounded: dict[str, bool] = {}
         self._reconciled: dict[str, float] = {}
 
-    async def reserve(self, claim: Claim, ask: Ask) -> bool:
+    async def reserve(self, claim: Claim, ask: Ask) -> Verdict:
         """Whether the next attempt of a job may be paid for."""
         batch, _ = split_job_id(claim.id)
         if not await self._is_bounded(batch):
-            return True
+            return Verdict.GRANTED
         cost, attempt = self.at_worst(ask), claim.attempts + 1
         if cost is None:
             # The producer refuses such a batch; a definition that changed since must not break its bound.
-            log.error("%s: nothing bounds what it may cost, so it waits", claim.id)
-            return False
+            return Verdict.UNBOUNDED
         if await asyncio.to_thread(self._store.reserve, claim.id, attempt, cost):
-            return True
+            return Verdict.GRANTED
         now = time.monotonic()
-        if now - self._reconciled.get(batch, -_RECONCILE_EVERY_S) < _RECONCILE_EVERY_S:
-            return False
+        if now - self._reconciled.get(batch, -math.inf) < _RECONCILE_EVERY_S:
+            return Verdict.REFUSED
         # Whoever died between an end and its settling has left something put aside for nobody.
         self._reconciled[batch] = now
         freed = await asyncio.to_thread(self._store.reconcile_budget, batch)
-        return freed > 0 and await asyncio.to_thread(self._store.reserve, claim.id, attempt, cost)
+        granted = freed > 0 and await asyncio.to_thread(self._store.reserve, claim.id, attempt, cost)
+        return Verdict.GRANTED if granted else Verdict.REFUSED
 
     async def ended(self, claim: Claim, move: Move) -> None:
         """A move was made: settle what was put aside if it ended the job."""

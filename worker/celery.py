@@ -1,6 +1,6 @@
 """The application, for `celery -A worker.celery`."""
 
 from config.settings import load
-from worker.app import create_app
+from worker.app import create_or_end
 
-app = create_app(load())
+app = create_or_end(load)

@@ -74,6 +74,8 @@ async def _claim(engine: Engine, lane: Lane, shards: list[int]) -> int:
     # Every shard gets its turn to be first, so that none starves when there is less room than shards.
     random.shuffle(shards)
     claims = await asyncio.to_thread(engine.store.claim, lane, shards, limit=room, lease_s=engine.lease_s)
+    if not claims:
+        await engine.nothing_to_take(lane)
     for claim in claims:
         engine.take(lane, claim, asked_at=asked_at)
     return len(claims)

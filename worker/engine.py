@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 from askq.assistants.model import Assistant
 from askq.errors import StoreError
-from askq.jobs.model import Claim, Lane, Outcome, State
+from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, Claim, Lane, Outcome, State
 from askq.jobs.store import Store
 from worker import steps
 from worker.account import Account
-from worker.budgets import Budgets
+from worker.budgets import Budgets, Verdict
 from worker.commits import Commits
 from worker.leases import Leases
 from worker.monitor import Monitor
@@ -35,7 +35,7 @@ T = TypeVar("T")
 class Engine:
     """Advances claimed jobs, each by one step.
 
-    `protocols` is called once, inside the loop, because the clients it makes belong to it.
+    `protocols` is called once, inside the loop, because the clients it makes belong to it: `open` does that.
     """
 
     def __init__(
@@ -76,6 +76,11 @@ class Engine:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
 
+    async def open(self) -> None:
+        """Make the clients: their imports and certificates take up to a second, in which no lease could be renewed."""
+        if self._protocols is None:
+            self._protocols = self._open_protocols()
+
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's loop from another thread, and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
@@ -89,6 +94,10 @@ class Engine:
         if self._alone is not None:
             return 0
         return min(self._most - self.open_calls(lane), await self._account.room(lane, self.open_calls(lane)))
+
+    async def nothing_to_take(self, lane: Lane) -> None:
+        """There was room, and nothing to claim."""
+        await self._account.unused(lane)
 
     def take(self, lane: Lane, claim: Claim, *, asked_at: float) -> None:
         """Begin the next step of a claimed job."""
@@ -167,6 +176,7 @@ class Engine:
     async def _advance(self, claim: Claim) -> None:
         try:
             await self._step(claim)
+            await self._account.unused(LANE_OF[claim.state])
         except StoreError as error:
             # The claim runs out by itself, and the next one goes on from what is stored.
             log.warning("%s: left for the next claim: %s", claim.id, error.message)
@@ -189,7 +199,7 @@ class Engine:
             await self._commit(claim, steps.end(claim, "assistant_missing", f"assistant {claim.assistant}"))
             return
         if claim.state is State.QUEUED and claim.cancel is not None:
-            await self._commit(claim, steps.end(claim, "cancelled", "cancelled before a run was made"))
+            await self._commit(claim, steps.end(claim, "cancelled", CANCELLED_IN_TIME))
             return
         if (pause := await self._account.stopped(claim.protocol)) is not None:
             await self._commit(claim, steps.paused(claim, pause))
@@ -217,6 +227,8 @@ class Engine:
         except CallError as error:
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
         else:
+            if thread:
+                await self._account.answered(claim.protocol)
             await self._commit(claim, steps.prepared(claim, thread))
 
     async def _create(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
@@ -225,15 +237,20 @@ class Engine:
         except CallError as error:
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
             return
-        if not await self._budgets.reserve(claim, self._ask(claim, assistant)):
-            await self._commit(claim, steps.over_budget(claim))
+        verdict = await self._budgets.reserve(claim, self._ask(claim, assistant))
+        if verdict is not Verdict.GRANTED:
+            decide = steps.over_budget if verdict is Verdict.REFUSED else steps.unbounded
+            await self._commit(claim, decide(claim))
             return
         if not self._leases.fresh(claim):
             return
         intent = steps.intent(claim, self.lease_s)
         # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
-        made = await self._commits.commit(intent) in (Outcome.MOVED, Outcome.ALREADY)
-        if not made or not self._leases.fresh(claim):
+        if await self._commits.commit(intent) not in (Outcome.MOVED, Outcome.ALREADY):
+            return
+        if not self._leases.fresh(claim):
+            # Nobody need wait for the run of a call that was not made; whoever holds the job by now is not disturbed.
+            await self._commit(claim, steps.not_sent(claim))
             return
         self._intended[claim.id] = asyncio.current_task()
         attempt = claim.attempts + 1
@@ -276,6 +293,7 @@ class Engine:
         remote = await self._remote_assistant(assistant, protocol)
         if not self._leases.fresh(claim):
             return
+        self._intended[claim.id] = asyncio.current_task()
         status = await protocol.start(self._ask(claim, assistant, claim.attempts), thread, remote)
         status = priced_status(status, assistant)
         await self._commit(claim, steps.created(claim, status, assistant, _jitter()))
@@ -311,6 +329,7 @@ class Engine:
     # -- what the steps share --------------------------------------------------------------------------
 
     async def _settle(self, claim: Claim, decision: steps.Decision, error: CallError) -> None:
+        self._account.tried(LANE_OF[claim.state])
         if isinstance(error, Limited):
             self._account.limited(decision.move.delay)
         if isinstance(decision.pause, Blocked):
@@ -320,7 +339,7 @@ class Engine:
     async def _commit(self, claim: Claim, decision: steps.Decision) -> Outcome:
         move = decision.move
         outcome = await self._commits.commit(move)
-        if outcome is Outcome.MOVED:
+        if outcome in (Outcome.MOVED, Outcome.ALREADY):
             if self._monitor is not None:
                 self._monitor.moved(claim, move)
             await self._budgets.ended(claim, move)
@@ -329,8 +348,7 @@ class Engine:
         return outcome
 
     def _protocol(self, name: str) -> Protocol:
-        if self._protocols is None:
-            self._protocols = self._open_protocols()
+        assert self._protocols is not None, "claims are taken up by an engine that was opened"
         return self._protocols[name]
 
     async def _assistant(self, digest: str) -> Assistant | None:

@@ -47,17 +47,17 @@ class Monitor:
             if self._show_text and claim.question is not None:
                 about["q"] = _cut(claim.question.text, _QUESTION_SHOWN)
             about |= {"assistant": claim.assistant, "item": row, "batch": batch}
-            self._send("task-received", claim.id, name=JOB, args="()", kwargs=repr(about), retries=0, eta=None)
+            self._send("task-received", claim, kwargs=repr(about), retries=0, eta=None)
 
     def moved(self, claim: Claim, move: Move) -> None:
         """A transition was committed."""
         match move.name:
             case "start" | "adopt":
-                self._send("task-started", claim.id)
+                self._send("task-started", claim)
             case "poll":
                 self._progress(claim, move.fields)
             case "complete":
-                self._end("task-succeeded", claim, result=repr(self._result(move)))
+                self._end("task-succeeded", claim, result=self._result(move))
             case "cut" | "fail" | "cancel" | "expire" | "doubt":
                 code, message = move.fields.get("error_code"), move.fields.get("error_message")
                 told = f"{code}: {_cut(str(message), _RESULT_SHOWN)}"
@@ -71,13 +71,12 @@ class Monitor:
         self._told[claim.id] = now
         age = claim.now - (claim.started_at or claim.now)
         text = f"{fields.get('remote')} · {age:.0f} s · poll {fields.get('polls')}"
-        self._send("task-progress", claim.id, result=text)
+        self._send("task-progress", claim, result=text)
 
     def _end(self, kind: str, claim: Claim, **fields: Any) -> None:
         self._told.pop(claim.id, None)
-        self._send(
-            kind, claim.id, runtime=max(0.0, claim.now - (claim.started_at or claim.intent_at or claim.now)), **fields
-        )
+        runtime = max(0.0, claim.now - (claim.started_at or claim.intent_at or claim.now))
+        self._send(kind, claim, runtime=runtime, **fields)
 
     def _result(self, move: Move) -> str:
         answer = move.answer
@@ -92,9 +91,11 @@ class Monitor:
                 parts.append(f"${answer.usage.cost_usd:.4f}")
         return " · ".join(parts) or "completed"
 
-    def _send(self, kind: str, job: str, **fields: Any) -> None:
+    def _send(self, kind: str, claim: Claim, **fields: Any) -> None:
+        # Every event says what its row is: a Flower that was started later has not seen the first one.
+        about = {"uuid": claim.id, "name": JOB, "args": f"({claim.assistant!r},)"}
         with self._lock:
-            self._waiting.append((kind, {"uuid": job, **fields}))
+            self._waiting.append((kind, about | fields))
 
     @property
     def waiting(self) -> int:

@@ -37,7 +37,9 @@ def current_engine() -> Engine:
     with _lock:
         if _engine is None or _engine[0] != os.getpid():
             assert _build is not None, "create_app says how to build the engine"
-            _engine = (os.getpid(), _build())
+            engine = _build()
+            engine.call(engine.open())
+            _engine = (os.getpid(), engine)
         return _engine[1]
 
 

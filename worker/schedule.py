@@ -15,6 +15,10 @@ JITTER = 0.2
 
 BUDGET_S = 3.0
 """How long a job waits for its batch's budget before it asks for it again."""
+PAUSED_S = 5.0
+LONGEST_PAUSED_S = 60.0
+"""Between these is how long a job waits whose protocol is paused: ten thousand that look every few seconds would keep
+a worker busy, and nobody should wait long once it is over."""
 SETTLE_S = 5.0
 """How long a request may still be on its way to a server after its sender has died."""
 CANCEL_GRACE_S = 60.0

@@ -24,7 +24,15 @@ from worker.protocols.base import (
     Search,
     Status,
 )
-from worker.schedule import BUDGET_S, CANCEL_GRACE_S, SETTLE_S, backoff, until_poll
+from worker.schedule import (
+    BUDGET_S,
+    CANCEL_GRACE_S,
+    LONGEST_PAUSED_S,
+    PAUSED_S,
+    SETTLE_S,
+    backoff,
+    until_poll,
+)
 
 MOST_ERRORS = 8
 """Failed free calls in a row before a job that has no run yet is given up."""
@@ -109,18 +117,25 @@ def _limited(claim: Claim, error: Limited, name: str, jitter: float, fields: Fie
 
 def _blocked(claim: Claim, error: Blocked, name: str, fields: Fields | None = None) -> Decision:
     # Due again soon: while the account is paused nobody claims it, and afterwards nobody should have to wait.
-    made = _move(claim, name, delay=1.0, fields={**(fields or {}), "note": f"paused: {error.message}"[:300]})
+    told: Fields = {**(fields or {}), "limited": None, "note": f"paused: {error.message}"[:300]}
+    made = _move(claim, name, delay=1.0, fields=told)
     return Decision(made.move, pause=error)
 
 
 def paused(claim: Claim, pause: Pause) -> Decision:
-    """What the job would need must not be called now."""
-    return _move(claim, "defer", delay=5.0, fields={"note": f"paused: {pause.message}"[:300]})
+    """What the job would need must not be called now. The longer that lasts the more rarely anybody looks."""
+    delay = min(max(PAUSED_S, 0.2 * (claim.now - pause.since)), LONGEST_PAUSED_S)
+    return _move(claim, "defer", delay=delay, fields={"limited": None, "note": f"paused: {pause.message}"[:300]})
 
 
 def over_budget(claim: Claim) -> Decision:
     """What is left of the batch's budget would not cover the job at worst; finished jobs may free some."""
-    return _move(claim, "defer", delay=BUDGET_S, fields={"note": "waiting for the batch's budget"})
+    return _move(claim, "defer", delay=BUDGET_S, fields={"limited": None, "note": "waiting for the batch's budget"})
+
+
+def unbounded(claim: Claim) -> Decision:
+    """The batch has a budget, and nobody can say what the job may cost at worst: it is not asked."""
+    return end(claim, "unbounded_cost", "the batch has a budget, and nothing bounds what this question may cost")
 
 
 # -- before the run exists -----------------------------------------------------------------------------------
@@ -205,6 +220,11 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
     )
 
 
+def not_sent(claim: Claim) -> Decision:
+    """The intent is on record, and its call was not made: the claim had become too old. `claim` is as before it."""
+    return _move(claim, "void", fields={"attempts": claim.attempts, "looks": None})
+
+
 # -- looking for the run of an intent ------------------------------------------------------------------------
 
 
@@ -282,7 +302,8 @@ def not_searched(claim: Claim, error: CallError, assistant: Assistant, jitter: f
         case Blocked():
             return _blocked(claim, error, "defer")
     since = claim.now - (claim.intent_at or claim.now)
-    if since > assistant.timeout_s:
+    # One look that was answered decides; one that failed says nothing of what it would have found.
+    if since > assistant.timeout_s + DEADLINE_ERRORS_S:
         return end(claim, "uncertain_create", f"the run of the intent could not be looked for: {error}")
     errors = claim.errors + 1
     return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
@@ -293,8 +314,11 @@ def not_searched(claim: Claim, error: CallError, assistant: Assistant, jitter: f
 
 def to_cancel(claim: Claim) -> bool:
     """Whether the service must be told to cancel the run: a person wants it, or it has outlived its deadline."""
-    overdue = claim.deadline is not None and claim.now > claim.deadline
-    return not claim.cancel_sent and (claim.cancel is not None or overdue)
+    return not claim.cancel_sent and (claim.cancel is not None or _overdue(claim))
+
+
+def _overdue(claim: Claim) -> bool:
+    return claim.deadline is not None and claim.now > claim.deadline
 
 
 def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) -> Decision:
@@ -407,4 +431,6 @@ def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
 
 def unanswerable(claim: Claim) -> Decision:
     """The run asks for functions, and none is registered."""
+    if claim.cancel is not None:
+        return end(claim, _cancelled(claim, {}), "cancelled while the run waited for the output of a function")
     return end(claim, "unknown_function", "the run asked for a function call; askq has no functions registered yet")

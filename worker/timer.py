@@ -1,4 +1,7 @@
-"""What every worker does twice a second besides its tasks: say that it is alive, and revive chains that died."""
+"""What every worker does twice a second besides its tasks: say that it is alive, and revive chains that died.
+
+Now and then it tidies up, and one of all workers audits the store.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from askq.failpoints import hit
 from askq.jobs.model import Lane, Node
 from askq.jobs.store import Store
 from worker import chain
+from worker.audit import EVERY_S, BackgroundAudit
 from worker.clock import ClockWatch
 from worker.tasks import schedule
 
@@ -32,7 +36,15 @@ class Timer:
     """One per worker, in its main process."""
 
     def __init__(
-        self, app: Celery, store: Store, node: Node, *, tick_s: float, keep_s: float, heartbeat: Path | None
+        self,
+        app: Celery,
+        store: Store,
+        node: Node,
+        *,
+        tick_s: float,
+        keep_s: float,
+        audit: BackgroundAudit,
+        heartbeat: Path | None,
     ) -> None:
         self._app = app
         self._store = store
@@ -41,6 +53,7 @@ class Timer:
         self._keep_s = keep_s
         self._heartbeat = heartbeat
         self._clock = ClockWatch(store)
+        self._audit = audit
         self._tidied = time.monotonic()
         self._complained = -_COMPLAIN_EVERY_S
 
@@ -57,6 +70,8 @@ class Timer:
                 self._store.tidy(keep_s=self._keep_s)
             if self._heartbeat is not None:
                 self._heartbeat.touch()
+            # Last, because it takes the longest.
+            self._audit.tick()
         except (StoreError, OperationalError) as error:
             if time.monotonic() - self._complained > _COMPLAIN_EVERY_S:
                 self._complained = time.monotonic()
@@ -79,6 +94,8 @@ class TimerStep(bootsteps.StartStopStep):
     """Runs the timer in the worker's event loop for as long as it is connected to the broker."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+    audit_every_s = EVERY_S
+    """Tests have less patience."""
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
@@ -86,12 +103,16 @@ class TimerStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         settings, store = parent.app.askq_settings, parent.app.askq_store()
+        node = this_node(parent.hostname, parent.controller.concurrency)
         timer = Timer(
             parent.app,
             store,
-            this_node(parent.hostname, parent.controller.concurrency),
+            node,
             tick_s=settings.tick_s,
             keep_s=settings.results_days * 86_400,
+            audit=BackgroundAudit(
+                store, node.name, every_s=self.audit_every_s, allow_unsafe=settings.allow_unsafe_redis
+            ),
             heartbeat=settings.heartbeat_file,
         )
         timer.tick()

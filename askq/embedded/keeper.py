@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -57,10 +57,12 @@ def starting(folder: Path) -> Iterator[None]:
         yield
 
 
-def join(folder: Path, arguments: Callable[[], list[str]]) -> tuple[BinaryIO, dict[str, str]]:
+def join(
+    folder: Path, arguments: Callable[[], list[str]], secrets: Mapping[str, str] | None = None
+) -> tuple[BinaryIO, dict[str, str]]:
     """Become a user of a part, starting its keeper where none runs: the lock to keep open, and the endpoint.
 
-    `arguments` says how to start the keeper, and is asked only then.
+    `arguments` says how to start the keeper, and is asked only then; `secrets` are variables of its environment.
 
     Raises EmbeddedError when the part does not start.
     """
@@ -70,13 +72,13 @@ def join(folder: Path, arguments: Callable[[], list[str]]) -> tuple[BinaryIO, di
         users = (folder / USERS).open("ab")
         fcntl.flock(users, fcntl.LOCK_SH)
         try:
-            return users, _running(folder) or _start(folder, arguments())
+            return users, running(folder) or _start(folder, arguments(), secrets or {})
         except BaseException:
             users.close()
             raise
 
 
-def _running(folder: Path) -> dict[str, str] | None:
+def running(folder: Path) -> dict[str, str] | None:
     """The endpoint of a keeper that lives; a keeper that was killed is not one, whatever its file says."""
     try:
         endpoint: dict[str, str] = json.loads((folder / ENDPOINT).read_text("utf-8"))
@@ -87,7 +89,7 @@ def _running(folder: Path) -> dict[str, str] | None:
         return None if _locked(lock) else endpoint
 
 
-def _start(folder: Path, arguments: list[str]) -> dict[str, str]:
+def _start(folder: Path, arguments: list[str], secrets: Mapping[str, str]) -> dict[str, str]:
     (folder / ENDPOINT).unlink(missing_ok=True)
     with (folder / LOG).open("ab") as log:
         keeper = subprocess.Popen(
@@ -95,6 +97,7 @@ def _start(folder: Path, arguments: list[str]) -> dict[str, str]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=os.environ | secrets,
             # Ctrl-C in the foreground program must not reach the part before the workers have stopped.
             start_new_session=True,
         )

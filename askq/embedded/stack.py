@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,8 @@ class Embedded:
         self._redis_binary = redis_binary
         self._locks: list[BinaryIO] = []
         self._parts: list[str] = []
+        self._joined: dict[str, tuple[str, Callable[[], list[str]], Mapping[str, str]]] = {}
+        """Part → its address when it was joined, and how its keeper is started."""
 
     def redis_url(self) -> str:
         """Start or join the folder's Redis; its address. Raises EmbeddedError."""
@@ -52,6 +54,7 @@ class Embedded:
         engine: str,
         chat_url: str | None = None,
         chat_model: str | None = None,
+        chat_api_key: str | None = None,
         script: Path | None = None,
     ) -> LocalApi:
         """Start or join the folder's local API. Raises EmbeddedError, also when it runs with another engine."""
@@ -69,7 +72,9 @@ class Embedded:
         ):
             if value is not None:
                 arguments += [option, value]
-        endpoint = self._join("localapi", lambda: arguments)
+        # Not among the arguments, where every user of the machine could read it.
+        secrets = {} if chat_api_key is None else {"ASKQ_CHAT_API_KEY": chat_api_key}
+        endpoint = self._join("localapi", lambda: arguments, secrets)
         if json.loads(endpoint["engine"]) != asdict(wanted):
             raise EmbeddedError(
                 f"the local API of {self._home} already runs with another engine ({endpoint['about']})",
@@ -81,6 +86,23 @@ class Embedded:
     def parts(self) -> list[str]:
         """A line for each part in use, for people."""
         return list(self._parts)
+
+    def revive(self) -> list[str]:
+        """Start again the parts in use whose keeper was killed, as they were; what happened, for people.
+
+        A server that dies alone is its keeper's business. Raises EmbeddedError when a part does not come back.
+        """
+        told = []
+        for name, (url, arguments, secrets) in list(self._joined.items()):
+            if keeper.running(self._home / name) is not None:
+                continue
+            if self._join(name, arguments, secrets)["url"] != url:
+                raise EmbeddedError(
+                    f"the embedded {name} ended, and its port was taken before it could be started again",
+                    remedy="Nothing is lost: the same command goes on.",
+                )
+            told.append(f"the embedded {name} ended; it was started again")
+        return told
 
     def close(self) -> None:
         """Leave all parts."""
@@ -95,14 +117,17 @@ class Embedded:
     ) -> None:
         self.close()
 
-    def _join(self, name: str, arguments: Callable[[], list[str]]) -> dict[str, str]:
+    def _join(
+        self, name: str, arguments: Callable[[], list[str]], secrets: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         folder = self._home / name
         try:
-            lock, endpoint = keeper.join(folder, lambda: [name, str(folder), *arguments()])
+            lock, endpoint = keeper.join(folder, lambda: [name, str(folder), *arguments()], secrets)
         except OSError as error:
             raise EmbeddedError(
                 f"the embedded {name} cannot keep its data in {folder}: {error.strerror or error}",
                 remedy="Run askq in a folder that can be written, or set ASKQ_HOME.",
             ) from error
         self._locks.append(lock)
+        self._joined[name] = (endpoint["url"], arguments, secrets or {})
         return endpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from typing import Any
 
@@ -13,10 +14,11 @@ COMPRESS_ABOVE = 1024
 _COMPRESSED = b"z"
 OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
-    *("resets", "polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
+    *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
     *("in", "cached", "out", "total", "cost"),
 )
-"""Fields of a record that speak of one run: a job that is asked again begins without them."""
+"""Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
+is part of the key under which the next thread is made: the same key would give back the one that vanished."""
 _LISTS = ("citations", "code", "files")
 
 
@@ -79,6 +81,21 @@ def record_fields(move: Move) -> dict[str, str | int | float | None]:
         if usage.cost_usd is not None:
             fields["cost"] = usage.cost_usd
     return fields
+
+
+def cost_in_millionths(usd: float) -> int:
+    """An amount as budgets are kept: whole numbers add up exactly, and a part of a millionth counts as one."""
+    return math.ceil(_millionths(usd))
+
+
+def limit_in_millionths(usd: float) -> int:
+    """A bound, as budgets are kept: never more than was said."""
+    return math.floor(_millionths(usd))
+
+
+def _millionths(usd: float) -> float:
+    # 0.07 times a million is a little more than 70,000: what binary fractions add is not money.
+    return round(usd * 1_000_000, 3)
 
 
 def digest(job: NewJob) -> str:

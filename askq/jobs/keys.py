@@ -25,6 +25,9 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:probe:<account>` | string | somebody is probing a paused account |
 | `askq:clock` | string | the schedule has just followed a clock that was set back |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
+| `askq:audit:turn` | string | the worker that audits in the background |
+| `askq:audit:place` | string | how far its audit has come, JSON |
+| `askq:audit:last` | string | the outcome of the last one, JSON |
 """
 
 from __future__ import annotations
@@ -40,6 +43,9 @@ NODES = PREFIX + "nodes"
 PAUSES = PREFIX + "pauses"
 DISK = PREFIX + "disk"
 CLOCK = PREFIX + "clock"
+AUDIT_TURN = PREFIX + "audit:turn"
+AUDIT_PLACE = PREFIX + "audit:place"
+AUDIT_LAST = PREFIX + "audit:last"
 
 
 def shard_prefix(shard: int) -> str:
@@ -61,6 +67,16 @@ def ask_stem(shard: int) -> str:
     return f"{shard_prefix(shard)}ask:"
 
 
+def answer_stem(shard: int) -> str:
+    """What the keys of a shard's answers begin with; the job id follows."""
+    return f"{shard_prefix(shard)}ans:"
+
+
+def rows_stem(shard: int) -> str:
+    """What the keys of a shard's lists of rows begin with; the batch id follows."""
+    return f"{shard_prefix(shard)}rows:"
+
+
 def lease(shard: int, lane: Lane) -> str:
     return f"{shard_prefix(shard)}lease:{lane}"
 
@@ -74,11 +90,11 @@ def ask(job_id: str) -> str:
 
 
 def answer(job_id: str) -> str:
-    return f"{shard_prefix(shard_of(job_id))}ans:{job_id}"
+    return answer_stem(shard_of(job_id)) + job_id
 
 
 def rows(shard: int, batch_id: str) -> str:
-    return f"{shard_prefix(shard)}rows:{batch_id}"
+    return rows_stem(shard) + batch_id
 
 
 def count(shard: int, batch_id: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,8 +11,11 @@ from dataclasses import dataclass
 from askq.errors import StoreError
 from askq.ids import job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec
+from askq.jobs.books import Books
+from askq.jobs.memory_audit import Kept, MemoryBooks
 from askq.jobs.model import (
     ASKED_AGAIN,
+    CANCELLED_IN_TIME,
     DEAD_LETTER,
     LANE_OF,
     MOVES,
@@ -83,17 +85,14 @@ class _Purse:
     def reserved(self) -> int:
         return sum(amount for _, amount in self.aside.values())
 
-    def shown(self) -> Budget:
+    def shown(self, now: float) -> Budget:
         return Budget(
             limit_usd=self.limit / 1e6,
             spent_usd=self.spent / 1e6,
             reserved_usd=self.reserved / 1e6,
             refused_at=self.refused_at,
+            waiting_s=0.0 if self.refused_at is None else max(0.0, now - self.refused_at),
         )
-
-
-def _millionths(usd: float) -> int:
-    return math.ceil(usd * 1_000_000)
 
 
 @dataclass(slots=True)
@@ -103,6 +102,8 @@ class _Batch:
     total: int | None = None
     until: float | None = None
     """When it is to be forgotten."""
+    earlier: list[Usage] = dataclasses.field(default_factory=list)
+    """What jobs had used when they ended before somebody asked again."""
 
 
 class MemoryStore:
@@ -126,6 +127,7 @@ class MemoryStore:
         self._stale: dict[str, int] = {}
         self._dead: dict[str, float] = {}
         self._set_back_until = 0.0
+        self._kept = Kept()
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ class MemoryStore:
             batch = new_batch_id()
             self._batches[batch] = _Batch(new=new, created=self._clock())
             if new.max_cost_usd is not None:
-                self._purses[batch] = _Purse(_millionths(new.max_cost_usd))
+                self._purses[batch] = _Purse(codec.limit_in_millionths(new.max_cost_usd))
             if new.idempotency_key is not None:
                 self._idempotency[new.idempotency_key] = batch
             return batch, True
@@ -201,6 +203,7 @@ class MemoryStore:
             return Outcome.MISSING
         if record.state not in ends:
             return Outcome.NOT_YOURS if record.state in TERMINAL else Outcome.ALREADY
+        self._batches[split_job_id(job)[0]].earlier.append(_usage(record))
         record.fields["base"] = record.count("attempts")
         record.fields["retries"] = record.count("retries") + 1
         for name in codec.OF_A_RUN:
@@ -219,11 +222,16 @@ class MemoryStore:
         record = self._records.get(job)
         if record is None:
             return Outcome.MISSING
-        if record.state in TERMINAL or record.text("cancel") == "asked":
+        no_run = record.state is State.QUEUED and record.claims is None
+        if record.state in TERMINAL or (record.text("cancel") == "asked" and not no_run):
             return Outcome.ALREADY
         record.fields["cancel"] = "asked"
         if record.claims is None:
             record.due = self._clock()
+            if no_run:
+                record.state, record.completed = State.CANCELLED, record.due
+                record.fields |= {"error_code": "cancelled", "error_message": CANCELLED_IN_TIME}
+                record.fields.pop("note", None)
         return Outcome.MOVED
 
     def dead_letters(self) -> dict[str, float]:
@@ -238,7 +246,7 @@ class MemoryStore:
                 return None
             members = self._members(batch)
             counts = {state: sum(record.state is state for _, record in members) for state in State}
-            used = [_usage(record) for _, record in members if record.state in TERMINAL]
+            used = [_usage(record) for _, record in members if record.state in TERMINAL] + kept.earlier
             costs = [usage.cost_usd for usage in used if usage.cost_usd is not None]
             status = BatchStatus(
                 id=batch,
@@ -260,7 +268,7 @@ class MemoryStore:
                     cost_usd=sum(costs) if costs else None,
                 ),
                 finished_at=max((r.completed for _, r in members if r.completed is not None), default=None),
-                budget=self._purses[batch].shown() if batch in self._purses else None,
+                budget=self._purses[batch].shown(self._clock()) if batch in self._purses else None,
                 stale=self._stale.get(batch, 0),
             )
             if status.done:
@@ -455,7 +463,7 @@ class MemoryStore:
     def set_budget(self, batch: str, limit_usd: float) -> None:
         with self._lock:
             purse = self._purses.setdefault(batch, _Purse(0))
-            purse.limit, purse.refused_at = _millionths(limit_usd), None
+            purse.limit, purse.refused_at = codec.limit_in_millionths(limit_usd), None
 
     def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
         with self._lock:
@@ -463,7 +471,7 @@ class MemoryStore:
             if purse is None or purse.aside.get(job, (0, 0))[0] == attempt:
                 return True
             purse.spent += purse.aside.pop(job, (0, 0))[1]
-            amount = _millionths(cost_usd)
+            amount = codec.cost_in_millionths(cost_usd)
             if purse.spent + purse.reserved + amount > purse.limit:
                 purse.refused_at = purse.refused_at or float(int(self._clock()))
                 return False
@@ -476,7 +484,8 @@ class MemoryStore:
             purse = self._purses.get(split_job_id(job)[0])
             if purse is not None and purse.aside.get(job, (0, 0))[0] == attempt:
                 amount = purse.aside.pop(job)[1]
-                purse.spent += amount if cost_usd is None else _millionths(cost_usd)
+                purse.spent += amount if cost_usd is None else codec.cost_in_millionths(cost_usd)
+                purse.refused_at = None
 
     def reconcile_budget(self, batch: str, *, only: str | None = None) -> int:
         with self._lock:
@@ -525,6 +534,10 @@ class MemoryStore:
             self._probes[account, protocol] = now + again_after_s
             return True
 
+    def return_probe(self, account: str, *, protocol: str | None = None) -> None:
+        with self._lock:
+            self._probes.pop((account, protocol), None)
+
     def remote_assistant(self, account: str, digest: str) -> str | None:
         return self._remote.get((account, digest))
 
@@ -554,6 +567,7 @@ class MemoryStore:
             for batch in [id_ for id_, kept in self._batches.items() if kept.until is not None and kept.until <= now]:
                 for id_, _ in self._members(batch):
                     del self._records[id_]
+                    self._dead.pop(id_, None)
                 self._purses.pop(batch, None)
                 key = self._batches.pop(batch).new.idempotency_key
                 if key is not None:
@@ -565,6 +579,17 @@ class MemoryStore:
                     kept.until = now + keep_s
                     marked += 1
             return marked
+
+    def books(self) -> Books:
+        def marked() -> dict[str, float | None]:
+            with self._lock:
+                return {id_: kept.until for id_, kept in self._batches.items()}
+
+        def intended(job: str) -> float | None:
+            record = self._records.get(job)
+            return None if record is None else record.number("intent_at")
+
+        return MemoryBooks(self, self._kept, clock=self._clock, marked=marked, intended=intended)
 
     def close(self) -> None:
         """Nothing to close."""

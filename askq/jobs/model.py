@@ -129,6 +129,9 @@ move and needs no fence: nobody holds a job that has ended."""
 DEAD_LETTER = "poison"
 """The error code of a job that was given up because workers died on it."""
 
+CANCELLED_IN_TIME = "cancelled before a run was made"
+"""What a job says that was cancelled while it was queued."""
+
 FINISHING: Mapping[State, str] = MappingProxyType(
     {rule.target: rule.name for rule in MOVES.values() if rule.target in TERMINAL}
 )
@@ -373,7 +376,13 @@ class Budget:
     spent_usd: float
     reserved_usd: float
     refused_at: float | None = None
-    """Since when a job waits because what is left would not cover it."""
+    """Since when jobs wait because what is left would not cover them; anew whenever something is granted or freed."""
+    waiting_s: float = 0.0
+    """How long that was when this was read, in seconds."""
+
+
+_ALL_HAVE_ASKED_S = 7.0
+"""After this long everybody who waits for a budget has asked for it twice (`worker.schedule.BUDGET_S`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -416,8 +425,11 @@ class BatchStatus:
     def at_its_budget(self) -> bool:
         """True when jobs wait for the budget and none is under way that could free some: only a person can go on."""
         under_way = PENDING - {State.QUEUED}
-        refused = self.budget is not None and self.budget.refused_at is not None
-        return refused and not self.done and not any(self.counts.get(state, 0) for state in under_way)
+        if self.budget is None or self.budget.refused_at is None or self.done:
+            return False
+        # What was freed a moment ago, or is put aside for a question that was sent back, may still go on by itself.
+        settled = self.budget.reserved_usd == 0 and self.budget.waiting_s >= _ALL_HAVE_ASKED_S
+        return settled and not any(self.counts.get(state, 0) for state in under_way)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,6 @@ import dataclasses
 import hashlib
 import heapq
 import json
-import math
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -30,8 +28,10 @@ from redis.retry import Retry
 from askq.errors import StoreError, StoreUnreachable
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, keys
+from askq.jobs.books import Books
 from askq.jobs.model import (
     ASKED_AGAIN,
+    CANCELLED_IN_TIME,
     DEAD_LETTER,
     LANE_OF,
     MOVES,
@@ -52,6 +52,7 @@ from askq.jobs.model import (
     State,
     Usage,
 )
+from askq.jobs.redis_audit import RedisBooks
 from askq.jobs.store import Health
 from askq.pauses import concerning
 
@@ -91,8 +92,8 @@ class RedisStore:
     def __init__(self, url: str, *, keep_days: float = 30, timeout_s: float = 3.0) -> None:
         self._keep_s = int(keep_days * _DAY_S)
         self._shown = _without_password(url)
-        self._confirms: bool | None = None
-        """Whether the server can say that something is on its disk; None = not asked yet."""
+        self._mute: str | None = None
+        """The server (its run id) that cannot say whether something is on its disk."""
         try:
             self._redis: redis.Redis = redis.Redis.from_url(
                 url,
@@ -127,6 +128,7 @@ class RedisStore:
     def open_batch(self, new: NewBatch) -> tuple[str, bool]:
         mine = new_batch_id()
         batch = mine if new.idempotency_key is None else self._first(keys.idempotency(new.idempotency_key), mine)
+        known = batch != mine and bool(self._run(lambda: self._redis.hexists(keys.batch(batch), "created")))
         seconds, micros = self._run(self._redis.time)
         now = f"{seconds}.{micros:06d}"
         values: dict[str, str] = {"assistant": new.assistant, "protocol": new.protocol, "created": now}
@@ -144,8 +146,9 @@ class RedisStore:
             pipe = self._redis.pipeline(transaction=True)
             for field, value in values.items():
                 pipe.hsetnx(keys.batch(batch), field, _bytes(value))
-            if new.max_cost_usd is not None:
-                pipe.hsetnx(keys.budget(batch), "limit", _millionths(new.max_cost_usd))
+            if new.max_cost_usd is not None and not known:
+                # A bound that comes later would know nothing of what is under way already.
+                pipe.hsetnx(keys.budget(batch), "limit", codec.limit_in_millionths(new.max_cost_usd))
             pipe.zadd(keys.BATCHES, {batch: float(now)}, nx=True)
             if batch != mine:
                 # Rows may be coming: a batch that was to expire stays.
@@ -229,15 +232,15 @@ class RedisStore:
                 f"batch {batch} could not be sealed: its record is not in Redis", remedy="Submit the list again."
             )
 
-        def write() -> None:
+        def write() -> list[Any]:
             pipe = self._redis.pipeline(transaction=True)
             pipe.hset(key, "total", str(total))
             for name in _lasting(batch, None if idem is None else _text(idem)):
                 pipe.persist(name)
-            pipe.execute()
+            pipe.info("server")
+            return pipe.execute()
 
-        self._run(write)
-        self._scripts([], on_disk=True)
+        self._wait_for_disk(_run_id(self._run(write)[-1]))
 
     def retry(self, jobs: Sequence[str], ends: Collection[State]) -> list[Outcome]:
         wanted, other = set(ends) & ASKED_AGAIN, TERMINAL - (set(ends) & ASKED_AGAIN)
@@ -264,7 +267,8 @@ class RedisStore:
         for job in jobs:
             shard = shard_of(job)
             names = [keys.job(job), keys.due(shard, Lane.START), keys.due(shard, Lane.POLL)]
-            calls.append(_Call("cancel", names, [job, _words(PENDING)]))
+            names += [keys.count(shard, split_job_id(job)[0]), keys.ask(job)]
+            calls.append(_Call("cancel", names, [job, _words(PENDING), self._keep_s, CANCELLED_IN_TIME]))
         return [Outcome(_text(found)) for found in self._scripts(calls, on_disk=True)]
 
     def dead_letters(self) -> dict[str, float]:
@@ -301,17 +305,19 @@ class RedisStore:
                 for shard in range(SHARDS):
                     pipe.hgetall(keys.count(shard, id_))
             pipe.hgetall(keys.PAUSES)
+            pipe.time()
             return list(pipe.execute())
 
         if not ids:
             return []
-        *found, pauses = self._run(read)
+        *found, pauses, (seconds, micros) = self._run(read)
+        now = seconds + micros / 1e6
         paused = [_pause(data) for data in pauses.values()]
         statuses = []
         for at, id_ in enumerate(ids):
             record, budget, *shards = found[at * (SHARDS + 2) : (at + 1) * (SHARDS + 2)]
             if record:
-                statuses.append(_batch_status(id_, record, _budget(budget), shards, paused))
+                statuses.append(_batch_status(id_, record, _budget(budget, now), shards, paused))
         return statuses
 
     def job(self, job: str) -> Job | None:
@@ -496,7 +502,7 @@ class RedisStore:
     def set_budget(self, batch: str, limit_usd: float) -> None:
         def write() -> None:
             pipe = self._redis.pipeline(transaction=True)
-            pipe.hset(keys.budget(batch), "limit", _millionths(limit_usd))
+            pipe.hset(keys.budget(batch), "limit", codec.limit_in_millionths(limit_usd))
             pipe.hdel(keys.budget(batch), "refused")
             pipe.execute()
 
@@ -504,12 +510,13 @@ class RedisStore:
 
     def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
         batch, _ = split_job_id(job)
-        (granted,) = self._scripts([_Call("reserve", [keys.budget(batch)], [job, attempt, _millionths(cost_usd)])])
+        cost = codec.cost_in_millionths(cost_usd)
+        (granted,) = self._scripts([_Call("reserve", [keys.budget(batch)], [job, attempt, cost])])
         return bool(granted)
 
     def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
         batch, _ = split_job_id(job)
-        cost = "" if cost_usd is None else _millionths(cost_usd)
+        cost = "" if cost_usd is None else codec.cost_in_millionths(cost_usd)
         self._scripts([_Call("settle", [keys.budget(batch)], [job, attempt, cost])])
 
     def reconcile_budget(self, batch: str, *, only: str | None = None) -> int:
@@ -569,6 +576,9 @@ class RedisStore:
         key = keys.probe(_concerned(account, protocol))
         return bool(self._run(lambda: self._redis.set(key, "1", nx=True, px=_millis(again_after_s))))
 
+    def return_probe(self, account: str, *, protocol: str | None = None) -> None:
+        self._run(lambda: self._redis.delete(keys.probe(_concerned(account, protocol))))
+
     def remote_assistant(self, account: str, digest: str) -> str | None:
         found = self._run(lambda: self._redis.get(keys.remote(account, digest)))
         return None if found is None else _text(found)
@@ -593,7 +603,7 @@ class RedisStore:
             eviction=str(info.get("maxmemory_policy", "?")),
             used_memory=int(info.get("used_memory", 0)),
             max_memory=int(info.get("maxmemory", 0)),
-            confirms=_waits_for_disk(info) or self._syncs_always(),
+            confirms=bool(info.get("aof_enabled")) and self._confirms(),
         )
 
     def tidy(self, *, keep_s: float) -> int:
@@ -605,6 +615,7 @@ class RedisStore:
                 pipe.ttl(keys.batch(id_))
             return list(pipe.execute())
 
+        self._run(partial(self._forget_dead, keep_s))
         ttls = dict(zip(ids, self._run(lifetimes), strict=True))
         if gone := [id_ for id_, ttl in ttls.items() if ttl == -2]:
             self._run(lambda: self._redis.zrem(keys.BATCHES, *gone))
@@ -617,13 +628,32 @@ class RedisStore:
             marked += len(over)
         return marked
 
+    def _forget_dead(self, keep_s: float) -> None:
+        """Dead letters go when the records they are about do."""
+        seconds, _ = self._redis.time()
+        pipe = self._redis.pipeline(transaction=False)
+        for shard in range(SHARDS):
+            pipe.zremrangebyscore(keys.dead(shard), "-inf", seconds - keep_s)
+        pipe.execute()
+
     def _expire(self, batches: Sequence[BatchStatus], keep_s: int) -> None:
         pipe = self._redis.pipeline(transaction=False)
         for status in batches:
+            # It has gone on since it was last audited, or this is its first end.
+            pipe.hdel(keys.batch(status.id), "audited")
             # The batch itself last: that it expires is the sign that all else does, should this be cut off half-way.
             for name in reversed(_lasting(status.id, status.idempotency_key)):
                 pipe.expire(name, keep_s)
         pipe.execute()
+
+    def books(self) -> Books:
+        return RedisBooks(
+            self._redis,
+            run=self._run,
+            scripts=lambda calls: self._scripts([_Call(*call) for call in calls]),
+            text=lambda name: _scripts()[name][1],
+            keep_s=self._keep_s,
+        )
 
     def close(self) -> None:
         self._redis.close()
@@ -635,14 +665,16 @@ class RedisStore:
 
         `on_disk`: return when they, and all that anybody wrote before, are on the server's disk.
         """
-        if not calls and not on_disk:
+        if not calls:
             return []
 
         def run() -> list[Any]:
             pipe = self._redis.pipeline(transaction=False)
             for call in calls:
                 pipe.evalsha(_scripts()[call.script][0], len(call.keys), *call.keys, *call.args)
-            found = list(pipe.execute(raise_on_error=False)) if calls else []
+            if on_disk:
+                pipe.info("server")
+            found = list(pipe.execute(raise_on_error=False))
             for at, result in enumerate(found):
                 if isinstance(result, NoScriptError):
                     call = calls[at]
@@ -653,25 +685,23 @@ class RedisStore:
 
         results: list[Any] = self._run(run)
         if on_disk:
-            self._wait_for_disk()
+            self._wait_for_disk(_run_id(results.pop()))
         return results
 
-    def _wait_for_disk(self) -> None:
-        """Return when everything written so far is on the server's disk, as far as it can tell.
+    def _wait_for_disk(self, run_id: str) -> None:
+        """Return when everything written so far is on the disk of the server that has this run id and was written to.
 
-        The file is written in order, so one write of our own that is on disk proves it of all before. Raises
-        StoreUnreachable when the disk takes too long.
+        The file is written in order, so one write of our own that is on disk proves it of all before. A server that
+        cannot tell is believed. Raises StoreUnreachable when the disk takes too long, and when the server is another
+        one by now: what was written to the first one may be gone, and must be written again.
         """
-        if self._confirms is False:
-            return
         until = time.monotonic() + _DISK_S
-        while self._confirms is not False:
-            reached = self._run(self._on_disk)
+        while self._mute != run_id:
+            reached = self._run(partial(self._on_disk, run_id))
             if reached is None:
                 # It knows no such question; where it writes through, there is no need for one.
-                self._confirms = False
+                self._mute = run_id
             elif reached:
-                self._confirms = True
                 return
             elif time.monotonic() > until:
                 raise StoreUnreachable(
@@ -679,27 +709,50 @@ class RedisStore:
                     remedy="Check the disk of the server. Nothing was lost.",
                 )
 
-    def _on_disk(self) -> bool | None:
+    def _on_disk(self, run_id: str) -> bool | None:
         """Whether what was written so far is on the server's disk by now (a wait of a second or two at most); None
-        where it cannot say: it is older than 7.2, or keeps no append-only file."""
+        where it cannot say: it is older than 7.2, keeps no append-only file, or leaves it to the system when to write
+        to the disk."""
         pipe = self._redis.pipeline(transaction=False)
         # The answer is about the writes of this connection: without one it would come at once and mean nothing.
         pipe.set(keys.DISK, "1")
+        pipe.info("server")
         pipe.waitaof(1, 0, _DISK_WAIT_MS)
-        written, reached = pipe.execute(raise_on_error=False)
+        written, server, reached = pipe.execute(raise_on_error=False)
         if isinstance(written, Exception):
             raise written
+        if _run_id(server) != run_id:
+            raise StoreUnreachable(
+                f"Redis at {self._shown} was restarted before what was written was on its disk",
+                remedy="Do it again: it may be gone.",
+            )
         if isinstance(reached, ResponseError):
             return None
         if isinstance(reached, Exception):
             raise reached
+        if not reached[0] and self._appendfsync() == "no":
+            return None
         return bool(reached[0])
 
-    def _syncs_always(self) -> bool:
+    def _confirms(self) -> bool:
+        """Whether it can say that something is on its disk. Asked, because a version does not tell what a user may."""
+        fsync = self._run(self._appendfsync)
+        return fsync == "always" or (fsync != "no" and bool(self._run(self._knows_waitaof)))
+
+    def _knows_waitaof(self) -> bool:
         try:
-            return bool(self._redis.config_get("appendfsync").get("appendfsync") == "always")
-        except RedisError:
+            # For no copy at all it need not wait.
+            self._redis.waitaof(0, 0, 1)
+        except ResponseError:
             return False
+        return True
+
+    def _appendfsync(self) -> str | None:
+        """When the server writes to its disk, where it says so."""
+        try:
+            return self._redis.config_get("appendfsync").get("appendfsync")
+        except ResponseError:
+            return None
 
     def _run(self, action: Callable[[], Any]) -> Any:
         try:
@@ -719,12 +772,11 @@ class RedisStore:
             raise StoreError(f"Redis at {self._shown} failed: {exc}") from exc
 
 
-def _waits_for_disk(info: Mapping[str, Any]) -> bool:
-    """Whether a server of this description knows WAITAOF: Redis since 7.2, and every Valkey."""
-    if "valkey_version" in info:
-        return True
-    numbers = re.findall(r"\d+", str(info.get("redis_version", "")))
-    return [int(number) for number in numbers[:2]] >= [7, 2]
+def _run_id(server: Any) -> str:
+    """What tells a server from the same one restarted, and from the one that took its place."""
+    if isinstance(server, Exception):
+        raise server
+    return str(server.get("run_id", ""))
 
 
 @cache
@@ -773,11 +825,6 @@ def _bytes(text: str) -> bytes:
 def _millis(seconds: float) -> int:
     """A lifetime as Redis takes it: there is none of no time at all."""
     return max(1, int(seconds * 1000))
-
-
-def _millionths(usd: float) -> int:
-    """An amount as budgets are kept: whole numbers add up exactly."""
-    return math.ceil(usd * 1_000_000)
 
 
 def _words(states: Collection[State]) -> str:
@@ -923,7 +970,7 @@ def _pause(data: bytes) -> Pause:
     return Pause(**json.loads(data))
 
 
-def _budget(found: Sequence[bytes | None]) -> Budget | None:
+def _budget(found: Sequence[bytes | None], now: float) -> Budget | None:
     limit, spent, reserved, refused = (None if part is None else int(part) for part in found)
     if limit is None:
         return None
@@ -932,6 +979,7 @@ def _budget(found: Sequence[bytes | None]) -> Budget | None:
         spent_usd=(spent or 0) / 1e6,
         reserved_usd=(reserved or 0) / 1e6,
         refused_at=None if refused is None else float(refused),
+        waiting_s=0.0 if refused is None else max(0.0, now - refused),
     )
 
 

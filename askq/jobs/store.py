@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from askq.errors import StoreUnsafe
+from askq.jobs.books import Books
 from askq.jobs.model import (
     Added,
     BatchStatus,
@@ -104,10 +105,14 @@ class Store(Protocol):
         """
 
     def cancel(self, jobs: Sequence[str]) -> list[Outcome]:
-        """Note that a person wants these jobs to end. `ALREADY`: it has ended, or was told before."""
+        """A person wants these jobs to end. `ALREADY`: it has ended, or was told before.
+
+        One that is queued and in nobody's hands ends at once, whether or not the account may be called; for any other
+        the wish is noted, and whoever claims it next carries it out.
+        """
 
     def dead_letters(self) -> dict[str, float]:
-        """Jobs that were given up because workers died on them, and when (Unix seconds)."""
+        """Jobs given up because workers died on them, and when (Unix seconds), as long as their records last."""
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -227,6 +232,9 @@ class Store(Protocol):
     def probe(self, account: str, *, again_after_s: float, protocol: str | None = None) -> bool:
         """Whether the caller may try one call on a paused account now (one caller per interval may)."""
 
+    def return_probe(self, account: str, *, protocol: str | None = None) -> None:
+        """The caller's probe brought nothing, because no call was made: anybody may try now."""
+
     def remote_assistant(self, account: str, digest: str) -> str | None:
         """The id of the remote assistant object made for a definition on an account."""
 
@@ -250,6 +258,9 @@ class Store(Protocol):
 
         Jobs end by themselves, so long after their own end as the store was told at its making.
         """
+
+    def books(self) -> Books:
+        """What an audit reads and repairs (`askq.jobs.auditor`)."""
 
     def close(self) -> None:
         """Close the connections."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from askq.errors import OutputError
+from askq.errors import InputError
 from askq.jobs.model import Job
 from producer.answers.openai_lines import to_openai_line
 from producer.answers.record import to_record
@@ -42,6 +42,8 @@ class Writer:
     """Used when there is no path; None means standard output."""
     columns: Sequence[str] = ()
     roles: Mapping[str, str] = field(default_factory=dict)
+    delimiter: str = ","
+    """Of CSV."""
 
     def check(self) -> None:
         """Raise OutputError unless the place can be written now. Changes nothing."""
@@ -72,7 +74,8 @@ class Writer:
             return _write_lines(jobs, out, to_record)
         if self.format == OPENAI:
             return _write_lines(jobs, out, to_openai_line)
-        return _write_table(jobs, out, TableRows(columns=self.columns, roles=self.roles), tabs=self.format == TSV)
+        delimiter = "\t" if self.format == TSV else self.delimiter
+        return _write_table(jobs, out, TableRows(columns=self.columns, roles=self.roles), delimiter=delimiter)
 
 
 def writer_for(
@@ -82,13 +85,15 @@ def writer_for(
     stream: BinaryIO | None = None,
     columns: Sequence[str] = (),
     roles: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
 ) -> Writer:
     """The writer for a file, whose suffix tells the format unless `format` does; or, for None and "-", for `stream`
     (standard output by default), as JSON Lines unless `format` says otherwise.
 
     `columns` and `roles` (see `producer.questions.Summary`) restore the user's table in CSV and TSV; without them the
-    columns appear in the order in which the jobs have them, after the id and the question. Raises OutputError for a
-    format or suffix that is not known.
+    columns appear in the order in which the jobs have them, after the id and the question. `delimiter` is the list's
+    own: CSV that came with semicolons goes back with semicolons, because the spreadsheet it came from expects them;
+    any other becomes a comma. Raises InputError for a format or suffix that is not known.
     """
     path = None if target is None or str(target) == "-" else Path(target)
     if format is not None:
@@ -96,7 +101,7 @@ def writer_for(
         wanted = {"ndjson": JSONL}.get(wanted, wanted)
         if wanted not in FORMATS:
             near = difflib.get_close_matches(wanted, FORMATS, n=1)
-            raise OutputError(
+            raise InputError(
                 f'"{format}" is no format for answers',
                 remedy=f"{f'Did you mean {near[0]}? ' if near else ''}Known: {', '.join(FORMATS)}.",
             )
@@ -104,7 +109,14 @@ def writer_for(
         wanted = JSONL
     else:
         wanted = _format_of(path)
-    return Writer(format=wanted, path=path, stream=stream, columns=tuple(columns), roles=dict(roles or {}))
+    return Writer(
+        format=wanted,
+        path=path,
+        stream=stream,
+        columns=tuple(columns),
+        roles=dict(roles or {}),
+        delimiter=";" if delimiter == ";" else ",",
+    )
 
 
 def _format_of(path: Path) -> str:
@@ -112,9 +124,10 @@ def _format_of(path: Path) -> str:
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
     what = f"askq does not write {suffix} files" if suffix else "the name has no suffix that tells the format"
-    raise OutputError(
+    raise InputError(
         f"the answers cannot be written to {path}: {what}",
-        remedy=_INSTEAD.get(suffix) or f"Known: {', '.join(SUFFIXES)}. Rename it, or say the format with --format.",
+        remedy=_INSTEAD.get(suffix)
+        or f"Known: {', '.join(SUFFIXES)}. Rename it; `askq results` takes any name with its --format.",
     )
 
 
@@ -132,7 +145,7 @@ def _write_lines(jobs: Iterable[Job], out: BinaryIO, make: Callable[[Job], dict[
     return written
 
 
-def _write_table(jobs: Iterable[Job], out: BinaryIO, rows: TableRows, *, tabs: bool) -> int:
+def _write_table(jobs: Iterable[Job], out: BinaryIO, rows: TableRows, *, delimiter: str) -> int:
     """Rows go to a temporary file first: only after the last job is it known which columns the header needs, and
     reading all jobs twice from the store would cost more."""
     written = 0
@@ -144,9 +157,10 @@ def _write_table(jobs: Iterable[Job], out: BinaryIO, rows: TableRows, *, tabs: b
         # The mark tells Excel that this is UTF-8. What cannot be encoded becomes a question mark.
         text = io.TextIOWrapper(out, encoding="utf-8-sig", errors="replace", newline="", write_through=False)
         try:
-            # Everything is quoted, so that a semicolon in an answer starts no cell where those are the delimiter.
+            # All of CSV is quoted, so that a semicolon in an answer starts no cell where a reader takes those for the
+            # delimiter.
             table = csv.writer(
-                text, "excel-tab" if tabs else "excel", quoting=csv.QUOTE_MINIMAL if tabs else csv.QUOTE_ALL
+                text, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "\t" else csv.QUOTE_ALL
             )
             table.writerow(rows.header())
             table.writerows(_kept_rows(kept, rows))

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,6 +29,7 @@ _COMMANDS = {
     "cancel": ("producer.cli.changing", "Cancel what is not finished."),
     "retry": ("producer.cli.changing", "Ask again what failed."),
     "resume": ("producer.cli.changing", "End a pause now."),
+    "sweep": ("producer.cli.sweep", "Audit the job store now, and repair what is safe."),
     "assistants": ("producer.cli.assistants", "List, show and check assistant files."),
     "up": ("producer.cli.stack", "Keep the whole local stack running, with Flower."),
     "worker": ("producer.cli.stack", "Keep a worker running."),
@@ -40,13 +42,21 @@ _COMMANDS = {
 _EXIT_CODES = """\b
 Exit codes:
   0    success
-  1    a part could not be reached or started, or failed
+  1    a part could not be reached or started, or failed; something needs a look
   2    wrong usage or input
   3    --timeout ran out, or a question was declined
   4    a setting or the key is missing or rejected
   5    finished, but some questions have no complete answer
   8    not finished yet
   130  Ctrl-C"""
+
+
+class _Refused(Exception):
+    """The operating system refused a command something: as a rule, to write its output."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class LazyGroup(click.Group):
@@ -61,6 +71,13 @@ class LazyGroup(click.Group):
         module = importlib.import_module(_COMMANDS[cmd_name][0])
         command: click.Command = getattr(module, cmd_name.replace("-", "_") + "_command")
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            # click itself ends the process with 1, and without a word, when a pipe is closed.
+            raise _Refused(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -93,7 +110,16 @@ def cli(ctx: click.Context, *, quiet: bool, no_color: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    _open_missing_streams()
     sys.exit(run(argv))
+
+
+def _open_missing_streams() -> None:
+    """Give a process that was started without standard streams (`askq … >&-`, some daemons) empty ones: else the first
+    file it opens would take their place, and what it prints would go into that."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  it stays open
 
 
 def run(argv: list[str] | None = None) -> int:
@@ -111,10 +137,22 @@ def run(argv: list[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain when it flushes what is left.
+    except _Refused as refused:
+        return _refused(refused.error)
+
+
+def _refused(error: OSError) -> int:
+    """Say what the operating system refused; the exit code."""
+    if error.filename is None:
+        # It was our output. Python would complain when it flushes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        # Whoever read it has seen enough.
         return 0
+    what = "the output cannot be written" if error.filename is None else str(error.filename)
+    click.echo(f"askq: {what}: {error.strerror or error}", err=True)
+    click.echo("Make room or permit it, and try again; what is in the store is safe.", err=True)
+    return AskqError.exit_code
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from askq.assistants import file as assistants
-from askq.errors import AskqError
+from askq.errors import AskqError, EmbeddedError, StoreError
+from askq.jobs.audit import LastAudit
+from producer.answers.plain import plain
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.parts import Parts
-from producer.preflight import check
+from producer.progress import duration
 
 _MARKS = {True: "ok", False: "WRONG", None: "note"}
 
@@ -36,12 +38,16 @@ def doctor_command(session: Session, *, as_json: bool) -> int:
         add("key", lambda: _key(parts))
         add("api", lambda: _api(parts))
         add("workers", lambda: _workers(parts))
+        add("audit", lambda: _audit(parts))
         add("assistants", lambda: _assistants(session))
     if as_json:
         print_json(checks)
     else:
         for entry in checks:
-            click.echo(f"{_MARKS[entry['ok']]:<6}{entry['check']:<12}{entry['message']}")
+            first, *more = entry["message"].splitlines()
+            click.echo(f"{_MARKS[entry['ok']]:<6}{entry['check']:<12}{first}")
+            for line in more:
+                click.echo(f"{'':<18}{line}")
     return 1 if any(entry["ok"] is False for entry in checks) else 0
 
 
@@ -61,26 +67,48 @@ def _redis(parts: Parts) -> tuple[bool | None, str]:
 
 
 def _key(parts: Parts) -> tuple[bool | None, str]:
+    if parts.settings.api_key is None and parts.settings.base_url is not None:
+        return False, "none"
     if parts.settings.api_key is None:
         return None, "none: the embedded local API answers. Set OPENAI_API_KEY to ask OpenAI."
     return True, f"present, from {parts.settings.sources['api_key']}"
 
 
 def _api(parts: Parts) -> tuple[bool | None, str]:
-    api = parts.api()
-    check(api)
-    return True, f"{api.address} answers"
+    parts.check_api()
+    return True, f"{parts.api().address} answers"
 
 
 def _workers(parts: Parts) -> tuple[bool | None, str]:
-    store = parts.store()
     try:
-        nodes = store.nodes()
-    finally:
-        store.close()
+        store = parts.store()
+        try:
+            nodes = store.nodes()
+        finally:
+            store.close()
+    except (StoreError, EmbeddedError):
+        return None, "unknown: Redis is not there to ask"
     if not nodes:
         return None, "none is running: `askq run` brings its own, `askq up` and `askq worker` keep some"
     return True, ", ".join(f"{node.name} ({node.processes} processes)" for node in nodes)
+
+
+def _audit(parts: Parts) -> tuple[bool | None, str]:
+    store = parts.store()
+    try:
+        last, now = LastAudit.read(store.books().last()), store.now()
+    finally:
+        store.close()
+    if last is None:
+        return None, "no worker has audited the store yet; `askq sweep` does it now"
+    told = f"{duration(max(0.0, now - last.finished_at))} ago by {plain(last.by, one_line=True)}: "
+    parts_told = [
+        f"{what} {', '.join(f'{code} ({count})' for code, count in sorted(pile.items()))}"
+        for what, pile in (("to look at:", last.remaining), ("repaired:", last.repaired), ("noted:", last.noted))
+        if pile
+    ]
+    told += "; ".join(parts_told) or "everything in order"
+    return not last.remaining, told + ("; `askq sweep` says what to do" if last.remaining else "")
 
 
 def _assistants(session: Session) -> tuple[bool | None, str]:
@@ -88,7 +116,10 @@ def _assistants(session: Session) -> tuple[bool | None, str]:
     wrong = [str(problem) for name in assistants.names(folder) for problem in assistants.check(_find(folder, name))]
     if wrong:
         return False, "; ".join(wrong)
-    return True, ", ".join(assistants.names(folder))
+    found = ", ".join(assistants.names(folder))
+    if session.settings.sources["assistants_dir"] != "default" and not folder.is_dir():
+        return False, f"ASKQ_ASSISTANTS_DIR is {folder}, which is no folder; without it there are {found}"
+    return True, found
 
 
 def _find(folder: Any, name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Any
@@ -13,7 +12,7 @@ from askq.errors import InputError, NotFound, WaitTimeout
 from askq.jobs.model import PENDING, TERMINAL, BatchStatus, Job, State
 from askq.jobs.store import Store
 from askq.pauses import PAUSES
-from producer.cli.shared import Session, json_option, on_terminal, pass_session, print_json
+from producer.cli.shared import Session, json_option, known_status, on_terminal, pass_session, print_json
 
 STILL_PENDING, SOME_FAILED = 8, 5
 _ONLY = {
@@ -75,7 +74,7 @@ def status_record(status: BatchStatus) -> dict[str, Any]:
 def status_command(session: Session, *, batch: str, exit_status: bool, as_json: bool) -> int:
     """Show how far BATCH is (default: the last one submitted from this folder)."""
     with session.store() as store:
-        status = _status(store, session.batch_id(store, batch))
+        status = known_status(store, session.batch_id(store, batch))
         workers = len(store.nodes())
     if as_json:
         print_json(status_record(status))
@@ -83,13 +82,6 @@ def status_command(session: Session, *, batch: str, exit_status: bool, as_json: 
         for name, value in _describe(status, workers):
             click.echo(f"{name + ':':<11}{value}")
     return exit_code(status) if exit_status else 0
-
-
-def _status(store: Store, batch: str) -> BatchStatus:
-    status = store.batch(batch)
-    if status is None:
-        raise NotFound(f"there is no batch {batch}", remedy="`askq list` shows the batches there are.")
-    return status
 
 
 def exit_code(status: BatchStatus) -> int:
@@ -132,7 +124,7 @@ def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
         told.append(("next", "submit the same list with the same idempotency key: it adds what is missing"))
     elif not status.done and workers == 0:
         told.append(("next", "no worker is running: `askq up` or `askq worker` answers it"))
-    told.append(("Flower", f"search for kwargs:batch={status.id}"))
+    told.append(("Flower", f"search for {status.id}"))
     return told
 
 
@@ -149,9 +141,11 @@ def watch_command(
     """Follow BATCH until it ends. Ctrl-C stops watching and nothing else."""
     with session.store() as store:
         found = session.batch_id(store, batch)
+        if not known_status(store, found).done and not store.nodes():
+            session.say("No worker is running: `askq up` or `askq worker` answers it.")
         code = follow(session, store, found, timeout=timeout, exit_status=exit_status, interval=interval)
         if as_json:
-            print_json(status_record(_status(store, found)))
+            print_json(status_record(known_status(store, found)))
         return code
 
 
@@ -166,13 +160,16 @@ def follow(
 ) -> int:
     """Show a batch's progress until it ends; the exit code."""
     from producer.batch import require_budget
+    from producer.outage import Outage
     from producer.progress import display
 
     until = None if timeout is None else time.monotonic() + timeout
+    status = known_status(store, batch)
     try:
         with display(sys.stderr, quiet=session.quiet, color=session.color) as shown:
+            outage = Outage(shown.note)
             while True:
-                status = _status(store, batch)
+                status = outage.through(lambda: known_status(store, batch)) or status
                 shown.update(status)
                 if status.done:
                     return exit_code(status) if exit_status else 0
@@ -211,30 +208,31 @@ def results_command(
     A table on a terminal, JSON Lines anywhere else.
     """
     from producer.answers import writer_for
+    from producer.kept_table import kept
 
     wanted = "jsonl" if as_json else format_
     with session.store() as store:
-        status = _status(store, session.batch_id(store, batch))
+        status = known_status(store, session.batch_id(store, batch))
         if not (status.done or partial or only):
             session.say(f"askq: batch {status.id} is not finished: {status.pending} of {status.total} pending")
             session.say("Wait with `askq watch`, or take what there is with --partial.")
             return STILL_PENDING
         states = None if only is None else _ONLY[only]
-        table = json.loads(status.table or "{}")
-        known = {"columns": table.get("columns", ()), "roles": table.get("roles")}
+        table = kept(status.table)
         if outputs:
             if wanted == "table":
                 raise InputError("a table goes to the terminal, not into a file", remedy="Choose csv or jsonl.")
             for place in outputs:
-                count = writer_for(place, format=wanted, **known).write(store.jobs(status.id, states=states))
+                count = writer_for(place, format=wanted, **table).write(store.jobs(status.id, states=states))
                 session.say(f"{count} answers: {place}")
         elif wanted == "table" or (wanted is None and on_terminal()):
             from producer.answers import print_table
 
             jobs = store.jobs(status.id, states=states)
-            print_table(jobs, file=sys.stdout, limit=None if only else 50, total=status.total, color=session.color)
+            total = status.total if states is None else sum(status.counts.get(state, 0) for state in states)
+            print_table(jobs, file=sys.stdout, limit=None if only else 50, total=total, color=session.color)
         else:
-            writer_for(None, format=wanted, **known).write(store.jobs(status.id, states=states))
+            writer_for(None, format=wanted, **table).write(store.jobs(status.id, states=states))
     return 0
 
 

@@ -13,17 +13,18 @@ from typing import Any
 import click
 
 from askq.embedded.supervisor import Supervisor
-from askq.errors import WaitTimeout
+from askq.errors import InputError, WaitTimeout
 from askq.jobs.model import BatchStatus, State
 from askq.jobs.store import Store
 from producer.answers import Writer, plain, to_record, writer_for
-from producer.batch import Batch, require_budget
+from producer.batch import require_budget
 from producer.budget import bounded
 from producer.cli.options import assistant_options, bounds, budget_option, input_options
-from producer.cli.shared import Session, json_option, pass_session, print_json
+from producer.cli.shared import Session, json_option, known_status, pass_session, print_json
 from producer.cli.workers import add_workers, foreground, kept_running, require_hope
+from producer.kept_table import keep, kept
+from producer.outage import Outage
 from producer.parts import Parts
-from producer.preflight import check
 from producer.progress import counts_in_words, display, duration, spent
 from producer.questions import QuestionList, Summary, open_items, open_list
 from producer.submit import Submission, Submitted, submit
@@ -77,7 +78,9 @@ def run_command(
         summary = questions.check()
         for note in summary.notes:
             session.say(f"{questions.name}: {note}")
-        writers = _writers(outputs or ("answers.csv",), summary)
+        if as_json and "-" in outputs:
+            raise InputError("--json and -o - would both write to standard output", remedy="Leave one of them out.")
+        writers = _writers(outputs or ("answers.csv",), summary, file)
         submission = _submission(parts, questions, summary, assistant, protocol, name=name, limit=limit, new=new)
         submission = bounded(submission, max_cost, parts.address())
         status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)
@@ -131,11 +134,22 @@ def ask_command(
     return 0 if job.state is State.COMPLETED else UNFINISHED
 
 
-def _writers(outputs: tuple[str, ...], summary: Summary) -> list[Writer]:
-    writers = [writer_for(place, columns=summary.columns, roles=summary.roles) for place in outputs]
+def _writers(outputs: tuple[str, ...], summary: Summary, file: str) -> list[Writer]:
+    table = kept(keep(summary))
+    writers = [writer_for(place, **table) for place in outputs]
     for writer in writers:
+        if _is_same(file, writer.path):
+            raise InputError(f"the answers would overwrite the list {file}", remedy="Name another file with -o.")
         writer.check()
     return writers
+
+
+def _is_same(file: str, place: Path | None) -> bool:
+    """Whether a list and a place for answers are one file, whatever they are called."""
+    try:
+        return place is not None and Path(file).samefile(place)
+    except OSError:  # one of the two is not there
+        return False
 
 
 def _submission(
@@ -150,7 +164,7 @@ def _submission(
     new: bool,
 ) -> Submission:
     asked = parts.assistant(assistant, protocol)
-    others = {other: parts.assistant(other, protocol) for other in summary.assistants}
+    others = parts.named_assistants(summary.assistants, protocol, file=questions.name)
     # What is asked, of whom, and where: the same three are the same batch, whoever runs it again.
     about = [summary.digest, asked.digest, {name: other.digest for name, other in others.items()}, limit]
     key = hashlib.sha256(json.dumps([*about, parts.account()], sort_keys=True).encode()).hexdigest()
@@ -178,7 +192,7 @@ def _answer(
             return finished
         supervisor = Supervisor()
         if not no_worker:
-            check(parts.api())
+            parts.check_api()
             add_workers(supervisor, parts)
         for line in parts.lines():
             session.say(line)
@@ -187,7 +201,7 @@ def _answer(
             session.remember(submitted.batch)
             _say_submitted(session, submission, submitted)
             try:
-                return _wait(session, store, supervisor, submitted.batch, timeout)
+                return _wait(session, parts, store, supervisor, submitted.batch, timeout)
             except KeyboardInterrupt:
                 session.say(
                     f"\nDetached: nothing is lost. The same command goes on with it;\n"
@@ -212,15 +226,18 @@ def _say_submitted(session: Session, submission: Submission, submitted: Submitte
         session.say(f"Batch {submitted.batch} goes on: {submitted.already} questions known, {submitted.added} added")
 
 
-def _wait(session: Session, store: Store, supervisor: Supervisor, batch: str, timeout: float | None) -> BatchStatus:
+def _wait(
+    session: Session, parts: Parts, store: Store, supervisor: Supervisor, batch: str, timeout: float | None
+) -> BatchStatus:
     until = None if timeout is None else time.monotonic() + timeout
-    followed = Batch(store, batch)
+    status = known_status(store, batch)
     with display(sys.stderr, quiet=session.quiet, color=session.color) as shown:
+        outage = Outage(shown.note)
         while True:
-            for text in supervisor.tick():
+            for text in [*parts.revive(), *supervisor.tick()]:
                 shown.note(text)
             require_hope(supervisor)
-            status = followed.refresh()
+            status = outage.through(lambda: known_status(store, batch)) or status
             shown.update(status)
             if status.done:
                 return status

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from askq.jobs.model import BatchStatus
     from askq.jobs.store import Store
     from config.settings import Settings
     from producer.parts import Parts
@@ -86,7 +87,21 @@ class Session:
             return found[0]
         if found:
             raise NotFound(f"{given} may be {', '.join(found)}", remedy="Write more of the id.")
+        if "." in given:
+            raise NotFound(
+                f"{given} is the id of one question, not of a batch", remedy=f"`askq show {given}` shows it."
+            )
         raise NotFound(f"there is no batch {given}", remedy="`askq list` shows the batches there are.")
+
+
+def known_status(store: Store, batch: str) -> BatchStatus:
+    """The counters of a batch. Raises NotFound."""
+    from askq.errors import NotFound
+
+    status = store.batch(batch)
+    if status is None:
+        raise NotFound(f"there is no batch {batch}", remedy="`askq list` shows the batches there are.")
+    return status
 
 
 pass_session = click.make_pass_decorator(Session)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
 from askq.embedded.supervisor import Supervisor
-from askq.errors import ConfigError
+from askq.embedded.tether import module, tethered
+from askq.errors import ConfigError, EmbeddedError, StoreUnreachable
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.cli.workers import (
-    FLOWER_USER,
+    Flower,
     add_flower,
     add_workers,
     foreground,
     kept_running,
     require_free,
     require_hope,
+    working,
 )
 from producer.parts import Parts
-from producer.preflight import check
 
 _TICK_S = 0.2
 
@@ -42,7 +45,7 @@ def up_command(session: Session, *, port: int | None, no_flower: bool, as_json: 
         supervisor = Supervisor()
         add_workers(supervisor, parts)
         flower = None if no_flower else add_flower(supervisor, parts, port or session.settings.flower_port)
-        return _stay(session, parts, supervisor, flower, as_json=as_json)
+        return _stay(session, parts, supervisor, flower, workers=session.settings.workers, as_json=as_json)
 
 
 @click.command("worker")
@@ -54,7 +57,7 @@ def worker_command(session: Session, *, as_json: bool) -> int:
         _prepare(parts)
         supervisor = Supervisor()
         add_workers(supervisor, parts)
-        return _stay(session, parts, supervisor, None, as_json=as_json)
+        return _stay(session, parts, supervisor, None, workers=session.settings.workers, as_json=as_json)
 
 
 @click.command("flower")
@@ -67,13 +70,13 @@ def flower_command(session: Session, *, port: int | None, as_json: bool) -> int:
         parts.store().close()
         supervisor = Supervisor()
         flower = add_flower(supervisor, parts, port or session.settings.flower_port)
-        return _stay(session, parts, supervisor, flower, as_json=as_json)
+        return _stay(session, parts, supervisor, flower, workers=0, as_json=as_json)
 
 
 def _prepare(parts: Parts) -> None:
     """Refuse to start on a Redis that would lose jobs, or with an API that does not answer."""
     parts.store(must_be_safe=True).close()
-    check(parts.api())
+    parts.check_api()
 
 
 @click.command("local-api")
@@ -83,6 +86,7 @@ def _prepare(parts: Parts) -> None:
 @click.option("--chat-model", metavar="NAME", help="Its model.")
 @click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="The script of the script engine.")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Where it keeps its objects.")
+@json_option
 @pass_session
 def local_api_command(
     session: Session,
@@ -93,6 +97,7 @@ def local_api_command(
     chat_model: str | None,
     script: Path | None,
     data: Path | None,
+    as_json: bool,
 ) -> int:
     """Keep the local API running: runs, threads and background responses without OpenAI. Prints its address."""
     settings = session.settings
@@ -101,9 +106,15 @@ def local_api_command(
         raise ConfigError("the chat engine needs a server", remedy="Give --chat-url or ASKQ_CHAT_URL.")
     if port:
         require_free(port, "the local API", "Choose another with --port.")
-    argv = [sys.executable, "-m", "askq.localapi", "--host", "127.0.0.1", "--port", str(port), "--engine", chosen]
     folder = data or settings.home / "localapi-standalone"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmbeddedError(
+            f"the local API cannot keep its data in {folder}: {error.strerror or error}",
+            remedy="Name another folder with --data, or set ASKQ_HOME.",
+        ) from error
+    argv = [*module("askq.localapi"), "--host", "127.0.0.1", "--port", str(port), "--engine", chosen]
     argv += ["--data", str(folder)]
     for option, value in (
         ("--chat-url", chat_url or settings.chat_url),
@@ -112,34 +123,73 @@ def local_api_command(
     ):
         if value is not None:
             argv += [option, str(value)]
-    environment = os.environ | settings.child_environment()
-    child = subprocess.Popen(argv, env=environment)
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        return child.wait(10)
+
+    def ready(endpoint: dict[str, str]) -> None:
+        session.say(f"Local API, {chosen} engine; data in {folder}; takes any key; Ctrl-C ends it")
+        if as_json:
+            print_json(endpoint)
+        else:
+            click.echo(endpoint["base_url"])
+
+    return _attend(argv, os.environ | settings.child_environment(), ready)
+
+
+def _attend(argv: list[str], environment: Mapping[str, str], ready: Callable[[dict[str, str]], None]) -> int:
+    """Run a local API in the foreground; its exit code. It ends when we do, however that happens."""
+    with foreground(), subprocess.Popen(tethered(argv), env=environment, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            if line := child.stdout.readline():
+                ready(json.loads(line))
+            return child.wait()
+        except KeyboardInterrupt:
+            child.terminate()
+            return child.wait(10)
 
 
 def _stay(
-    session: Session, parts: Parts, supervisor: Supervisor, flower: tuple[str, str] | None, *, as_json: bool
+    session: Session,
+    parts: Parts,
+    supervisor: Supervisor,
+    flower: Flower | None,
+    *,
+    workers: int,
+    as_json: bool,
 ) -> int:
     """Say what runs, and keep it running until Ctrl-C or SIGTERM."""
     for line in parts.lines():
         session.say(line)
     session.say(f"Logs: {parts.log_folder()}")
     if flower is not None:
-        session.say(f"Flower: {flower[0]}  user {FLOWER_USER}  password {flower[1]}")
+        session.say(f"Flower: {flower.url}  user {flower.user}  password {flower.password}")
+    ready = False
     try:
         with foreground(), kept_running(supervisor):
-            session.say("ready; Ctrl-C ends it")
-            if as_json:
-                shown = None if flower is None else {"url": flower[0], "user": FLOWER_USER, "password": flower[1]}
-                print_json({"parts": parts.lines(), "logs": str(parts.log_folder()), "flower": shown})
+            session.say("starting …")
             while True:
-                for text in supervisor.tick():
+                for text in [*parts.revive(), *supervisor.tick()]:
                     session.say(text)
                 require_hope(supervisor)
+                if not ready and _all_answer(parts, flower, workers):
+                    ready = True
+                    session.say("ready; Ctrl-C ends it")
+                    if as_json:
+                        print_json(_described(parts, flower))
                 time.sleep(_TICK_S)
     except KeyboardInterrupt:
-        session.say("ended")
+        # A terminal has written ^C.
+        session.say("\nended" if sys.stderr.isatty() else "ended")
         return 0
+
+
+def _all_answer(parts: Parts, flower: Flower | None, workers: int) -> bool:
+    """Whether every child does what it is there for, and not only runs."""
+    try:
+        return (workers == 0 or working(parts) >= workers) and (flower is None or flower.answers())
+    except StoreUnreachable:
+        return False
+
+
+def _described(parts: Parts, flower: Flower | None) -> dict[str, object]:
+    shown = None if flower is None else {"url": flower.url, "user": flower.user, "password": flower.password}
+    return {"parts": parts.lines(), "logs": str(parts.log_folder()), "flower": shown}

@@ -56,7 +56,7 @@ def submit_command(
             questions=questions,
             summary=summary,
             assistant=parts.assistant(assistant, protocol),
-            others={other: parts.assistant(other, protocol) for other in summary.assistants},
+            others=parts.named_assistants(summary.assistants, protocol, file=questions.name),
             name=name,
             metadata=_pairs(metadata),
             idempotency_key=idempotency_key,

@@ -6,12 +6,13 @@ import os
 import secrets
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from askq.embedded.supervisor import Supervisor
+from askq.embedded.tether import module
 from askq.errors import EmbeddedError
 from askq.names import QUEUE_POLL, QUEUE_START
 from config.settings import Settings
@@ -20,15 +21,34 @@ from producer.parts import Parts
 GRACE_S = 12.0
 """How long children may take to finish the calls they have open."""
 
-FLOWER_USER = "askq"
-_FLOWER = {
-    "FLOWER_TASKS_COLUMNS": "uuid,state,kwargs,result,runtime,received,worker,name",
+_FLOWER_USER = "askq"
+FLOWER_OPTIONS = {
+    "FLOWER_TASKS_COLUMNS": "uuid,state,runtime,kwargs,result,received,worker",
     # About 5 kB each; the default of 100,000 takes half a gigabyte.
     "FLOWER_MAX_TASKS": "20000",
     "FLOWER_PURGE_OFFLINE_WORKERS": "600",
     # Flower's own end at 10 seconds; runs take minutes.
     "FLOWER_TASK_RUNTIME_METRIC_BUCKETS": "0.1,0.5,1,2,5,10,30,60,120,300,600,inf",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Flower:
+    """Where Flower is, and who may see it."""
+
+    port: int
+    password: str
+    user: str = _FLOWER_USER
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def answers(self) -> bool:
+        """Whether it serves its pages yet."""
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 def worker_command(settings: Settings, number: int) -> list[str]:
@@ -42,7 +62,7 @@ def worker_command(settings: Settings, number: int) -> list[str]:
         "--concurrency",
         str(settings.concurrency),
         "--hostname",
-        f"askq-{os.getpid()}-{number}@%h",
+        f"{_ours()}{number}@%h",
         "--loglevel",
         settings.log_level,
         "--without-gossip",
@@ -51,7 +71,21 @@ def worker_command(settings: Settings, number: int) -> list[str]:
 
 
 def _celery(command: str) -> list[str]:
-    return [sys.executable, "-m", "celery", "--app", "worker.celery", "--no-color", command]
+    return [*module("worker"), "--no-color", command]
+
+
+def _ours() -> str:
+    """How the names of this program's workers begin."""
+    return f"askq-{os.getpid()}-"
+
+
+def working(parts: Parts) -> int:
+    """How many workers of this program are at work. Raises StoreUnreachable."""
+    store = parts.store()
+    try:
+        return sum(node.name.startswith(_ours()) for node in store.nodes())
+    finally:
+        store.close()
 
 
 def add_workers(supervisor: Supervisor, parts: Parts) -> None:
@@ -63,17 +97,19 @@ def add_workers(supervisor: Supervisor, parts: Parts) -> None:
         supervisor.add(name, command, environment, parts.log_folder() / f"{name}.log")
 
 
-def add_flower(supervisor: Supervisor, parts: Parts, port: int) -> tuple[str, str]:
-    """Flower on the loopback interface; its address and password. Raises EmbeddedError when the port is taken."""
+def add_flower(supervisor: Supervisor, parts: Parts, port: int) -> Flower:
+    """Flower on the loopback interface; where. Raises EmbeddedError when the port is taken."""
     require_free(port, "Flower", "Choose another with --port or ASKQ_FLOWER_PORT.")
     kept = parts.settings.flower_password
     password = secrets.token_urlsafe(12) if kept is None else kept.reveal()
-    environment = os.environ | parts.environment() | _FLOWER | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"}
+    environment = (
+        os.environ | parts.environment() | FLOWER_OPTIONS | {"FLOWER_BASIC_AUTH": f"{_FLOWER_USER}:{password}"}
+    )
     # With this variable set, Flower would let any web page start tasks.
     environment.pop("FLOWER_UNAUTHENTICATED_API", None)
     command = [*_celery("flower"), "--address=127.0.0.1", f"--port={port}"]
     supervisor.add("flower", command, environment, parts.log_folder() / "flower.log")
-    return f"http://127.0.0.1:{port}", password
+    return Flower(port, password)
 
 
 def require_free(port: int, what: str, remedy: str) -> None:

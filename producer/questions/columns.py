@@ -74,6 +74,8 @@ class Columns:
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self.seen: dict[str, str | None] = {}
         """Every name in order of appearance, with the part it is (`question`, `id`, `assistant` …) or None."""
+        self.delimiter: str | None = None
+        """What separates the cells, where the list is a table that has any."""
 
     def layout(self, names: tuple[str, ...]) -> Layout:
         """The layout of rows with these names. Raises ColumnFault."""

@@ -51,7 +51,9 @@ def read(text: TextIO, *, delimiter: str | None, columns: Columns, notes: Notes)
     if not first:
         return
     delimiter = delimiter or _delimiter(first)
-    if delimiter not in first:
+    if delimiter in first:
+        columns.delimiter = delimiter
+    else:
         delimiter = _NONE
     reader = csv.reader(
         itertools.chain((first,), text),

@@ -20,7 +20,7 @@ _TEXT_PARTS = {"input_text", "text", "output_text"}
 
 def recognised(value: Mapping[str, object]) -> bool:
     """Whether an object is such a request."""
-    return "custom_id" in value and isinstance(value.get("body"), dict)
+    return isinstance(value.get("body"), dict) and ("custom_id" in value or "url" in value)
 
 
 class _Unusable(Exception):
@@ -32,6 +32,8 @@ def draft(value: Mapping[str, object], *, line: int, size: int, notes: Notes) ->
     body = value["body"]
     if not isinstance(body, dict):
         raise TypeError("only what `recognised` accepts may be passed")
+    if "custom_id" not in value:
+        return Fault(line, "this request of the Batch API has no custom_id", "custom_id")
     url = value.get("url", RESPONSES_URL)
     if url not in (CHAT_URL, RESPONSES_URL):
         return Fault(line, f"askq answers requests to {RESPONSES_URL} and {CHAT_URL}, not to {quoted(str(url))}", "url")

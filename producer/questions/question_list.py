@@ -53,6 +53,8 @@ class Summary:
     format: str
     digest: str
     """SHA-256 of the bytes, hexadecimal."""
+    delimiter: str | None = None
+    """What separates the cells of a table: the answers' table is written so that the same program opens it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,6 @@ class QuestionList:
         self._found: Inspection | None = None
         self._format = options.format
         self._summary: Summary | None = None
-        self._stamp: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -87,13 +88,10 @@ class QuestionList:
     def check(self) -> Summary:
         """Read everything once. Raises InputError with all problems, each with its line; nothing is kept then.
 
-        A second call costs nothing unless the file has changed in between, which is then checked again.
+        A second call costs nothing.
         """
-        stamp = self._source.stamp()
-        if self._summary is not None and stamp == self._stamp:
+        if self._summary is not None:
             return self._summary
-        self._summary = None
-        self._stamp = stamp
         longest = max(_LONGEST_LINE, 4 * self._options.max_question_bytes)
         self._found = inspect(self._source, longest_line=longest)
         self._format = self._options.format or self._sniff(self._found.encoding)
@@ -133,26 +131,19 @@ class QuestionList:
             assistants=assistants,
             format=self._format,
             digest=self._found.digest,
+            delimiter=columns.delimiter,
         )
         return self._summary
 
     def __iter__(self) -> Iterator[Question]:
         """The questions in order; the list is checked first, if it was not yet.
 
-        Raises InputError as `check` does, and when the file has changed since it was checked: what was not checked
-        is not handed out.
+        Raises InputError as `check` does.
         """
-        summary = self._summary or self.check()
-        if self._source.stamp() != self._stamp:
-            raise self._changed()
-        rows = 0
+        self.check()
         for _, found in self._read(self._columns(Notes()), Notes()):
-            if isinstance(found, Fault) or rows == summary.rows:
-                raise self._changed()
-            rows += 1
+            assert isinstance(found, Question), "a list that was checked holds nothing else"
             yield found
-        if rows != summary.rows or self._source.stamp() != self._stamp:
-            raise self._changed()
 
     def close(self) -> None:
         """Give back the temporary file of a stream. May be called twice."""
@@ -269,12 +260,6 @@ class QuestionList:
                 for fault in faults
             ],
             remedy="\n".join(list(remedies)[:3]) or "Nothing was queued; correct the list and try again.",
-        )
-
-    def _changed(self) -> InputError:
-        return InputError(
-            [Problem(file=self._source.name, message="the file changed while it was being read")],
-            remedy="Wait until it is complete and try again.",
         )
 
 

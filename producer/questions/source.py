@@ -1,8 +1,9 @@
-"""Where the bytes of a list come from: a file that is opened anew each time, or a stream kept in a temporary file."""
+"""Where the bytes of a list come from, and where they are kept while it is read."""
 
 from __future__ import annotations
 
 import difflib
+import errno
 import io
 import os
 import shutil
@@ -12,61 +13,24 @@ import weakref
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from askq.errors import InputError, Problem
 
 _FOLDER_ENTRIES_LOOKED_AT = 5_000
 
 
-class Source(Protocol):
-    """Bytes that can be read from the beginning any number of times."""
+class Source:
+    """The bytes of a list, as they were when it was opened, to be read from the beginning any number of times.
 
-    name: str
-    """How messages call it."""
-
-    def open(self) -> BinaryIO:
-        """A new reader at the first byte."""
-
-    def stamp(self) -> tuple[int, ...]:
-        """Differs when the bytes may have changed since."""
-
-    def close(self) -> None:
-        """Give back what is held."""
-
-
-class FileSource:
-    """A file on disk."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = str(path)
-
-    def open(self) -> BinaryIO:
-        """Raises InputError when it cannot be opened (any more)."""
-        try:
-            return self.path.open("rb")
-        except OSError as exc:
-            raise unreadable(self.path, exc) from exc
-
-    def stamp(self) -> tuple[int, ...]:
-        """Raises InputError when it is gone."""
-        try:
-            found = self.path.stat()
-        except OSError as exc:
-            raise unreadable(self.path, exc) from exc
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-    def close(self) -> None:
-        """Nothing is held between readings."""
-
-
-class SpooledSource:
-    """Bytes that can be had only once, kept in a nameless temporary file: it vanishes with the process, however that
-    ends. Given back when the source is closed or forgotten."""
+    They are kept in a nameless temporary file, which vanishes with the process, however that ends, and is given back
+    when the source is closed or forgotten. A file is kept like a stream: it may change while the list is submitted,
+    and half of one list and half of another would be paid for.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        """How messages call it."""
         self.file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the source)
         self.close = weakref.finalize(self, self.file.close)
 
@@ -74,10 +38,6 @@ class SpooledSource:
         """A reader with a position of its own: two may read at the same time."""
         self.file.flush()
         return io.BufferedReader(_Positioned(self.file.fileno()))
-
-    def stamp(self) -> tuple[int, ...]:
-        """Nobody else can change it."""
-        return ()
 
 
 class _Positioned(io.RawIOBase):
@@ -97,20 +57,27 @@ class _Positioned(io.RawIOBase):
         return len(data)
 
 
-def spool(name: str, stream: BinaryIO) -> SpooledSource:
+def spool(name: str, stream: BinaryIO) -> Source:
     """Keep a stream that can be read only once."""
-    source = SpooledSource(name)
+    source = Source(name)
     try:
         shutil.copyfileobj(stream, source.file, 1 << 20)
     except OSError as exc:
         source.close()
-        raise InputError(f"cannot read {name}: {exc.strerror or exc}") from exc
+        full = (
+            f"It is kept in {tempfile.gettempdir()} while it is submitted; make room there." if _is_full(exc) else None
+        )
+        raise InputError(f"cannot read {name}: {exc.strerror or exc}", remedy=full) from exc
     return source
 
 
-def spool_lines(name: str, lines: Iterable[bytes]) -> SpooledSource:
+def _is_full(exc: OSError) -> bool:
+    return exc.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def spool_lines(name: str, lines: Iterable[bytes]) -> Source:
     """Keep lines that are made while reading; what making them raises passes through."""
-    source = SpooledSource(name)
+    source = Source(name)
     try:
         source.file.writelines(lines)
     except BaseException:
@@ -120,22 +87,31 @@ def spool_lines(name: str, lines: Iterable[bytes]) -> SpooledSource:
 
 
 def open_path(path: Path) -> Source:
-    """The source for a path: pipes and devices are kept, files opened. Raises InputError."""
+    """The source for a file, a pipe or a device. Raises InputError."""
     try:
-        mode = path.stat().st_mode
+        if path.is_dir():
+            raise InputError(
+                [Problem(file=str(path), message="this is a folder, not a list of questions")],
+                remedy="Name a file in it.",
+            )
+        with path.open("rb") as stream:
+            before = _version(stream)
+            source = spool(str(path), stream)
+            if _version(stream) != before:
+                source.close()
+                raise InputError(
+                    [Problem(file=str(path), message="the file changed while it was being read")],
+                    remedy="Wait until it is complete and try again.",
+                )
+            return source
     except OSError as exc:
         raise unreadable(path, exc) from exc
-    if stat.S_ISDIR(mode):
-        raise InputError(
-            [Problem(file=str(path), message="this is a folder, not a list of questions")],
-            remedy="Name a file in it.",
-        )
-    source = FileSource(path)
-    if stat.S_ISREG(mode):
-        source.open().close()
-        return source
-    with source.open() as stream:
-        return spool(str(path), stream)
+
+
+def _version(stream: BinaryIO) -> tuple[int, ...]:
+    """Differs when a file may have been written to in between; always the same for what can be read only once."""
+    found = os.fstat(stream.fileno())
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else ()
 
 
 def unreadable(path: Path, exc: OSError) -> InputError:
@@ -146,11 +122,20 @@ def unreadable(path: Path, exc: OSError) -> InputError:
             return InputError(
                 [Problem(file=str(path), message=f"there is no folder {folder}")], remedy="Check the path."
             )
-        near = difflib.get_close_matches(path.name, _files(folder), n=3, cutoff=0.6)
+        near = _alike(path.name, _files(folder))
         advice = f"Did you mean {' or '.join(str(folder / name) for name in near)}?" if near else "Check the path."
         return InputError([Problem(file=str(path), message="there is no such file")], remedy=advice)
     remedy = "Give yourself permission to read it." if isinstance(exc, PermissionError) else None
     return InputError([Problem(file=str(path), message=f"it cannot be read: {exc.strerror or exc}")], remedy=remedy)
+
+
+def _alike(wanted: str, names: list[str]) -> list[str]:
+    """Names much like the wanted one. The suffix tells nothing: most lists have the same."""
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        stems.setdefault(Path(name).stem, []).append(name)
+    near = difflib.get_close_matches(Path(wanted).stem, stems, n=3, cutoff=0.6)
+    return [name for stem in near for name in sorted(stems[stem])][:3]
 
 
 def _files(folder: Path) -> list[str]:

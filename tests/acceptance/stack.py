@@ -136,15 +136,19 @@ class Stack:
         }
 
     def worker(
+<<<<<<< HEAD
         self,
         name: str = "worker",
         settings: Mapping[str, str] | None = None,
         *,
         concurrency: int = 2,
         **environment: str,
+=======
+        self, name: str = "worker", *, concurrency: int = 2, app: str = "worker.celery", **environment: str
+>>>>>>> main
     ) -> Process:
         """A worker, started."""
-        argv = [sys.executable, "-m", "celery", "-A", "worker.celery", "worker", "--queues", "askq.start,askq.poll"]
+        argv = [sys.executable, "-m", "celery", "-A", app, "worker", "--queues", "askq.start,askq.poll"]
         argv += ["--concurrency", str(concurrency), "--hostname", f"{name}@%h", "--loglevel", "INFO"]
         argv += ["--without-gossip", "--without-mingle"]
         process = self._process(name, argv, self.environment(**(settings or {}), **environment))

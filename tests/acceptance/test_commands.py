@@ -21,8 +21,13 @@ import pytest
 from tests.acceptance.stack import ROOT
 from tests.parts import eventually, free_port, redis_binary
 
-ASKQ = [sys.executable, "-m", "producer.cli"]
+# Whole programs, started several times by most tests: a machine that is busy takes its time.
+pytestmark = pytest.mark.timeout(300)
+
+ASKQ = [sys.executable, "-P", "-m", "producer.cli"]
 SCRIPT = {"default": {"answer": "Answer to: {question}", "duration": [0.5, 4]}}
+# Longer than the five seconds between two plain lines: one of them tells of running jobs however slow the machine is.
+SLOW = {"default": {"answer": "Answer to: {question}", "duration": [9, 14]}}
 
 
 class Folder:
@@ -53,7 +58,7 @@ class Folder:
         self._started.append(process)
         return process
 
-    def askq(self, *argv: str, seconds: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    def askq(self, *argv: str, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*ASKQ, *argv],
             cwd=self.path,
@@ -117,7 +122,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def read_until(process: subprocess.Popen[str], pattern: str, *, seconds: float = 60) -> str:
+def read_until(process: subprocess.Popen[str], pattern: str, *, seconds: float = 120) -> str:
     """The first line of standard error that matches; fails loudly when none comes."""
     assert process.stderr is not None
     told = []
@@ -158,14 +163,15 @@ def test_a_first_run_needs_nothing(folder: Folder) -> None:
 def test_the_same_command_goes_on_after_everything_was_killed(folder: Folder, protocol: str) -> None:
     """Given a run at half, when every process is SIGKILLed and it is run again, then no run is paid for twice."""
     write_list(folder, 120)
-    settings = scripted(folder)
+    # Some long and some short, so that a line tells of a part.
+    settings = scripted(folder, {"default": {"answer": "Answer to: {question}", "duration": [1, 20]}})
     argv = ["run", "list.csv", "-a", "plain", "--protocol", protocol, "-o", "answers.jsonl"]
     first = folder.start(*argv, **settings)
     # The first plain line that tells of completed questions comes some seconds after the start.
     read_until(first, r"[1-9]\d* completed")
     assert folder.kill_everything() >= 5
     assert not (folder.path / "answers.jsonl").exists()
-    again = folder.askq(*argv, **settings, seconds=100)
+    again = folder.askq(*argv, **settings, seconds=180)
     assert again.returncode == 0, again.stderr
     assert "goes on: 120 questions known, 0 added" in again.stderr
     lines = read_lines(folder.path / "answers.jsonl")
@@ -195,7 +201,9 @@ def read_ledger(folder: Folder) -> list[dict[str, Any]]:
 
 def test_ctrl_c_detaches_and_says_how_to_come_back(folder: Folder) -> None:
     write_list(folder, 30)
-    settings = scripted(folder, {"default": {"answer": "Answer to: {question}", "duration": [2, 4]}})
+    # Longer than the progress may be late (5 s) and the workers may take to finish their open calls (12 s): no run ends
+    # before they are gone, however slow the machine.
+    settings = scripted(folder, {"default": {"answer": "Answer to: {question}", "duration": [30, 31]}})
     running = folder.start("run", "list.csv", "-a", "plain", **settings)
     batch = read_until(running, r"^Batch b_").split()[1].rstrip(":")
     read_until(running, "running")
@@ -207,21 +215,50 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(folder: Folder) -> None:
     assert "Traceback" not in told
     eventually(lambda: not folder.processes(), seconds=15, what="everything has ended")
     assert folder.askq("status", batch, "--exit-status").returncode == 8
-    again = folder.askq("run", "list.csv", "-a", "plain", **settings)
+    again = folder.askq("run", "list.csv", "-a", "plain", seconds=180, **settings)
     assert again.returncode == 0, again.stderr
     assert folder.askq("status", batch, "--exit-status").returncode == 0
 
 
 def test_a_worker_killed_during_a_run_is_replaced_and_said(folder: Folder) -> None:
     write_list(folder, 60)
-    running = folder.start("run", "list.csv", "-a", "plain", "-o", "a.jsonl", **scripted(folder))
-    read_until(running, r"\d+ running|\d+ completed")
-    worker = next(pid for pid in folder.processes() if b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    running = folder.start("run", "list.csv", "-a", "plain", "-o", "a.jsonl", **scripted(folder, SLOW))
+    read_until(running, r"\d+ running")
+    worker = next(
+        pid for pid in folder.processes() if b"\0worker\0--queues\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
     os.killpg(os.getpgid(worker), signal.SIGKILL)
     read_until(running, r"worker-1 ended \(signal SIGKILL\); starting it again")
-    running.communicate(timeout=60)
+    running.communicate(timeout=120)
     assert running.returncode == 0
     assert len(read_lines(folder.path / "a.jsonl")) == 60
+
+
+def test_a_run_goes_on_through_the_death_of_its_redis_and_its_api(folder: Folder) -> None:
+    """Given a run, when every server and every keeper of one is SIGKILLed, then it waits, and has every answer."""
+    write_list(folder, 60)
+    environment = scripted(folder, SLOW)
+    running = folder.start("run", "list.csv", "-o", "answers.jsonl", "--assistant", "plain", **environment)
+    read_until(running, r"\d+ running")
+    for part in ("redis", "localapi"):
+        keeper = int(json.loads((folder.path / ".askq" / part / "endpoint.json").read_text("utf-8"))["keeper"])
+        os.kill(keeper, signal.SIGKILL)
+    told = [read_until(running, r"the embedded (redis|localapi) ended; it was started again") for _ in range(2)]
+    assert "redis" in told[0]
+    assert "localapi" in told[1]
+    # The server alone, and its keeper too slow to bring it back before anybody notices.
+    keeper = int(json.loads((folder.path / ".askq" / "redis" / "endpoint.json").read_text("utf-8"))["keeper"])
+    server = int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text("utf-8").split()[0])
+    os.kill(keeper, signal.SIGSTOP)
+    os.kill(server, signal.SIGKILL)
+    read_until(running, r"does not answer.*; waiting for it")
+    os.kill(keeper, signal.SIGCONT)
+    read_until(running, r"Redis answers again")
+    _, err = running.communicate(timeout=150)
+    assert running.returncode == 0, err
+    lines = read_lines(folder.path / "answers.jsonl")
+    assert [line["answer"] for line in lines] == [f"Answer to: What is {n} + 1?" for n in range(60)]
+    assert {line["attempts"] for line in lines} == {1}
 
 
 def test_up_serves_other_processes_and_flower_shows_a_row_per_job(folder: Folder) -> None:
@@ -269,6 +306,82 @@ def flower(port: int, user: str, path: str) -> Any:
         return json.load(reply)
 
 
+def test_what_lies_beside_a_list_is_not_imported(folder: Folder) -> None:
+    """Given a folder with modules named like ours, like Celery's and like Python's, then the list is answered."""
+    for name in ("worker", "config", "celery", "queue", "types", "redis"):
+        (folder.path / f"{name}.py").write_text("raise SystemExit('not yours to import')\n", "utf-8")
+    write_list(folder, 2)
+    done = folder.askq("run", "list.csv", "-o", "answers.jsonl", "-a", "plain", **scripted(folder))
+    assert done.returncode == 0, done.stderr
+    assert len(read_lines(folder.path / "answers.jsonl")) == 2
+
+
+def test_the_local_api_ends_with_its_command_even_when_that_is_killed(folder: Folder) -> None:
+    for how in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        running = folder.start("local-api")
+        assert running.stdout is not None
+        base = running.stdout.readline().strip()
+        with urllib.request.urlopen(base.replace("/v1", "/_askq/health"), timeout=10) as reply:
+            assert reply.status == 200
+        running.send_signal(how)
+        _, err = running.communicate(timeout=15)
+        assert "Traceback" not in err
+        eventually(lambda: not folder.processes(), seconds=10, what=f"nothing runs after {how.name}")
+
+
+def test_a_local_api_of_its_own_serves_a_run(folder: Folder) -> None:
+    write_list(folder, 2)
+    server = folder.start("local-api", "--json", **scripted(folder))
+    assert server.stdout is not None
+    base = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")["base_url"]
+    account = {"OPENAI_BASE_URL": base, "OPENAI_API_KEY": "any"}
+    done = folder.askq("run", "list.csv", "-o", "answers.jsonl", "-a", "plain", **account)
+    assert done.returncode == 0, done.stderr
+    assert f"API: {base}, key from environment" in done.stderr
+    server.send_signal(signal.SIGINT)
+    _, err = server.communicate(timeout=15)
+    assert server.returncode == 0
+    assert "script engine" in err
+
+
+def test_a_place_that_cannot_be_written_is_told_by_every_command(folder: Folder) -> None:
+    (folder.path / ".askq").write_text("in the way", "utf-8")
+    write_list(folder, 2)
+    commands = (["run", "list.csv"], ["submit", "list.csv"], ["list"], ["up", "--no-flower"], ["worker"], ["flower"])
+    for argv in (*commands, ["local-api"]):
+        done = folder.askq(*argv)
+        assert done.returncode == 1, argv
+        assert "cannot keep its data in" in done.stderr
+        assert "ASKQ_HOME" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not folder.processes()
+    doctor = folder.askq("doctor")
+    assert doctor.returncode == 1
+    assert [line[:18].split() for line in doctor.stdout.splitlines()] == [
+        ["ok", "settings"], ["WRONG", "redis"], [], ["note", "key"], ["WRONG", "api"], [], ["note", "workers"],
+        ["ok", "assistants"],
+    ]  # fmt: skip
+
+
+def test_the_chat_servers_key_reaches_the_local_api_and_no_list_of_processes(folder: Folder) -> None:
+    """Given the key in .env alone, then the server behind the `chat` engine gets it."""
+    argv = [sys.executable, "-m", "tests.acceptance.chat_server"]
+    server = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert server.stdout is not None
+        (folder.path / ".env").write_text("ASKQ_CHAT_API_KEY=sk-chat-canary\n", "utf-8")
+        chat = {"ASKQ_LOCAL_ENGINE": "chat", "ASKQ_CHAT_URL": server.stdout.readline().strip()}
+        running = folder.start("ask", "Who is there?", "-a", "plain", **chat)
+        read_until(running, r"0/1 done|1/1 done")
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in folder.processes()]
+        out, err = running.communicate(timeout=120)
+        assert out == "Bearer sk-chat-canary\n", err
+        assert not any(b"canary" in line for line in lines)
+    finally:
+        server.terminate()
+        server.communicate(timeout=10)
+
+
 def test_a_taken_port_is_said(folder: Folder) -> None:
     import socket
 
@@ -312,8 +425,24 @@ def test_doctor_finds_nothing_wrong_in_an_empty_folder(folder: Folder) -> None:
     assert done.returncode == 0
     checks = {entry["check"]: entry["ok"] for entry in json.loads(done.stdout)}
     assert checks == {
-        "settings": True, "redis": True, "key": None, "api": True, "workers": None, "assistants": True,
+        "settings": True, "redis": True, "key": None, "api": True, "workers": None, "audit": None, "assistants": True,
     }  # fmt: skip
+
+
+def test_doctor_names_what_is_wrong_and_nothing_else(folder: Folder) -> None:
+    fine = {"settings": True, "redis": True, "key": None, "api": True, "workers": None, "assistants": True}
+    nothing = f"127.0.0.1:{free_port()}"
+    for wrong, environment in (
+        ({"redis": False}, {"REDIS_URL": f"redis://:s3cret@{nothing}/0"}),
+        ({"api": False, "key": True}, {"OPENAI_API_KEY": "sk-canary", "OPENAI_BASE_URL": f"http://{nothing}/v1"}),
+        ({"api": False, "key": False}, {"OPENAI_BASE_URL": f"http://{nothing}/v1"}),
+        ({"assistants": False}, {"ASKQ_ASSISTANTS_DIR": "no-such-folder"}),
+    ):
+        done = folder.askq("doctor", "--json", **environment)
+        assert done.returncode == 1, environment
+        assert {entry["check"]: entry["ok"] for entry in json.loads(done.stdout)} == fine | wrong
+        assert "s3cret" not in done.stdout + done.stderr
+        assert "canary" not in done.stdout + done.stderr
 
 
 def test_one_question_from_the_command_line(folder: Folder) -> None:
@@ -366,6 +495,7 @@ def test_a_redis_that_would_lose_jobs_is_refused_by_whoever_writes(folder: Folde
         doctor = folder.askq("doctor", **unsafe)
         assert doctor.returncode == 1
         assert "append-only file is off" in doctor.stdout
+        assert "none is running" in doctor.stdout, "it can be asked for workers all the same"
         assert folder.askq("submit", "list.csv", **unsafe, ASKQ_ALLOW_UNSAFE_REDIS="1").returncode == 0
     finally:
         server.terminate()

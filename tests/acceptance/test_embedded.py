@@ -206,6 +206,30 @@ def test_after_a_killed_keeper_the_next_user_starts_anew_with_the_data(home: Hom
         assert not alive(server)
 
 
+def test_a_user_that_stays_starts_it_again_after_a_killed_keeper(home: Home) -> None:
+    """Given a part whose keeper is SIGKILLed under its user, when that looks after it, then it is back as it was."""
+    with Embedded(home.path) as embedded:
+        url = embedded.redis_url()
+        written(home, url)
+        assert embedded.revive() == []
+        killed = home.keeper
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: not alive(killed), what="the keeper is dead", every=0.001)
+        assert embedded.revive() == ["the embedded redis ended; it was started again"]
+        assert kept(url)
+        assert embedded.revive() == []
+
+
+def test_a_part_that_would_come_back_elsewhere_is_told(home: Home) -> None:
+    with Embedded(home.path) as embedded:
+        port = parts(embedded.redis_url())[0]
+        server, killed = home.server, home.keeper
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: not alive(server), seconds=15, what="the server has ended with its keeper")
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(EmbeddedError, match="its port was taken"):
+            embedded.revive()
+
+
 def test_a_server_nobody_keeps_and_that_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "_STOP_S", 0.1)
     with (

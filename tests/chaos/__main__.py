@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -14,12 +15,15 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from benchmarks.machine import describe
 from tests.chaos import suite
 from tests.chaos.report import Report
 
+_AT_ONCE = 2
 _SHOWN = (
     *("jobs", "kills", "points", "redis_restarts", "rollbacks", "api_faults", "fault_kinds", "lost", "stuck", "wrong"),
     *("paid_twice", "ledger_runs", "counted_runs", "stale_commits", "recovery_p50_s", "recovery_p95_s", "wall_s"),
@@ -33,16 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=list(suite.PROFILES), help="may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     options = parser.parse_args(argv)
-    # Asked to end, it still ends what it has started: an exception runs through every `finally`.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    _end_in_order()
     seed: int = random.randrange(1 << 31) if options.seed is None else options.seed
-    names: list[str] = options.only or list(suite.PROFILES)
+    names: list[str] = options.only or suite.names(options.profile)
     print(f"profile {options.profile}, seed {seed}", flush=True)
-    machine = describe()
+    machine, began = describe(), time.monotonic()
     total, parts, failed = Report(), {}, []
     with tempfile.TemporaryDirectory(prefix="askq-chaos-") as folder:
-        for name in names:
-            report = _run(name, options.profile, seed, Path(folder) / name)
+        for name, report in _reports(names, options.profile, seed, Path(folder)):
             parts[name] = report
             total += report
             print(_line(name, report), flush=True)
@@ -52,7 +54,9 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"    {text}", flush=True)
             if report.broken or report.missed:
                 failed.append(name)
-                print(f"  again: python -m tests.chaos --profile {options.profile} --seed {seed} --only {name}")
+                again = f"python -m tests.chaos --profile {options.profile} --seed {seed} --only {name}"
+                print(f"  again: {again}", flush=True)
+    total.wall_s = time.monotonic() - began
     if options.profile == "full" and not options.only:
         suite.check_whole(total)
         for text in total.missed:
@@ -71,7 +75,30 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed or total.broken or total.missed else 0
 
 
-def _run(name: str, profile: str, seed: int, folder: Path) -> Report:
+def _reports(names: list[str], profile: str, seed: int, folder: Path) -> Iterator[tuple[str, Report]]:
+    """The experiments' reports as they come: what measures time alone and first, the others two at a time."""
+    for name in names:
+        if name in suite.ALONE:
+            yield _run(name, profile, seed, folder / name)
+    # Each in a process of its own, which is most of the time waiting.
+    with ProcessPoolExecutor(_AT_ONCE, multiprocessing.get_context("spawn"), _end_in_order) as pool:
+        rest = [name for name in names if name not in suite.ALONE]
+        futures = [pool.submit(_run, name, profile, seed, folder / name) for name in rest]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def _end_in_order() -> None:
+    """Asked to end, a process still ends what it has started: an exception runs through every `finally`."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
+def _run(name: str, profile: str, seed: int, folder: Path) -> tuple[str, Report]:
     began = time.monotonic()
     try:
         report = suite.run(name, profile, seed, folder)
@@ -80,7 +107,7 @@ def _run(name: str, profile: str, seed: int, folder: Path) -> Report:
         report.missed.append(f"{type(error).__name__}: {error}")
         traceback.print_exc()
     report.wall_s = time.monotonic() - began
-    return report
+    return name, report
 
 
 def _line(name: str, report: Report) -> str:

@@ -84,7 +84,7 @@ def _check_job(report: Report, row: Asked, job: Job, paid: int, *, keyed: bool) 
         return
     if job.state is State.UNCERTAIN and row.protocol == "responses" and not keyed:
         return  # nothing can tell, and the default policy pays for nothing twice
-    if job.state is not row.end():
+    if job.state not in row.ends():
         report.unexpected += 1
         report.problems.append(f"unexpected: {job.id} should end {row.end()}: {_shown(job)}")
         return

@@ -59,6 +59,10 @@ class Asked:
             return State.FAILED  # Responses know no expiry
         return _ENDS[self.kind]
 
+    def ends(self) -> set[State]:
+        """How the job may end. Once its deadline has passed, nobody can tell whose cancel it was that a run obeyed."""
+        return {self.end(), State.EXPIRED} if self.kind == "cancelled" else {self.end()}
+
     def answer(self) -> str | None:
         """The text that is right, and no other."""
         match self.end():

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from tests.chaos.profiles import api, failpoints, kills, messages, mix, producers, redis, rollback, zombie
+from tests.chaos.profiles import api, failpoints, kills, messages, mix, producers, recovery, redis, rollback, zombie
 from tests.chaos.report import Report
 
 PROFILES: dict[str, ModuleType] = {
+    "recovery": recovery,
     "failpoints": failpoints,
     "kills": kills,
     "redis": redis,
@@ -19,6 +20,15 @@ PROFILES: dict[str, ModuleType] = {
     "messages": messages,
     "mix": mix,
 }
+
+
+ALONE = ("recovery",)
+"""What measures time, and so shares the machine with no other experiment."""
+
+
+def names(profile: str) -> list[str]:
+    """The experiments of a profile."""
+    return [name for name, module in PROFILES.items() if profile in module.SIZES]
 
 
 def run(name: str, profile: str, seed: int, folder: Path) -> Report:

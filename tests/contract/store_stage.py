@@ -29,13 +29,15 @@ from askq.jobs.model import (
 )
 from askq.jobs.redis_store import RedisStore
 from askq.jobs.store import Store
-from tests.parts import RedisServer, eventually
+from tests.parts import RedisServer, eventually, redis_binaries
 
 LONG = 600.0
 """Seconds no test lasts: what is due or held that long stays so."""
 SHORT = 1 / 16
 """Seconds a test can wait for; exact in binary, as the clock in memory is."""
 ALL = tuple(range(SHARDS))
+SERVERS = tuple(redis_binaries())
+"""Every real server at hand."""
 
 
 class Stage(Protocol):
@@ -59,6 +61,12 @@ class Stage(Protocol):
 
     def everything(self) -> object:
         """All that is stored, to compare with what it was."""
+
+    def snapshot(self) -> Any:
+        """All that is stored, to fall back to."""
+
+    def fall_back(self, snapshot: Any) -> None:
+        """The server was cut off and comes back as it was then; its clock went on."""
 
     def close(self) -> None:
         """Clear the stage."""
@@ -92,6 +100,13 @@ class MemoryStage:
     def everything(self) -> object:
         kept = {name: value for name, value in vars(self.store).items() if name not in ("_clock", "_lock")}
         return copy.deepcopy(kept)
+
+    def snapshot(self) -> Any:
+        return self.everything()
+
+    def fall_back(self, snapshot: Any) -> None:
+        self.store.__dict__.update(copy.deepcopy(snapshot))
+        self.pass_time(SHORT)
 
     def close(self) -> None:
         self.store.close()
@@ -136,6 +151,22 @@ class RedisStage:
 
     def everything(self) -> object:
         return {key: (self._value(key), self.raw.ttl(key) > 0) for key in self.raw.keys("*")}
+
+    def snapshot(self) -> Any:
+        names = self.raw.keys("*")
+        pipe = self.raw.pipeline(transaction=True)
+        for name in names:
+            pipe.dump(name)
+            pipe.pttl(name)
+        found = pipe.execute()
+        return list(zip(names, found[::2], found[1::2], strict=True))
+
+    def fall_back(self, snapshot: Any) -> None:
+        pipe = self.raw.pipeline(transaction=True)
+        pipe.flushall()
+        for name, data, ttl in snapshot:
+            pipe.restore(name, max(0, ttl), data)
+        pipe.execute()
 
     def _value(self, key: bytes) -> object:
         match self.raw.type(key):

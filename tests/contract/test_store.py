@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,6 +34,7 @@ from tests.conftest import StartRedis
 from tests.contract.store_stage import (
     ALL,
     LONG,
+    SERVERS,
     SHORT,
     MemoryStage,
     RedisStage,
@@ -51,34 +52,9 @@ from tests.contract.store_stage import (
     submit,
     way_to,
 )
-from tests.parts import RedisServer, eventually, redis_binaries
+from tests.parts import RedisServer, eventually
 
-SERVERS = tuple(redis_binaries())
 USAGE = Usage(input_tokens=70, cached_tokens=20, output_tokens=30, total_tokens=100, cost_usd=0.00125)
-
-
-@pytest.fixture(params=["memory", *SERVERS])
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    made: Stage
-    if request.param == "memory":
-        made = MemoryStage()
-    else:
-        made = RedisStage(request.getfixturevalue("redis_servers")(request.param))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(stage: Stage) -> Store:
-    return stage.store
-
-
-@pytest.fixture(params=SERVERS)
-def behind(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> Iterator[RedisStage]:
-    """A store in a real server, for what only its keys can tell."""
-    made = RedisStage(redis_servers(request.param))
-    yield made
-    made.close()
 
 
 # -- moves ---------------------------------------------------------------------------------------------------
@@ -955,6 +931,48 @@ def test_a_pause_made_again_says_why_anew(stage: Stage) -> None:
     assert [(pause.code, pause.message) for pause in stage.store.pauses()] == [("quota", "second")]
     stage.store.resume("acc")
     assert stage.store.probe("acc", again_after_s=LONG), "nothing is left of the pause"
+
+
+def test_a_pause_lasts_since_it_began_for_this_reason(stage: Stage) -> None:
+    store = stage.store
+    store.pause("acc", "quota_exhausted", "first", probe_after_s=LONG)
+    (first,) = store.pauses()
+    stage.pass_time(SHORT)
+    store.pause("acc", "quota_exhausted", "second", probe_after_s=LONG)
+    (again,) = store.pauses()
+    assert (again.since, again.message) == (first.since, "second")
+    assert again.probe_at >= first.probe_at + SHORT
+    store.pause("acc", "rejected_key", "third", probe_after_s=LONG)
+    (other,) = store.pauses()
+    assert other.since >= first.since + SHORT
+    store.resume("acc")
+    stage.pass_time(SHORT)
+    store.pause("acc", "rejected_key", "anew", probe_after_s=LONG)
+    assert store.pauses()[0].since >= other.since + SHORT
+
+
+def test_a_pause_may_concern_one_protocol_alone(stage: Stage) -> None:
+    """Given an account one of whose protocols is gone, then batches of the other know nothing of it."""
+    store = stage.store
+    speaking = {}
+    for protocol in ("assistants", "responses"):
+        speaking[protocol], _ = store.open_batch(NewBatch(name=None, assistant="tutor", protocol=protocol))
+        store.add(speaking[protocol], [question(0)])
+        store.seal(speaking[protocol], 1)
+    store.pause("acc", "endpoint_gone", "no such endpoint", probe_after_s=LONG, protocol="assistants")
+    store.pause("acc", "quota_exhausted", "no credit", probe_after_s=SHORT)
+    assert [(pause.code, pause.protocol) for pause in store.pauses()].count(("endpoint_gone", "assistants")) == 1
+    codes = {name: sorted(pause.code for pause in status_of(store, batch).paused) for name, batch in speaking.items()}
+    assert codes == {"assistants": ["endpoint_gone", "quota_exhausted"], "responses": ["quota_exhausted"]}
+    stage.pass_time(2 * SHORT)
+    assert not store.probe("acc", again_after_s=LONG, protocol="assistants"), "each has probes of its own"
+    assert store.probe("acc", again_after_s=LONG)
+    assert not store.resume("acc", protocol="responses")
+    assert store.resume("acc")
+    assert [pause.code for pause in store.pauses()] == ["endpoint_gone"]
+    assert store.resume("acc", protocol="assistants")
+    assert not store.resume("acc", protocol="assistants")
+    assert status_of(store, speaking["assistants"]).paused == ()
 
 
 def test_a_batch_that_is_not_done_says_why_nothing_moves(stage: Stage) -> None:

@@ -1,11 +1,12 @@
 """A job store against a model of itself: random claims, commits, renewals and submissions, right and wrong ones.
 
 After every step: a job is due if and only if it has not ended (I0), counters are what a recount gives (I6), a stale
-fence has moved nothing (I8), and what has ended stays as it was.
+fence has moved nothing (I8), and what has ended stays as it was. At the end the audit finds nothing to say.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from askq.ids import job_id
+from askq.jobs.auditor import Auditor
 from askq.jobs.model import ASKED_AGAIN, LANE_OF, MOVES, TERMINAL, Answer, Job, Lane, Move, Outcome, State, Usage
 from tests.contract.store_stage import (
     ALL,
@@ -78,6 +80,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = self.stage.store
         self.batch = open_batch(self.store)
         self.known: dict[str, Known] = {}
+        self.given: dict[str, set[int]] = {}
+        """Every fence that was ever given out, whatever became of the server since."""
 
     @initialize(rows=st.integers(2, ROWS))
     def submit(self, rows: int) -> None:
@@ -135,6 +139,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert claim.state is known.state
             assert LANE_OF[claim.state] is lane
             assert claim.fence > known.fence, "fences grow"
+            self._give_out(claim.id, claim.fence)
             assert claim.first is (known.fence == 0)
             assert claim.was_due == known.due_at
             assert claim.was_due <= claim.now, "a lease that has not ended is respected"
@@ -143,6 +148,11 @@ class StoreMachine(RuleBasedStateMachine):
             known.turns += 1
             known.held = True
         return [claim.id for claim in claims]
+
+    def _give_out(self, id_: str, fence: int) -> None:
+        given = self.given.setdefault(id_, set())
+        assert fence not in given, "two hold the same fence"
+        given.add(fence)
 
     def _job(self, place: int) -> tuple[str, Known]:
         id_ = sorted(self.known)[place % len(self.known)]
@@ -208,6 +218,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert outcome is Outcome.MOVED
             job = job_of(self.store, id_)
             assert job.fence > known.fence, "whoever held it before holds it no more"
+            self._give_out(id_, job.fence)
             assert (job.thread_id, job.run_id, job.answer, job.error_code, job.cancel) == (None,) * 5
             known.state, known.fence, known.token, known.held, known.ended = State.QUEUED, job.fence, None, False, None
             known.cancelled = False
@@ -218,13 +229,18 @@ class StoreMachine(RuleBasedStateMachine):
         id_, known = self._job(place)
         before = self.stage.now()
         (outcome,) = self.store.cancel([id_])
-        if known.state in TERMINAL or known.cancelled:
+        at_once = known.state is State.QUEUED and not known.held
+        if known.state in TERMINAL or (known.cancelled and not at_once):
             assert outcome is Outcome.ALREADY
             return
         assert outcome is Outcome.MOVED
         known.cancelled = True
         job = job_of(self.store, id_)
         assert job.cancel == "asked"
+        if at_once:
+            known.state = State.CANCELLED
+            assert (job.state, job.due_at, job.error_code) == (State.CANCELLED, None, "cancelled")
+            return
         assert job.due_at is not None
         if not known.held:
             assert before - 1e-5 <= job.due_at <= self.stage.now() + 1e-5, "nobody holds it: it is due at once"
@@ -233,6 +249,19 @@ class StoreMachine(RuleBasedStateMachine):
     def bear_witness(self, place: int, attempt: int) -> None:
         """Some worker that has lost its lease leaves the id of a run."""
         self.store.witness(self._job(place)[0], attempt, "run_lost")
+
+    @rule(lane=st.sampled_from(Lane), choices=CHOICES, name=st.sampled_from(sorted(MOVES)))
+    def cut_the_power(self, lane: Lane, choices: list[int], name: str) -> None:
+        """The server comes back without its last moves, and all who made them go on as if nothing were."""
+        snapshot, known = self.stage.snapshot(), copy.deepcopy(self.known)
+        self.work(lane, choices, 0.0)
+        self.stage.fall_back(snapshot)
+        self.known = known
+        # Whoever works now comes first, and must be safe from those who come back.
+        self._claim(lane, LONG, many=True)
+        for id_, now in sorted(self.known.items()):
+            for fence in sorted(self.given.get(id_, set()) - {now.fence}):
+                self._commit(id_, now, fence, name, 0.0)
 
     @rule()
     def wait(self) -> None:
@@ -254,7 +283,12 @@ class StoreMachine(RuleBasedStateMachine):
             known.due_at = job.due_at
 
     def teardown(self) -> None:
-        self.stage.close()
+        try:
+            report = Auditor(self.store, by="model").run()
+            # The test's server keeps nothing on purpose.
+            assert [found for found in report.findings if found.code != "unsafe_server"] == []
+        finally:
+            self.stage.close()
 
 
 def _run(make: Callable[[], Stage]) -> None:

@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from askq.errors import OutputError, StoreUnreachable
+from askq.errors import InputError, OutputError, StoreUnreachable
 from askq.jobs.model import Answer, Job, Question, State, Usage
 from producer.answers import FORMATS, to_record, writer_for
 from producer.answers.cells import cell
 from producer.answers.table_rows import OWN
+from producer.kept_table import keep, kept
 from producer.questions import from_items, open_list
 
 
@@ -75,26 +76,26 @@ def test_a_format_that_is_said_outranks_the_suffix() -> None:
     [
         ("a.xlsx", "askq does not write .xlsx files", "Write .csv: every spreadsheet opens it."),
         ("a.json", "askq does not write .json files", "Write .jsonl, which other tools convert."),
-        ("a.txt", "askq does not write .txt files", "Known: .jsonl, .ndjson, .csv, .tsv. Rename it, or say the format"),
+        ("a.txt", "askq does not write .txt files", "Known: .jsonl, .ndjson, .csv, .tsv. Rename it; `askq results`"),
         ("answers", "the name has no suffix that tells the format", "Known: .jsonl, .ndjson, .csv, .tsv."),
     ],
 )
 def test_suffixes_that_are_not_known(name: str, message: str, remedy: str) -> None:
-    with pytest.raises(OutputError) as caught:
+    with pytest.raises(InputError) as caught:
         writer_for(name)
     assert caught.value.message == f"the answers cannot be written to {name}: {message}"
     assert caught.value.remedy is not None
     assert caught.value.remedy.startswith(remedy)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 2
 
 
 def test_formats_that_are_not_known() -> None:
-    with pytest.raises(OutputError) as caught:
+    with pytest.raises(InputError) as caught:
         writer_for(format="jsnol")
     assert str(caught.value) == (
         '"jsnol" is no format for answers\nDid you mean jsonl? Known: jsonl, csv, tsv, openai.'
     )
-    with pytest.raises(OutputError, match='"zzz" is no format for answers\nKnown: '):
+    with pytest.raises(InputError, match='"zzz" is no format for answers\nKnown: '):
         writer_for(format="zzz")
 
 
@@ -204,6 +205,22 @@ def test_the_users_table_comes_back_as_it_was(tmp_path: Path) -> None:
     ]
     assert "custom_id" not in rows[0]
     assert "question" not in rows[0]
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter"), [("Nr;Question", ";"), ("Nr,Question", ","), ("Nr\tQuestion", ","), ("Question", ",")]
+)
+def test_semicolons_go_back_as_semicolons(tmp_path: Path, header: str, delimiter: str) -> None:
+    """The spreadsheet a list came from takes its own delimiter only: German Excel would put the row in one cell."""
+    path = tmp_path / "q.csv"
+    path.write_text(f"{header}\n{header.replace('Nr', '7').replace('Question', 'Why')}\n", encoding="utf-8")
+    questions = open_list(path)
+    table_of = kept(keep(questions.check()))
+    jobs = [job(one, answer='a;b,c "d"') for one in questions]
+    [row] = table(written(jobs, "csv", **table_of), delimiter=delimiter)
+    assert (row["Question"], row["answer"], row.get("Nr", "7")) == ("Why", 'a;b,c "d"', "7")
+    [row] = table(written(jobs, "tsv", **table_of), delimiter="\t")
+    assert row["Question"] == "Why"
 
 
 def test_a_template_keeps_the_column_and_shows_what_was_asked(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,19 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from askq.errors import AskqError
+from askq.assistants.model import Assistant
+from askq.embedded.supervisor import Supervisor
+from askq.errors import AskqError, ConfigError, EmbeddedError, InputError
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import FINISHING, Answer, Lane, Move, State, Usage
 from askq.jobs.store import Health
 from askq.pauses import PAUSES
 from producer import Client
 from producer.cli import run
+from producer.cli.workers import kept_running, require_hope
 from producer.parts import Parts
+from producer.questions import open_list
+from producer.submit import Submission, submit
+from tests.parts import eventually, free_port
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
-    "run", "ask", "submit", "status", "watch", "results", "show", "list", "assistants", "up", "worker", "flower",
-    "local-api", "doctor", "completion",
+    "run", "ask", "submit", "status", "watch", "results", "show", "list", "sweep", "assistants", "up", "worker",
+    "flower", "local-api", "doctor", "completion",
 ]  # fmt: skip
 
 
@@ -99,7 +106,8 @@ def test_help_names_every_command_and_imports_none() -> None:
 
 def test_reading_imports_neither_celery_nor_openai() -> None:
     script = (
-        "import sys; import producer.cli.reading, producer.parts, producer.client, askq.jobs.redis_store;"
+        "import sys; import producer.cli.sweep, askq.jobs.auditor;"
+        "import producer.cli.reading, producer.parts, producer.client, askq.jobs.redis_store;"
         "from producer import Client; assert not {'celery', 'openai', 'kombu'} & set(sys.modules), 'too much'"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
@@ -251,6 +259,7 @@ def test_ids_may_be_shortened_while_they_are_unique(store: MemoryStore, askq: As
         (["results", "b_nothing"], "there is no batch b_nothing"),
         (["show", "b_nothing.q1"], "there is no batch b_nothing"),
         (["show", "q1"], "q1 is no job's id"),
+        (["results", "b_nothing.q1"], "`askq show b_nothing.q1` shows it"),
         (["status"], "no list was submitted from this folder yet"),
     ],
 )
@@ -285,7 +294,7 @@ def test_results_into_files_by_their_suffix(store: MemoryStore, askq: Asked, que
     header = (tmp_path / "a.csv").read_text("utf-8-sig").splitlines()[0]
     assert header.startswith('"id","question","topic","answer","status"')
     code, _, err = askq("results", "-o", "a.xlsx")
-    assert code == 1
+    assert code == 2
     assert "Write .csv" in err
     assert askq("results", "-f", "table", "-o", "x.csv")[0] == 2
 
@@ -296,6 +305,17 @@ def test_results_as_a_table(store: MemoryStore, askq: Asked, questions: Path) ->
     _, out, _ = askq("--no-color", "results", "-f", "table")
     assert "answer a" in out
     assert "\x1b" not in out
+    assert "more" not in out
+    # What there is no more of is not promised.
+    assert "more" not in askq("--no-color", "results", "-f", "table", "--only", "completed")[1]
+
+
+def test_a_filtered_table_counts_what_it_filtered(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    askq("submit", questions)
+    end_all(store, {"b": State.FAILED})
+    _, out, _ = askq("--no-color", "results", "-f", "table", "--only", "failed")
+    assert "server_error" in out
+    assert "more" not in out
 
 
 def test_show_tells_everything_about_one_question(store: MemoryStore, askq: Asked, questions: Path) -> None:
@@ -345,10 +365,12 @@ def test_watch_follows_to_the_end(store: MemoryStore, askq: Asked, questions: Pa
     code, _, err = askq("watch", "--timeout", "0", "--interval", "0.1")
     assert code == 3
     assert "is not finished after 0 s" in err
+    assert "No worker is running" in err
     end_all(store, {"b": State.FAILED})
     code, out, err = askq("watch")
     assert (code, out) == (0, "")
     assert "2/2 done" in err
+    assert "No worker is running" not in err
     assert askq("watch", "--exit-status")[0] == 5
 
 
@@ -395,6 +417,47 @@ def test_run_refuses_a_place_it_cannot_write_before_anything_else(
     assert store.batches() == []
 
 
+def test_run_never_writes_over_the_list(
+    store: MemoryStore, askq: Asked, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = questions.read_bytes()
+    Path("link.csv").symlink_to(questions)
+    os.link(questions, "answers.csv")
+    for outputs in (["-o", str(questions)], ["-o", "other.jsonl", "-o", "link.csv"], []):
+        code, _, err = askq("run", questions, *outputs)
+        assert code == 2
+        assert "the answers would overwrite the list" in err
+    assert questions.read_bytes() == before
+    assert store.batches() == []
+
+
+def test_standard_output_takes_one_document(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    code, out, err = askq("run", questions, "-o", "-", "--json")
+    assert (code, out) == (2, "")
+    assert "would both write to standard output" in err
+    assert store.batches() == []
+
+
+def test_a_format_that_cannot_be_written_is_wrong_usage(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    for place in ("a.xlsx", "a"):
+        code, _, err = askq("run", questions, "-o", place)
+        assert code == 2
+        assert f"cannot be written to {place}" in err
+    assert store.batches() == []
+
+
+def test_assistants_that_rows_name_are_told_with_their_lines(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    questions.write_text("question,assistant\na,plain\nb,tuter\nc,nosuch\n", "utf-8")
+    for command in ("run", "submit"):
+        code, _, err = askq(command, questions)
+        assert code == 2
+        assert f"{questions}:3: there is no assistant called 'tuter'" in err
+        assert "Did you mean tutor?" in err
+        assert f"{questions}:4: there is no assistant called 'nosuch'" in err
+        assert '(column "assistant")' in err
+    assert store.batches() == []
+
+
 def test_settings_that_are_wrong_are_told_together(askq: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASKQ_WORKERS", "many")
     monkeypatch.setenv("ASKQ_LEASES", "3")
@@ -423,6 +486,21 @@ def test_an_api_that_does_not_answer_is_told_before_anything_is_queued(
     assert code == 1
     assert "does not answer" in err
     assert "sk-secret" not in err
+    assert store.batches() == []
+
+
+def test_the_chat_server_behind_the_local_api_is_asked_before_anything_is_queued(
+    store: MemoryStore, askq: Asked, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASKQ_LOCAL_ENGINE", "chat")
+    code, _, err = askq("run", questions)
+    assert code == 4
+    assert "Set ASKQ_CHAT_URL" in err
+    monkeypatch.setenv("ASKQ_CHAT_URL", f"http://127.0.0.1:{free_port()}/v1")
+    code, _, err = askq("run", questions)
+    assert code == 1
+    assert "does not answer" in err
+    assert "Check the network and ASKQ_CHAT_URL" in err
     assert store.batches() == []
 
 
@@ -503,6 +581,19 @@ def test_the_python_client(store: MemoryStore, tmp_path: Path) -> None:
         assert "tutor" in client.assistants()
 
 
+def test_the_python_client_refuses_what_it_cannot_ask(store: MemoryStore) -> None:
+    with Client(store=store) as client:
+        with pytest.raises(InputError, match=r"write it as a list of one: submit\(\[question\]\)"):
+            client.submit("What is 1 + 1?")
+        with pytest.raises(InputError, match=r"questions\.csv: there is no such file"):
+            client.submit("questions.csv")
+        with pytest.raises(InputError, match="'smtp' is no protocol\nKnown: responses, assistants"):
+            client.submit(["What is 1 + 1?"], protocol="smtp")  # type: ignore[arg-type]  what a program may do
+        with pytest.raises(AskqError, match=r"item:1: there is no assistant called 'tuter'"):
+            client.submit([{"question": "What is 1 + 1?", "assistant": "tuter"}])
+        assert client.batches() == []
+
+
 def test_waiting_may_end_before_the_batch(store: MemoryStore) -> None:
     with Client(store=store) as client:
         batch = client.submit(["What is 1 + 1?"])
@@ -511,15 +602,95 @@ def test_waiting_may_end_before_the_batch(store: MemoryStore) -> None:
         assert caught.value.exit_code == 3
 
 
-def test_output_that_nobody_reads_to_the_end(tmp_path: Path) -> None:
-    """`askq … | head -1` ends quietly."""
-    command = f"{sys.executable} -m producer.cli assistants schema | head -1"
-    told = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"],
+def bash(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command line in which `askq` is ours."""
+    ours = f'askq() {{ {shlex.quote(sys.executable)} -m producer.cli "$@"; }}; '
+    return subprocess.run(
+        ["bash", "-c", f"{ours} {command}"],
         capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "ASKQ_HOME": str(folder)},
+        check=False,
+    )
+
+
+def test_output_that_nobody_reads_to_the_end(tmp_path: Path) -> None:
+    """`askq … | head -1` ends quietly and well."""
+    reader, pipe = os.pipe()
+    os.close(reader)
+    told = subprocess.run(
+        [sys.executable, "-m", "producer.cli", "assistants", "schema"],
+        stdout=pipe,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env={**os.environ, "ASKQ_HOME": str(tmp_path)},
         check=False,
     )
-    assert told.stderr == ""
+    os.close(pipe)
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_output_onto_a_full_disk(tmp_path: Path) -> None:
+    told = bash("askq assistants schema > /dev/full", tmp_path)
+    assert told.returncode == 1
+    assert told.stderr == (
+        "askq: the output cannot be written: No space left on device\n"
+        "Make room or permit it, and try again; what is in the store is safe.\n"
+    )
+
+
+def test_standard_streams_that_are_closed(tmp_path: Path) -> None:
+    for closed in (">&-", "2>&-", ">&- 2>&- <&-"):
+        told = bash(f"askq assistants list {closed}", tmp_path)
+        assert (told.returncode, told.stderr) == (0, "")
+    told = bash("askq submit - <&-", tmp_path)
+    assert told.returncode == 2
+    assert "there is no question in it" in told.stderr
+
+
+def test_a_list_that_changes_while_it_is_submitted_is_stored_as_it_was(store: MemoryStore, questions: Path) -> None:
+    """Half of one list and half of another would both be paid for."""
+    with open_list(questions) as opened:
+        submission = Submission(
+            questions=opened,
+            summary=opened.check(),
+            assistant=Assistant(name="tutor", protocol="responses", model="m"),
+            others={},
+        )
+        questions.write_text("id,question\nz,Another?\n", "utf-8")
+        submitted = submit(store, submission)
+    assert [job.question.row_id for job in store.jobs(submitted.batch)] == ["a", "b"]
+
+
+def test_the_chat_engine_alone_needs_a_server_too(askq: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = askq("local-api", "--engine", "chat")
+    assert code == 4
+    assert "Give --chat-url or ASKQ_CHAT_URL" in err
+
+
+def test_the_last_batch_may_have_expired(store: MemoryStore, askq: Asked) -> None:
+    Path(".askq").mkdir()
+    Path(".askq/last").write_text("b_gone\n", "utf-8")
+    for command in ("status", "watch", "results"):
+        code, _, err = askq(command)
+        assert code == 2
+        assert "there is no batch b_gone" in err
+
+
+def test_the_python_client_tells_wrong_settings(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASKQ_WORKERS", "many")
+    with pytest.raises(ConfigError, match="ASKQ_WORKERS=many"):
+        Client(store=store)
+
+
+def test_a_child_that_is_given_up_ends_the_program(tmp_path: Path) -> None:
+    supervisor = Supervisor()
+    supervisor.add("worker-1", [sys.executable, "-c", "import sys; sys.exit('no luck')"], {}, tmp_path / "log")
+    with kept_running(supervisor):
+        eventually(lambda: supervisor.tick() and supervisor.failed, seconds=60, what="the child is given up")
+        with pytest.raises(EmbeddedError, match=r"worker-1 ended 3 times at its start .*:\nno luck"):
+            require_hope(supervisor)

@@ -124,6 +124,7 @@ class Engines:
             in_flight=50,
             probe_s=PROBE_S,
         )
+        engine.call(engine.open())
         self._made.append(engine)
         return engine
 

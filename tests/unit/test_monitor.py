@@ -81,8 +81,19 @@ def test_the_life_of_a_job_is_told_in_celerys_words(recorder: Recorder) -> None:
     watched.flush()
     assert [kind for kind, _ in recorder.sent] == ["task-started", "task-progress", "task-succeeded"]
     assert recorder.sent[1][1]["result"] == "in_progress · 4 s · poll 3"
-    assert recorder.sent[2][1]["result"] == "'x = 1'"
+    assert recorder.sent[2][1]["result"] == "x = 1"
     assert recorder.sent[2][1]["runtime"] == 4
+
+
+def test_a_flower_that_was_started_later_can_tell_what_its_rows_are(recorder: Recorder) -> None:
+    watched = monitor(recorder)
+    watched.moved(claim(), moved("start", run="r"))
+    watched.moved(running(), moved("poll", remote="in_progress", polls=3))
+    watched.moved(running(), moved("fail", error_code="server_error", error_message="oops"))
+    watched.flush()
+    told = [(fields["uuid"], fields["name"], fields["args"]) for _, fields in recorder.sent]
+    assert told == 3 * [("b_1.q1", "askq.job", "('tutor',)")]
+    assert not any("kwargs" in fields for _, fields in recorder.sent), "they would replace the question in the others"
 
 
 def test_progress_is_told_rarely(recorder: Recorder) -> None:

@@ -173,7 +173,8 @@ def test_a_script_opens_with_what_it_takes_returns_and_leaves(path: Path) -> Non
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_is_used_and_says_what_every_argument_is(path: Path) -> None:
     text = path.read_text("utf-8")
-    assert re.search(rf'_Call\(\s*"{path.stem}"', (FOLDER / "redis_store.py").read_text("utf-8"))
+    callers = "".join((FOLDER / name).read_text("utf-8") for name in ("redis_store.py", "redis_audit.py"))
+    assert re.search(rf'\(\s*"{path.stem}",\s', callers)
     header = text.partition("\n\n")[0]
     for name in set(re.findall(r"(?:KEYS|ARGV)\[\d+\]", text)):
         documented = name in header or "per row" in header or "per job" in header
@@ -214,7 +215,7 @@ def test_the_key_map_tells_of_every_key() -> None:
     made |= {keys.probe("<account>"), re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k"))}
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
-    made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL)}
+    made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
     made |= {re.sub(r"\{s\d\d\}", "{sNN}", key) for key in sharded}
     assert {re.sub(rf":{Lane.POLL}$", ":<lane>", key) for key in made} == table
 

@@ -37,7 +37,9 @@ def test_go_durations(text: str, seconds: float | None) -> None:
         ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
         ({"retry-after": "9"}, 9.0),
         ({"retry-after": "1.5"}, 1.5),
-        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "-inf"}, None),
+        ({"retry-after": "1e300"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "99999"}, LONGEST_WAIT_S),
         ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
@@ -76,7 +78,9 @@ def test_a_date_without_a_clock_beside_it_is_read_by_ours() -> None:
     ("headers", "seconds"),
     [
         ({"openai-poll-after-ms": "1500", "retry-after": "9"}, 1.5),
-        ({"openai-poll-after-ms": "-1"}, 0.0),
+        ({"openai-poll-after-ms": "-1"}, None),
+        ({"openai-poll-after-ms": "-1", "retry-after": "9"}, 9.0),
+        ({"openai-poll-after-ms": "0"}, 0.0),
         ({"openai-poll-after-ms": "often", "retry-after": "9"}, 9.0),
         ({"retry-after": "9"}, 9.0),
         # How full the limits are is no word about this run.

@@ -10,7 +10,7 @@ import pytest
 from askq.errors import InputError
 from producer.questions import Summary, open_list
 from producer.questions.encoding import inspect
-from producer.questions.source import FileSource
+from producer.questions.source import open_path
 
 TEXTS = ["Was kostet 5 € – größer?", "光の速さは？", "Сколько будет два плюс два?", "🦊 + 🐇 = ?", "e\u0301", "שלום?"]
 
@@ -136,15 +136,15 @@ def test_lines_too_long_to_hold(tmp_path: Path) -> None:
     path = tmp_path / "q.txt"
     path.write_bytes(b"short\n" + b"x" * 3_000_000 + b"\nshort\n" + b"y" * 2_500_000)
     with pytest.raises(InputError) as caught:
-        inspect(FileSource(path), longest_line=2 << 20)
+        inspect(open_path(path), longest_line=2 << 20)
     assert [(problem.line, problem.message) for problem in caught.value.problems] == [
         (2, "the line is longer than 2 MiB"),
         (4, "the line is longer than 2 MiB"),
     ]
-    assert inspect(FileSource(path), longest_line=3 << 20).size == path.stat().st_size
+    assert inspect(open_path(path), longest_line=3 << 20).size == path.stat().st_size
 
 
 def test_characters_across_the_pieces_that_are_read(tmp_path: Path) -> None:
     path = tmp_path / "q.txt"
     path.write_bytes(b"x" * ((1 << 20) - 1) + "ä".encode() + b"\n" + b"y" * 10)
-    assert inspect(FileSource(path), longest_line=1 << 22).encoding == "utf-8-sig"
+    assert inspect(open_path(path), longest_line=1 << 22).encoding == "utf-8-sig"

@@ -359,3 +359,9 @@ def test_batch_format_when_demanded(tmp_path: Path) -> None:
         (2, "an object is expected, not a string"),
         (3, "an object is expected, not a number"),
     ]
+
+
+def test_a_batch_request_without_its_id(tmp_path: Path) -> None:
+    nameless = '{"method": "POST", "url": "/v1/responses", "body": {"input": "a"}}\n'
+    problems, _ = refused(tmp_path, batch_line({"input": "a"}) + nameless)
+    assert problems == [(2, "this request of the Batch API has no custom_id")]

@@ -9,7 +9,7 @@ import pytest
 
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
-from askq.jobs.model import MOVES, Answer, Claim, Question, State, Usage
+from askq.jobs.model import MOVES, PENDING, Answer, Claim, Pause, Question, State, Usage
 from worker import steps
 from worker.protocols.base import (
     Ambiguous,
@@ -25,7 +25,7 @@ from worker.protocols.base import (
     Status,
     ToolCall,
 )
-from worker.schedule import CANCEL_GRACE_S, SETTLE_S
+from worker.schedule import BUDGET_S, CANCEL_GRACE_S, LONGEST_PAUSED_S, PAUSED_S, SETTLE_S
 
 NOW = 1_000_000.0
 LEASE = 6.0
@@ -261,7 +261,9 @@ def test_an_assistant_may_allow_one_more_counted_attempt() -> None:
 def test_a_failed_search_proves_nothing(error: CallError) -> None:
     assert legal(steps.not_searched(starting(), error, TUTOR, 0.0), starting()).move.name == "defer"
     late = starting(intent_at=NOW - 601)
-    assert legal(steps.not_searched(late, error, TUTOR, 0.0), late).move.name == "doubt"
+    assert steps.not_searched(late, error, TUTOR, 0.0).move.name == "defer", "its answer may be there all the same"
+    too_late = starting(intent_at=NOW - 601 - steps.DEADLINE_ERRORS_S)
+    assert legal(steps.not_searched(too_late, error, TUTOR, 0.0), too_late).move.name == "doubt"
 
 
 def test_a_search_that_is_limited_or_blocked_waits() -> None:
@@ -407,3 +409,189 @@ def test_a_job_that_kills_workers_is_put_aside() -> None:
     assert legal(steps.give_up_poison(held), held).move.fields["error_code"] == "poison"
     unsure = starting(claims=steps.MOST_CLAIMS + 1)
     assert legal(steps.give_up_poison(unsure), unsure).move.name == "doubt"
+
+
+# -- when a person cancels -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted"),
+    [
+        (running(), False),
+        (running(cancel="asked"), True),
+        (running(cancel="asked", cancel_sent=True), False),
+        (running(deadline=NOW), False),
+        (running(deadline=NOW - 0.1), True),
+        (running(deadline=NOW - 0.1, cancel="deadline", cancel_sent=True), False),
+        (running(deadline=NOW - 0.1, cancel="asked", cancel_sent=True), False),
+        (running(deadline=None), False),
+        (running(deadline=None, cancel="asked"), True),
+    ],
+)
+def test_the_service_is_told_once_when_a_run_is_to_end(held: Claim, wanted: bool) -> None:  # noqa: FBT001
+    assert steps.to_cancel(held) is wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "code"),
+    [
+        ({"cancel": "asked", "cancel_sent": True}, "cancel", "cancelled"),
+        ({"cancel": "asked"}, "cancel", "cancelled"),
+        ({"cancel": "deadline", "cancel_sent": True, "deadline": NOW - 5}, "expire", "deadline"),
+        ({"deadline": NOW - 5}, "expire", "deadline"),
+        ({"cancel": "asked", "deadline": NOW - 5}, "cancel", "cancelled"),
+        ({}, "cancel", "cancelled_remotely"),
+    ],
+)
+def test_a_run_that_says_it_was_cancelled_ends_by_whoever_wanted_it(
+    changes: dict[str, Any], name: str, code: str
+) -> None:
+    """Responses cancel at once: the very poll that follows the request says so, before the record knows of it."""
+    held = running(**changes)
+    seen = status(RunState.CANCELLED, "cancelled", error_code="cancelled_remotely")
+    move = legal(steps.polled(held, seen, TUTOR, 0.0), held).move
+    assert (move.name, move.fields["error_code"]) == (name, code)
+
+
+def test_a_run_that_was_told_to_end_is_looked_at_soon_and_noted_as_told() -> None:
+    held = running(cancel="asked")
+    move = legal(steps.polled(held, status(RunState.PENDING, "cancelling"), TUTOR, 0.0), held).move
+    assert (move.name, move.delay, move.fields["cancel"], move.fields["cancel_sent"]) == ("poll", 1.0, "asked", 1)
+    told = running(cancel="asked", cancel_sent=True)
+    move = steps.polled(told, status(RunState.PENDING, "cancelling"), TUTOR, 0.0).move
+    assert "cancel_sent" not in move.fields
+    assert move.delay == pytest.approx(1.2), "as any other from then on"
+
+
+@pytest.mark.parametrize("cancel", ["asked", "deadline"])
+@pytest.mark.parametrize("state", [State.RUNNING, State.COLLECTING])
+def test_a_run_that_completes_although_it_was_cancelled_is_kept_and_says_so(state: State, cancel: str) -> None:
+    held = claim(state, thread_id="t", run_id="r", cancel=cancel, cancel_sent=True, runs=1)
+    move = legal(steps.answered(held, ANSWER, {}, usage=None), held).move
+    assert (move.name, move.answer) == ("complete", ANSWER)
+    assert move.fields["note"] == "the run completed although it was to be cancelled"
+
+
+@pytest.mark.parametrize("state", sorted(PENDING - {State.QUEUED, State.STARTING}))
+def test_a_cancelled_job_that_needs_something_else_first_keeps_the_wish(state: State) -> None:
+    """No decision but an end may drop that a person wants the job to end."""
+    held = claim(state, cancel="asked", thread_id="t", run_id="r", runs=1)
+    for decision in (
+        steps.not_polled(held, LOST, 0.0),
+        steps.not_polled(held, LIMITED, 0.0),
+        steps.not_polled(held, BLOCKED, 0.0),
+        steps.paused(held, PAUSE),
+    ):
+        assert decision.move.fields.get("cancel", "kept") == "kept"
+
+
+def test_a_run_that_waits_for_a_function_and_was_cancelled_is_cancelled() -> None:
+    held = claim(State.ACTION, cancel="asked")
+    move = legal(steps.unanswerable(held), held).move
+    assert (move.name, move.fields["error_code"]) == ("cancel", "cancelled")
+
+
+def test_a_run_the_service_does_not_cancel_ends_by_its_deadline_at_last() -> None:
+    held = running(cancel="asked", cancel_sent=True, deadline=NOW - CANCEL_GRACE_S - 1)
+    move = legal(steps.polled(held, status(RunState.PENDING, "in_progress"), TUTOR, 0.0), held).move
+    assert (move.name, move.fields["error_code"]) == ("cancel", "cancelled")
+
+
+# -- when nothing but "not now" is heard ---------------------------------------------------------------------
+
+DAY = steps.LIMITED_S
+UNREACHABLE = Limited("unreachable", "no connection could be made")
+
+
+@pytest.mark.parametrize(("error", "code"), [(LIMITED, "rate_limited"), (UNREACHABLE, "unreachable")])
+def test_a_job_without_a_run_that_is_put_off_for_a_day_is_given_up(error: Limited, code: str) -> None:
+    patient, late = claim(limited_at=NOW - DAY), claim(limited_at=NOW - DAY - 1)
+    assert legal(steps.not_prepared(patient, error, 0.0), patient).move.name == "defer"
+    move = legal(steps.not_prepared(late, error, 0.0), late).move
+    assert (move.name, move.fields["error_code"]) == ("fail", code)
+    created = legal(steps.not_created(late, error, 0.0), late).move
+    assert (created.name, created.fields["error_code"], created.fields["attempts"]) == ("fail", code, 0)
+
+
+@pytest.mark.parametrize("error", [LIMITED, UNREACHABLE])
+def test_where_a_run_may_exist_being_put_off_never_ends_a_job(error: Limited) -> None:
+    for decision in (
+        steps.not_searched(starting(limited_at=NOW - 9 * DAY), error, TUTOR, 0.0),
+        steps.not_polled(running(limited_at=NOW - 9 * DAY), error, 0.0),
+        steps.not_polled(claim(State.COLLECTING, limited_at=NOW - 9 * DAY), error, 0.0),
+    ):
+        assert decision.move.name == "defer"
+
+
+def test_the_day_counts_from_the_first_not_now_and_anything_else_ends_it() -> None:
+    assert steps.not_prepared(claim(), LIMITED, 0.0).move.fields["limited"] == NOW
+    assert steps.not_prepared(claim(limited_at=NOW - 50), LIMITED, 0.0).move.fields["limited"] == NOW - 50
+    held = claim(limited_at=NOW - DAY)
+    for decision in (
+        steps.prepared(held, "t"),
+        steps.created(held, status(RunState.PENDING), TUTOR, 0.0),
+        steps.not_prepared(held, BLOCKED, 0.0),
+        steps.paused(held, PAUSE),
+        steps.over_budget(held),
+    ):
+        assert decision.move.fields["limited"] is None, "an account that is paused for two days puts nobody off"
+
+
+def test_without_a_word_how_long_the_wait_is_jittered() -> None:
+    waits = [steps.not_prepared(claim(), UNREACHABLE, jitter).move.delay for jitter in (-1.0, 0.0, 1.0)]
+    assert waits == [0.8, 1.0, 1.2]
+
+
+# -- pauses and budgets --------------------------------------------------------------------------------------
+
+PAUSE = Pause(account="a", code="endpoint_gone", message="no such endpoint", since=NOW, probe_at=NOW + 30)
+
+
+@pytest.mark.parametrize("state", sorted(PENDING))
+def test_a_job_whose_protocol_is_paused_keeps_its_state_and_says_why(state: State) -> None:
+    held = claim(state)
+    move = legal(steps.paused(held, PAUSE), held).move
+    assert (move.name, move.delay, move.fields["note"]) == ("defer", PAUSED_S, "paused: no such endpoint")
+    assert "attempts" not in move.fields
+
+
+def test_the_longer_a_pause_lasts_the_more_rarely_anybody_looks() -> None:
+    waits = [steps.paused(claim(now=NOW + age), PAUSE).move.delay for age in (0, 25, 100, 300, 9_000)]
+    assert waits == [PAUSED_S, PAUSED_S, 20.0, LONGEST_PAUSED_S, LONGEST_PAUSED_S]
+
+
+def test_a_job_over_budget_waits_and_one_that_nobody_can_price_ends() -> None:
+    move = legal(steps.over_budget(claim()), claim()).move
+    assert (move.name, move.delay) == ("defer", BUDGET_S)
+    assert "attempts" not in move.fields
+    ended = legal(steps.unbounded(claim()), claim()).move
+    assert (ended.name, ended.fields["error_code"]) == ("fail", "unbounded_cost")
+
+
+@pytest.mark.parametrize(
+    ("worst", "told"),
+    [(None, "what it may have cost is not known"), (0.01234, "it may have cost up to $0.0123"), (0.0, "up to $0.0000")],
+)
+def test_an_uncertain_job_says_what_was_done_and_what_it_may_have_cost(worst: float | None, told: str) -> None:
+    late = starting(intent_at=NOW - 600, looks=4)
+    decision = steps.searched(late, Found(search=Search.UNKNOWN), TUTOR, LEASE, 0.0, at_worst=worst)
+    message = str(legal(decision, late).move.fields["error_message"])
+    assert told in message
+    assert "in 5 looks within 600 s no answer appeared" in message
+
+
+def test_an_intent_whose_call_was_not_made_is_taken_back() -> None:
+    held = claim(attempts=1, allowance=1)
+    move = legal(steps.not_sent(held), held).move
+    assert (move.name, move.fields["attempts"], move.delay) == ("void", 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "allowance", "name"),
+    [(1, 0, "void"), (2, 0, "doubt"), (2, 1, "void"), (3, 1, "doubt"), (3, 2, "void"), (5, 5, "void")],
+)
+def test_a_person_who_asks_again_allows_as_many_attempts_again(attempts: int, allowance: int, name: str) -> None:
+    late = starting(intent_at=NOW - 600, attempts=attempts, allowance=allowance)
+    found = Found(search=Search.UNKNOWN)
+    assert legal(steps.searched(late, found, RETRYING, LEASE, 0.0), late).move.name == name
+    assert legal(steps.searched(late, found, TUTOR, LEASE, 0.0), late).move.name == "doubt"

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 import httpx2
 from openai import AsyncOpenAI, DefaultAioHttpClient
+from openai.resources.beta import AsyncAssistants, AsyncBeta, AsyncThreads
+from openai.resources.beta.threads import AsyncMessages, AsyncRuns
+from openai.resources.beta.threads.runs import AsyncSteps
+from openai.resources.conversations import AsyncConversations, AsyncItems
+from openai.resources.models import AsyncModels
+from openai.resources.responses import AsyncResponses
+
+RESOURCES = (
+    *(AsyncAssistants, AsyncBeta, AsyncConversations, AsyncItems, AsyncMessages, AsyncModels, AsyncResponses),
+    *(AsyncRuns, AsyncSteps, AsyncThreads),
+)
+"""What the adapters call. The SDK would import each at its first call, for a second in which no lease is renewed;
+imported here, that is done once, before the pool forks."""
 
 _CONNECT_S = 5.0
 _POOL_S = 10.0

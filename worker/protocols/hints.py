@@ -71,8 +71,8 @@ def _number(text: str | None) -> float | None:
         value = float(text or "")
     except ValueError:
         return None
-    # Not a number, or a point in time instead of a duration.
-    return value if value < 1e9 else None
+    # Not a number, or a point in time instead of a duration; what is negative says nothing, and not "at once".
+    return value if 0 <= value < 1e9 else None
 
 
 def _date(text: str | None) -> float | None:

@@ -23,6 +23,7 @@ from worker.protocols.base import (
     Found,
     Gone,
     Limited,
+    Refused,
     RunState,
     Search,
     Status,
@@ -114,10 +115,11 @@ class ResponsesProtocol:
             try:
                 reply = await self._wire.call(self._client.models.with_raw_response.list(), needs_id=False)
                 self._chooses = any(entry.get("owned_by") in _TAKE_IDS for entry in objects(reply.body.get("data")))
-            except Gone:
+            except (Gone, Refused):
+                # A server without a list, or one that shows it to nobody, is none of these.
                 self._chooses = False
             except Blocked as error:
-                if error.code != "endpoint_gone":
+                if error.code not in ("endpoint_gone", "forbidden_account"):
                     raise
                 self._chooses = False
         return self._chooses

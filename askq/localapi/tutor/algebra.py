@@ -17,9 +17,18 @@ def _unknown(asked: Asked, letters: Sequence[str]) -> str:
 
 
 _NOT_SOLVED = (
-    r"\b(?:slope|gradient|vertex|intercepts?|asymptotes?|graph|plot|sketch|draw|m(?:ax|in)imum|domain|symmetry)\b"
+    r"\b(?:slope|gradient|tangent|vertex|intercepts?|asymptotes?|graph|plot|sketch|draw|m(?:ax|in)imum|domain|symmetry"
+    r"|discriminant|(?:sum|product|difference) of (?:the|its|all) (?:roots|solutions|zero(?:e?s)?))\b"
 )
-"""With one of these an equation describes a curve; its solution is not what is asked."""
+"""With one of these an equation describes a curve or a task; its solution, or a value, is not what is asked."""
+
+_PERIODIC = r"\b(?:sin|cos|tan)\b"
+_BASE_TEN = r"\blog\b(?!_)"
+
+
+def remark_on_log(said_so: str) -> str:
+    """What must be added where `log` could be read in two ways."""
+    return " (log is the logarithm to the base 10)" if re.search(_BASE_TEN, said_so) else ""
 
 
 def equation(asked: Asked) -> Program | None:
@@ -40,8 +49,10 @@ def equation(asked: Asked) -> Program | None:
         solutions = " and ".join(pretty(line) for line in output)
         what = f"the equation {said(found.said)}" if found.signs else f"{said(found.said)} = 0"
         remark = " There is no real solution." if all(re.search(r"\bI\b", line) for line in output) else ""
+        if not remark and re.search(_PERIODIC, found.said):
+            remark = " These are the solutions of one period; they repeat with it."
         verb = "solutions are" if len(output) > 1 else "solution is"
-        return f"Let us solve {what} for {letter}. The {verb} {solutions}.{remark}"
+        return f"Let us solve {what} for {letter}{remark_on_log(found.said)}. The {verb} {solutions}.{remark}"
 
     return program(
         f"left, right = {found.sides[0]}, {right}",
@@ -62,7 +73,7 @@ def equation(asked: Asked) -> Program | None:
 def system(asked: Asked) -> Program | None:
     """Several equations."""
     letters = sorted({letter for found in asked.equations for letter in found.variables})
-    if not 2 <= len(asked.equations) <= 6:
+    if not 2 <= len(asked.equations) <= 6 or asked.has(r"\b(?:slope|gradient|tangent)\b"):
         return None
     equations = ", ".join(f"Eq({found.sides[0]}, {found.sides[1]})" for found in asked.equations)
 
@@ -84,9 +95,11 @@ def system(asked: Asked) -> Program | None:
 
 def inequality(asked: Asked) -> Program | None:
     """One inequality, or two in a chain."""
-    found = next((found for found in asked.expressions if found.is_inequality and len(found.variables) == 1), None)
-    if found is None:
+    all_found = [found for found in asked.expressions if found.is_inequality]
+    # Two of them may hold together or be alternatives, and how many numbers there are is another question.
+    if len(all_found) != 1 or len(all_found[0].variables) != 1 or asked.has(r"\b(?:integers?|whole|how many)\b"):
         return None
+    found = all_found[0]
     letter = found.variables[0]
     parts = [f"{found.sides[at]} {sign} {found.sides[at + 1]}" for at, sign in enumerate(found.signs)]
 
@@ -107,9 +120,10 @@ def inequality(asked: Asked) -> Program | None:
 
 def check(asked: Asked) -> Program | None:
     """`Is 7 * 8 = 54?`"""
-    found = next((found for found in asked.expressions if len(found.signs) == 1 and not found.variables), None)
-    if found is None:
+    relations = [found for found in asked.expressions if found.signs]
+    if len(relations) != 1 or len(relations[0].signs) != 1 or relations[0].variables:
         return None
+    found = relations[0]
     relation = {"=": "=="}.get(found.signs[0], found.signs[0])
     return program(
         f"left, right = S({found.sides[0]}), S({found.sides[1]})",
@@ -139,19 +153,25 @@ def derivative(asked: Asked) -> Program | None:
             body,
             f"result = result.subs({letter}, {place.sides[1]})",
             *SHOW,
-            say=lambda out: f"The {name} of {said(found.said)} at {place.said} is {amount(out)}.",
+            say=lambda out: (
+                f"The {name} of {said(found.said)} at {place.said} is {amount(out)}{remark_on_log(found.said)}."
+            ),
         )
     return program(
         body,
         f"print(simplify(result) if result.is_rational_function({letter}) else result)",
-        say=lambda out: f"The {name} of {said(found.said)} with respect to {letter} is {pretty(out[0])}.",
+        say=lambda out: (
+            f"The {name} of {said(found.said)} with respect to {letter} is {pretty(out[0])}{remark_on_log(found.said)}."
+        ),
     )
 
 
 def integral(asked: Asked) -> Program | None:
     """Between bounds, or without."""
-    bounds = asked.match(r"\b(?:from|between) (.+?) (?:to|and) (.+)")
-    found = Asked(asked.text[: bounds.start()]).formula if bounds else asked.formula
+    # "of 2x from 1 to 4", and "from 1 to 4 of 2x".
+    before = asked.match(r"\b(?:from|between) (.+?) (?:to|and) (.+?) of (.+)")
+    bounds = before or asked.match(r"\b(?:from|between) (.+?) (?:to|and) (.+)")
+    found = Asked(before[3] if before else asked.text[: bounds.start()]).formula if bounds else asked.formula
     if found is None:
         return None
     letter = _unknown(asked, found.variables)
@@ -161,10 +181,11 @@ def integral(asked: Asked) -> Program | None:
             say=lambda out: (
                 f"The integral of {said(found.said)} has no closed form that SymPy knows."
                 if "Integral(" in out[0]
-                else f"The integral of {said(found.said)} with respect to {letter} is {pretty(out[0])} + C."
+                else f"The integral of {said(found.said)} with respect to {letter} is {pretty(out[0])} + C"
+                f"{remark_on_log(found.said)}."
             ),
         )
-    ends = [next(iter(find(end)), None) for end in bounds.groups()]
+    ends = [next(iter(find(end)), None) for end in bounds.groups()[:2]]
     if any(end is None or set(end.variables) - {letter} or letter in end.sides[-1].split() for end in ends):
         return None
     low, high = (end.sides[-1] for end in ends if end is not None)
@@ -173,7 +194,10 @@ def integral(asked: Asked) -> Program | None:
     return program(
         f"result = integrate({found.source}, ({letter}, {low}, {high}))",
         *SHOW,
-        say=lambda out: f"The integral of {said(found.said)} from {pretty(low)} to {pretty(high)} is {amount(out)}.",
+        say=lambda out: (
+            f"The integral of {said(found.said)} from {pretty(low)} to {pretty(high)} is {amount(out)}"
+            f"{remark_on_log(found.said)}."
+        ),
     )
 
 
@@ -197,7 +221,14 @@ def limit(asked: Asked) -> Program | None:
     return program(
         f'result = limit({formula.source}, {letter}, {target.source}, "{side}")',
         *SHOW,
-        say=lambda out: f"As {letter} approaches {pretty(target.source)}, {said(formula.said)} tends to {amount(out)}.",
+        say=lambda out: (
+            f"As {letter} approaches {pretty(target.source)}, {said(formula.said)} "
+            + (
+                "has no limit: it swings."
+                if "AccumBounds" in out[0]
+                else f"tends to {amount(out)}{remark_on_log(formula.said)}."
+            )
+        ),
     )
 
 
@@ -216,7 +247,7 @@ def rewritten(asked: Asked) -> Program | None:
 def value(asked: Asked) -> Program | None:
     """A formula at given values of its letters."""
     found = asked.formula
-    if found is None or found.bare or not asked.values:
+    if found is None or found.bare or not asked.values or asked.has(_NOT_SOLVED):
         return None
     given = {place.sides[0]: place for place in asked.values}
     wished = {found.sides[0]} if found.signs else set()
@@ -227,7 +258,8 @@ def value(asked: Asked) -> Program | None:
         f"result = ({found.source}).subs({{{places}}})",
         *SHOW,
         say=lambda out: (
-            f"{said(found.said)} at {' and '.join(place.said for place in given.values())} is {amount(out)}."
+            f"{said(found.said)} at {' and '.join(place.said for place in given.values())} is {amount(out)}"
+            f"{remark_on_log(found.said)}."
         ),
     )
 
@@ -252,7 +284,8 @@ def matrix(asked: Asked) -> Program | None:
         return None
     entries = ", ".join(f"[{', '.join(exact(entry) for entry in row)}]" for row in rows)
     wished = next((row for row in _OF_MATRICES if asked.has(row[0])), None)
-    if wished is None:
+    around = asked.text[: whole.start()] + asked.text[whole.end() :]
+    if wished is None or re.search(r"[+*/^]|-\s*\d", around):
         return None
     return program(
         f"matrix = Matrix([{entries}])",

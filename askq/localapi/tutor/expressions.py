@@ -346,7 +346,7 @@ class _Parser:
             return _factorial(argument)
         if name.startswith("log_"):
             source = f"log({argument.source}, {exact(name[4:])})"
-        elif name == "log" and not argument.letters:
+        elif name == "log":
             source = f"log({argument.source}, 10)"
         else:
             source = f"{FUNCTIONS[name]}({argument.source})"

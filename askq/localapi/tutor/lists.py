@@ -34,7 +34,8 @@ _FIGURES = (
 
 def statistics(asked: Asked) -> Program | None:
     """One or several figures of a list."""
-    if len(asked.listed) < 2:
+    # Of the squares, say: another list.
+    if len(asked.listed) < 2 or asked.has(r"square|\bcubes?\b|root|reciprocal|absolute|\^"):
         return None
     shown = ", ".join(asked.listed)
     if asked.has(r"\bmode\b|most (?:common|frequent)"):
@@ -109,6 +110,8 @@ def sequence(asked: Asked) -> Program | None:
 
 
 def _sum_of_whole(asked: Asked) -> Program | None:
+    if asked.has(r"divisible|multiples?|primes?|square|\bcubes?\b|\^|except|without|\bnot\b"):
+        return None
     kind = next((word for word in ("odd", "even") if asked.has(rf"\b{word}\b")), "whole")
     start, step = {"odd": (1, 2), "even": (2, 2), "whole": (1, 1)}[kind]
     if first := asked.match(r"\bfirst (\d+) "):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from askq.localapi.tutor.algebra import rewritten
+from askq.localapi.tutor.algebra import remark_on_log, rewritten
 from askq.localapi.tutor.asked import Asked
 from askq.localapi.tutor.expressions import EXPONENT, TooLarge, exact
 from askq.localapi.tutor.program import SHOW, Program, amount, program, said
@@ -20,7 +20,9 @@ _FILLERS = re.compile(
     "expression|factor|find|following|for|form|fraction|give|hello|help|hey|hi|how|i|in|into|is|it|just|know|let|like|"
     "lowest|many|me|much|my|need|number|of|out|please|problem|question|quick|reduce|result|show|simplest|simplif(?:y|ied)|"
     "solve|sum|tell|terms|thanks?|that|the|this|to|up|us|value|want|was|what|when|will|with|work|would|write|written|you|your|"
-    "percentage|difference|product|quotient|[가-힣]+"
+    "percentage|difference|product|quotient|express|get|if|left|remains?|[가-힣]+|"
+    # The commonest ways to ask for a sum in other languages.
+    "wie|viel|wieviel|ist|sind|gib|rechne|berechne|combien|font|fait|cu[aá]nto|es|son|quanto"
 )
 
 
@@ -55,7 +57,7 @@ def arithmetic(asked: Asked) -> Program | None:
         return None
     angle = re.search(r"\b(?:sin|cos|tan)\b", found.said) and not re.search("°|pi", found.said)
     remark = ", with the angle in radians" if angle else ""
-    remark += " (log is the logarithm to the base 10)" if re.search(r"\blog\b(?!_)", found.said) else ""
+    remark += remark_on_log(found.said)
 
     def say(output: Sequence[str]) -> str:
         answer = amount(output)
@@ -74,8 +76,8 @@ def arithmetic(asked: Asked) -> Program | None:
 _NUM = rf"(?<![\d.])({NUMBER})(?![\d])"
 _SHARE = rf"(?<![\d.])({NUMBER}) ?%"
 _RISE, _FALL = (
-    r"(?:increas|rais|ris|grow|grew|mark)\w*",
-    r"(?:decreas|reduc|lower|discount|drop|fall|fell)\w*",
+    r"(?:(?:increas|rais|ris|ros|grow|grew|mark)\w*|(?:go|goes|going|went) up)",
+    r"(?:(?:decreas|reduc|lower|discount|drop|fall|fell)\w*|(?:go|goes|going|went) down)",
 )
 
 # Words with the numbers {0} and {1}; what is computed; how it is said.
@@ -93,6 +95,7 @@ _PERCENTAGES = (
     ),
     (rf"{_NUM} out of {_NUM}.*(?:%|percentage)", "{0}/{1}*100", "{0} is {answer} percent of {1}"),
     (rf"{_NUM} is {_SHARE} (?:of|\*) (?:what|which)", "{0}/{1}*100", "{0} is {1} percent of {answer}"),
+    (rf"{_SHARE} of (?:a|the|some|which|what) number (?:is|=) {_NUM}", "{1}/{0}*100", "{1} is {0} percent of {answer}"),
     (
         rf"(?:%|percentage).*{_NUM} to {_NUM}",
         "({1} - {0})/{0}*100",
@@ -175,7 +178,7 @@ def primes(asked: Asked) -> Program | None:
             'print(*found, sep=", ")',
             say=lambda out: f"{number} has {out[0]} divisors: {out[1]}.",
         )
-    if asked.has("factor|product"):
+    if asked.has("factor|product|decompose|break"):
         return program(
             *_factorization(number),
             say=lambda out: f"The prime factorization is {number} = {said(out[0])}.",
@@ -211,11 +214,17 @@ def _primes_within(first: int, last: int, where: str) -> Program:
     )
 
 
+_OUT_OF = r"\d\D*\b(?:of|from|among|taken|into)\b\D*\d"
+
+
 def selection(asked: Asked) -> Program | None:
     """Factorials, permutations and combinations."""
     symbol = asked.match(r"\b(\d+) ?([cp]) ?(\d+)\b|\b([cp])\( ?(\d+) ?, ?(\d+) ?\)")
     numbers = [part for part in symbol.groups() if part and part.isdigit()] if symbol else list(asked.numbers)
     if not 1 <= len(numbers) <= 2 or not all(number.isdigit() for number in numbers):
+        return None
+    # "3 boys and 4 girls" are seven, not three of four; and a formula of factorials is arithmetic.
+    if len(numbers) == 2 and not symbol and not asked.has(_OUT_OF):
         return None
     ordered = "p" in symbol.groups() if symbol else asked.has(r"permut|arrange|order matters|in a (?:row|line)")
     if len(numbers) == 1:
@@ -254,6 +263,9 @@ def bases(asked: Asked) -> Program | None:
         or asked.match(rf"\b{_DIGITS}")
     )
     if source is None:
+        return None
+    # "2 + 2 in binary" and "3.5 in binary" are other exercises.
+    if asked.has(r"[-+*/^]|\d\.\d"):
         return None
     words = [group for group in source.groups() if group]
     name = next((word for word in words if re.fullmatch(_BASE, word)), None)

@@ -24,7 +24,7 @@ KINDS = (
     Kind("matrices", r"\[\[|\[ \[", algebra.matrix),
     Kind(
         "derivatives",
-        r"(?<!i)(?<!i-)derivative|differentiate|\bslope of (?:the )?tangent|rate of change",
+        r"(?<!i)(?<!i-)derivative|differentiate|\bslope of (?:the )?tangent|\bgradient|rate of change",
         algebra.derivative,
     ),
     Kind("integrals", r"integra|anti-?derivative|area under", algebra.integral),

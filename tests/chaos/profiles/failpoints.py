@@ -29,7 +29,7 @@ class Size:
 
 SIZES = {
     "short": Size(30, 8, 5, (legs.MIXED,), 1.5, 12.0, 5),
-    "full": Size(40, 65, 22, (legs.WITHOUT_KEYS, legs.MIXED), 1.0, 15.0, 32),
+    "full": Size(50, 55, 24, (legs.WITHOUT_KEYS, legs.MIXED), 1.6, 20.0, 32),
 }
 _MOST_LISTS = 8
 
@@ -42,8 +42,8 @@ def run(size: Size, seed: int, folder: Path) -> Report:
                 kinds = (PLAIN,) * 6 + ODD if leg.keyed or protocol == "assistants" else (PLAIN,)
                 # A few rows at a time: every death also costs the claims of all jobs the process had in hand.
                 world.ask(protocol, size.jobs, kinds=kinds, waves=5)
-            world.spread(8.0)
-            world.persist(4)
+            world.spread(6.0)
+            world.persist(3)
             died = world.fired()["kill"]
             if died.total() >= size.kills and len(died) >= size.points:
                 break

@@ -22,7 +22,7 @@ class Size:
 
 SIZES = {
     "short": Size(40, 4, (legs.MIXED,), 1),
-    "full": Size(70, 15, legs.BOTH, 20),
+    "full": Size(70, 10, legs.BOTH, 20),
 }
 
 
