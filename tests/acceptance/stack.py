@@ -136,16 +136,13 @@ class Stack:
         }
 
     def worker(
-<<<<<<< HEAD
         self,
         name: str = "worker",
         settings: Mapping[str, str] | None = None,
         *,
         concurrency: int = 2,
+        app: str = "worker.celery",
         **environment: str,
-=======
-        self, name: str = "worker", *, concurrency: int = 2, app: str = "worker.celery", **environment: str
->>>>>>> main
     ) -> Process:
         """A worker, started."""
         argv = [sys.executable, "-m", "celery", "-A", app, "worker", "--queues", "askq.start,askq.poll"]
