@@ -10,17 +10,15 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from benchmarks.machine import describe
-from tests.chaos import suite
+from tests.chaos import run_alone, suite
 from tests.chaos.report import Report
 
 _AT_ONCE = 2
@@ -37,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=list(suite.PROFILES), help="may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     options = parser.parse_args(argv)
-    _end_in_order()
+    run_alone.end_in_order()
     seed: int = random.randrange(1 << 31) if options.seed is None else options.seed
     names: list[str] = options.only or suite.names(options.profile)
     print(f"profile {options.profile}, seed {seed}", flush=True)
@@ -79,11 +77,11 @@ def _reports(names: list[str], profile: str, seed: int, folder: Path) -> Iterato
     """The experiments' reports as they come: what measures time alone and first, the others two at a time."""
     for name in names:
         if name in suite.ALONE:
-            yield _run(name, profile, seed, folder / name)
+            yield run_alone.run(name, profile, seed, folder / name)
     # Each in a process of its own, which is most of the time waiting.
-    with ProcessPoolExecutor(_AT_ONCE, multiprocessing.get_context("spawn"), _end_in_order) as pool:
+    with ProcessPoolExecutor(_AT_ONCE, multiprocessing.get_context("spawn"), run_alone.end_in_order) as pool:
         rest = [name for name in names if name not in suite.ALONE]
-        futures = [pool.submit(_run, name, profile, seed, folder / name) for name in rest]
+        futures = [pool.submit(run_alone.run, name, profile, seed, folder / name) for name in rest]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -91,23 +89,6 @@ def _reports(names: list[str], profile: str, seed: int, folder: Path) -> Iterato
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
-
-
-def _end_in_order() -> None:
-    """Asked to end, a process still ends what it has started: an exception runs through every `finally`."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-
-
-def _run(name: str, profile: str, seed: int, folder: Path) -> tuple[str, Report]:
-    began = time.monotonic()
-    try:
-        report = suite.run(name, profile, seed, folder)
-    except Exception as error:  # an experiment that cannot be carried out has failed; the others still say something
-        report = Report()
-        report.missed.append(f"{type(error).__name__}: {error}")
-        traceback.print_exc()
-    report.wall_s = time.monotonic() - began
-    return name, report
 
 
 def _line(name: str, report: Report) -> str:

@@ -13,7 +13,7 @@ from tests.chaos import recovery
 from tests.chaos.report import Report
 from tests.chaos.world import World, world
 
-_APART_S = 9.0
+_APART_S = 8.0
 """Between two kills: longer than a recovery takes on a machine that is not overloaded, so that each wait is counted
 from its own kill."""
 _WORTH_IT = 12
@@ -30,7 +30,7 @@ class Size:
     """Interrupted claims in each half."""
 
 
-SIZES = {"full": Size(240, 7, 4, 20)}
+SIZES = {"full": Size(180, 5, 3, 20)}
 
 
 def run(size: Size, seed: int, folder: Path) -> Report:
