@@ -16,7 +16,7 @@ from tests.chaos.world import World, world
 _APART_S = 8.0
 """Between two kills: longer than a recovery takes on a machine that is not overloaded, so that each wait is counted
 from its own kill."""
-_WORTH_IT = 12
+_WORTH_IT = 16
 """Claims that are open when one worker of three is killed, or Redis."""
 
 
@@ -30,7 +30,7 @@ class Size:
     """Interrupted claims in each half."""
 
 
-SIZES = {"full": Size(180, 5, 3, 20)}
+SIZES = {"full": Size(180, 5, 3, 10)}
 
 
 def run(size: Size, seed: int, folder: Path) -> Report:
