@@ -71,11 +71,14 @@ def run(size: Size, seed: int, folder: Path) -> Report:
 
 
 def _tell_to_wait(world: World, times: int) -> None:
-    """Some runs more, whose first look is answered with 429 and a wait above two minutes."""
+    """Some runs more, of which a look is answered with 429 and a wait above two minutes."""
     world.wait(world.ended, seconds=100, what="everything else ends")
     (name, rules), *_ = faults.LONG.items()
-    world.ask("responses", times)
-    world.arm(name, *({**rule, "times": times} for rule in rules))
+    before = len(world.stack.ledger())
+    world.ask("responses", times, kinds=("slow",))
     world.release(1)
+    # Whoever is told to wait creates nothing in the meantime.
+    world.wait(lambda: len(world.stack.ledger()) >= before + times, seconds=30, what="all of them have runs")
+    world.arm(name, *({**rule, "times": times} for rule in rules))
     world.wait(lambda: world.fault_kinds()[name] >= times, seconds=60, what="every one of them is told to wait")
     world.wait(world.ended, seconds=160, what="they are waited for")
