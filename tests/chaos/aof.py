@@ -65,9 +65,9 @@ class Marks:
             if lines[2] == b":1\r\n":
                 self._durable, self._confirmed_at = self._number, time.monotonic()
 
-    def young(self) -> bool:
-        """Whether the last confirmation is so fresh that nobody can have had another since."""
-        return time.monotonic() - self._confirmed_at < _YOUNG_S
+    def young(self, *, least_s: float = 0.0) -> bool:
+        """Whether the last confirmation is so fresh that nobody can have had another since, if not fresher."""
+        return least_s <= time.monotonic() - self._confirmed_at < _YOUNG_S
 
     def cut(self, folder: Path, pick: random.Random) -> int:
         """Cut the file of a server that is dead; how many bytes it lost."""
