@@ -139,6 +139,13 @@ class World:
                 return
             time.sleep(min(_STEP_S, max(0.0, until - time.monotonic())))
 
+    def pause(self, seconds: float) -> None:
+        """Let time pass without submitting anything: a submission waits for the disk."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.crew.tick()
+            time.sleep(_STEP_S)
+
     def spread(self, seconds: float) -> None:
         """Let time pass, and release the lists evenly over it."""
         began = time.monotonic()

@@ -28,7 +28,7 @@ class Size:
 
 SIZES = {
     "short": Size(40, 8, (legs.MIXED,), 0.02, 10),
-    "full": Size(150, 38, legs.BOTH, 0.012, 120),
+    "full": Size(150, 28, legs.BOTH, 0.012, 120),
 }
 
 STRIKES: Mapping[Strike, int] = {
