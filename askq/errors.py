@@ -6,6 +6,7 @@ AskqError
 ├── NotFound            no batch, job or assistant of that id                 exit 2
 ├── ConfigError         a setting or a credential is missing or rejected      exit 4
 ├── StoreError          Redis cannot be used                                  exit 1
+│   ├── StoreDenied         it rejects user or password                       exit 4
 │   ├── StoreUnreachable    no answer from it
 │   └── StoreUnsafe         it would lose or evict jobs
 ├── EmbeddedError       an embedded part cannot be started here               exit 1
@@ -87,6 +88,12 @@ class ConfigError(AskqError):
 
 class StoreError(AskqError):
     """Redis cannot be used."""
+
+
+class StoreDenied(StoreError):
+    """Redis answers, and rejects our user or password."""
+
+    exit_code = 4
 
 
 class StoreUnreachable(StoreError):

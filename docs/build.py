@@ -10,7 +10,8 @@ import click
 
 from askq.ends import ENDS
 from askq.jobs.audit import KINDS
-from askq.jobs.model import LANE_OF, MOVES, PENDING, MoveRule, State
+from askq.jobs.model import ASKED_AGAIN, LANE_OF, MOVES, PENDING, MoveRule, State
+from askq.pauses import PAUSES
 
 FOLDER = Path(__file__).parent
 _NOTE = "<!-- Written by `make docs` from {source}; do not edit. -->\n\n"
@@ -33,6 +34,8 @@ def states() -> str:
     lines.append("    }")
     lines += _arrows([rule for rule in moves if rule not in shared and rule not in within], "    ")
     lines += [f"    pending --> {rule.target}: {rule.name}" for rule in shared]
+    again = [state for state in State if state in ASKED_AGAIN]
+    lines += [f"    {state} --> queued: retry" for state in again]
     lines += [f"    {state} --> [*]" for state in State if state.terminal]
     lines += ["```", "", "| move | from | to | lane afterwards |", "|---|---|---|---|"]
     for rule in MOVES.values():
@@ -40,6 +43,16 @@ def states() -> str:
         target = "(stays)" if rule.target is None else rule.target
         lane = "(the same)" if rule.target is None else LANE_OF.get(rule.target, "none: the job has ended")
         lines.append(f"| `{rule.name}` | {sources} | {target} | {lane} |")
+    lines.append(f"| `retry` | {', '.join(again)} | {State.QUEUED} | {LANE_OF[State.QUEUED]} |")
+    lines += [
+        "",
+        "Two of these are a person's. `askq retry` queues a job once more that has ended without a complete answer:",
+        "nobody holds such a job, so it needs no fence. What the earlier runs have cost stays counted.",
+        "`askq cancel` ends a job at once that is queued and in nobody's hands. In any other pending state it only",
+        "notes the wish: a run may exist, so whoever claims the job next finds it first where its id is not known,",
+        "then tells the service, and ends the job when the service says how the run ended. A run that completes all",
+        "the same is kept.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -91,6 +104,25 @@ def findings() -> str:
     return "\n".join(lines) + "\n"
 
 
+def pauses() -> str:
+    """Why work can stand still."""
+    lines = [
+        "# Why work can stand still",
+        "",
+        _NOTE.format(source="askq/pauses.py")
+        + "While one of these holds, jobs keep their state and use up no attempt. *Stops* says what is not done then.\n"
+        "One call in a while probes whether it is over; `askq resume` ends it at once. `askq status` says which holds.",
+        "",
+        "| code | stops | what it means | what to do |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{pause.code}` | {'everything' if pause.stops_polls else 'new runs'} | {pause.meaning} | {pause.remedy} |"
+        for pause in PAUSES.values()
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def commands() -> str:
     """The help of every command."""
     from producer.cli import cli
@@ -116,6 +148,7 @@ PAGES = {
     "lookup/states.md": states,
     "lookup/ends.md": ends,
     "lookup/findings.md": findings,
+    "lookup/pauses.md": pauses,
     "lookup/commands.md": commands,
 }
 

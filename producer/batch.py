@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from askq.errors import BudgetUsedUp, NotFound, WaitTimeout
-from askq.ids import job_id
-from askq.jobs.model import BatchStatus, Job, State, Usage
+from askq.ids import job_id, split_job_id
+from askq.jobs.model import PENDING, BatchStatus, Job, Outcome, State, Usage
 from askq.jobs.store import Store
 from producer.outage import Outage
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_PAGE = 500
+ASKED_AGAIN_USUALLY = frozenset({State.FAILED, State.EXPIRED})
+"""What is asked again by itself. An uncertain job may have been paid for, so a person must say that one, too."""
 
 
 def require_budget(status: BatchStatus) -> None:
@@ -27,6 +31,27 @@ def require_budget(status: BatchStatus) -> None:
             remedy=f"`askq resume {status.id} --max-cost USD` lets it go on; "
             f"`askq results {status.id} --partial` has the answers so far.",
         )
+
+
+def cancel(store: Store, jobs: Sequence[str]) -> Counter[Outcome]:
+    """Cancel jobs, page by page; how many met with which outcome."""
+    outcomes = _in_pages(store.cancel, jobs)
+    for batch in {split_job_id(job)[0] for job in jobs}:
+        # Nobody else looks at jobs that have ended here and had something put aside.
+        store.reconcile_budget(batch)
+    return outcomes
+
+
+def retry(store: Store, jobs: Sequence[str], ends: Collection[State]) -> Counter[Outcome]:
+    """Ask jobs again, page by page; how many met with which outcome."""
+    return _in_pages(lambda page: store.retry(page, ends), jobs)
+
+
+def _in_pages(action: Callable[[Sequence[str]], list[Outcome]], jobs: Sequence[str]) -> Counter[Outcome]:
+    outcomes: Counter[Outcome] = Counter()
+    for start in range(0, len(jobs), _PAGE):
+        outcomes.update(action(jobs[start : start + _PAGE]))
+    return outcomes
 
 
 class Batch:
@@ -96,6 +121,24 @@ class Batch:
         """The jobs in the order of the list, finished or not; those in `states` only, where given."""
         return self._store.jobs(self.id, states=states)
 
+    def cancel(self) -> int:
+        """Cancel every job that has not ended, at the service, too; how many.
+
+        Queued ones end at once, the others as soon as a worker has told the service. Answers that are there stay, and a
+        run that completes all the same is kept and counted.
+        """
+        jobs = [job.id for job in self._store.jobs(self.id, states=PENDING)]
+        return cancel(self._store, jobs)[Outcome.MOVED]
+
+    def retry(self, ends: Collection[State] = ASKED_AGAIN_USUALLY) -> int:
+        """Ask again, in this batch, the jobs that ended in one of these ways; how many.
+
+        Complete answers are never asked again. What the earlier runs have cost stays counted. With `State.UNCERTAIN`
+        among the ends a question may be paid for twice.
+        """
+        jobs = [job.id for job in self._store.jobs(self.id, states=ends)]
+        return retry(self._store, jobs, ends)[Outcome.MOVED]
+
     def __iter__(self) -> Iterator[Job]:
         return self.results()
 
@@ -110,7 +153,7 @@ class Batch:
 
     def save(self, path: str | Path, *, format: str | None = None) -> int:  # noqa: A002
         """Write the results to a file, whole or not at all; how many. Raises InputError, OutputError."""
-        from producer.answers import writer_for
+        from producer.answers.writer import writer_for
         from producer.kept_table import kept
 
         return writer_for(path, format=format, **kept(self._status.table)).write(self.results())

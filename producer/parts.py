@@ -13,7 +13,7 @@ from askq.assistants.model import Assistant, ProtocolName
 from askq.embedded.stack import Embedded
 from askq.errors import AssistantError, ConfigError, InputError, Problem
 from config.settings import Secret, Settings
-from producer.preflight import OPENAI, Api, check
+from producer.api import OPENAI, Api
 
 if TYPE_CHECKING:
     from askq.jobs.redis_store import RedisStore
@@ -43,9 +43,14 @@ class Parts:
             from askq import failpoints
             from askq.jobs.failing_store import FailingStore
 
-            failpoints.arm(
-                self.settings.failpoints, seed=self.settings.failpoints_seed, log=self.settings.failpoints_log
-            )
+            try:
+                failpoints.arm(
+                    self.settings.failpoints, seed=self.settings.failpoints_seed, log=self.settings.failpoints_log
+                )
+            except ValueError as error:
+                raise ConfigError(
+                    f"ASKQ_FAILPOINTS: {error}", remedy="Unset it: it is for tests of askq itself."
+                ) from error
             kind = FailingStore
         store = kind(self.redis_url(), keep_days=self.settings.results_days)
         if must_be_safe and not self.settings.allow_unsafe_redis:
@@ -77,6 +82,9 @@ class Parts:
     def check_api(self) -> None:
         """One free call to the API, and one to the chat server behind it where there is one: whatever is wrong is told
         before anything is queued. Raises ConfigError, ApiUnreachable and EmbeddedError."""
+        # Here, because an HTTP client costs a quarter of a whole `askq status`, which calls nobody.
+        from producer.preflight import check
+
         chat = self._chat_server()
         if chat is not None:
             check(chat)

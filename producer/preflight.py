@@ -5,32 +5,13 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from http.client import HTTPException
 
 from askq.errors import ApiUnreachable, ConfigError
+from producer.api import Api
 
-OPENAI = "https://api.openai.com/v1"
 _TIMEOUT_S = 8.0
 _MOST_BYTES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Api:
-    """Where runs are asked for, and with which key."""
-
-    base_url: str | None
-    api_key: str
-    account: str
-    """What an idempotency key calls it: the same account under another key is the same."""
-    address_setting: str = "OPENAI_BASE_URL"
-    key_settings: str = "OPENAI_API_KEY (and OPENAI_ORG_ID, OPENAI_PROJECT_ID)"
-    """What a person corrects when one of the two is wrong."""
-
-    @property
-    def address(self) -> str:
-        """The address, also where the SDK's default is used."""
-        return self.base_url or OPENAI
 
 
 def check(api: Api) -> None:

@@ -40,6 +40,8 @@ class Account:
         self._looked_at = -_LOOK_EVERY_S
         self._pauses: dict[str | None, Pause] = {}
         """By the protocol concerned; None = all."""
+        self._heard_at: dict[str | None, float] = {}
+        """When this process heard of each of them."""
         self._probing: Lane | None = None
         """The lane in which the one call that may probe the account is ours to make, until it is made."""
 
@@ -50,6 +52,7 @@ class Account:
             self._looked_at = now
             found = await asyncio.to_thread(self._store.pauses)
             self._pauses = {pause.protocol: pause for pause in found if pause.account == self.name}
+            self._heard_at = {concerned: self._heard_at.get(concerned, now) for concerned in self._pauses}
         pause = self._pauses.get(None)
         if pause is not None and (lane is Lane.START or PAUSES[pause.code].stops_polls):
             if open_calls > 0 or not await self._probe(None):
@@ -93,21 +96,24 @@ class Account:
             self._window = max(1.0, self._window * 0.7)
         self._hold_until = max(self._hold_until, now + wait_s)
 
-    async def worked(self, protocol: str) -> None:
-        """A run was created: nothing can be wrong with this account."""
+    async def worked(self, protocol: str, *, begun: float) -> None:
+        """A run was created by a call begun at this monotonic time: nothing can be wrong with this account."""
         self._window = min(self._most, self._window + 1 / max(1.0, self._window))
         self._probing = None
-        await self._resume(protocol, created=True)
+        await self._resume(protocol, begun, created=True)
 
-    async def answered(self, protocol: str) -> None:
+    async def answered(self, protocol: str, *, begun: float) -> None:
         """A free call was answered: key and endpoint are right. Of the account's credit it says nothing."""
-        await self._resume(protocol, created=False)
+        await self._resume(protocol, begun, created=False)
 
-    async def _resume(self, protocol: str, *, created: bool) -> None:
+    async def _resume(self, protocol: str, begun: float, *, created: bool) -> None:
         for concerned in (None, protocol):
             pause = self._pauses.get(concerned)
-            if pause is not None and (created or PAUSES[pause.code].stops_polls):
-                del self._pauses[concerned]
+            # Replies to calls that were open already when the account was paused prove nothing of what came since.
+            if pause is None or begun < self._heard_at[concerned]:
+                continue
+            if created or PAUSES[pause.code].stops_polls:
+                del self._pauses[concerned], self._heard_at[concerned]
                 await asyncio.to_thread(self._store.resume, self.name, protocol=concerned)
                 log.warning("account %s works again", self.name)
 

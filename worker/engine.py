@@ -7,9 +7,11 @@ go on by themselves, their leases renewed, so that a slow reply never holds up a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -29,6 +31,11 @@ from worker.protocols.base import Ask, Blocked, CallError, Limited, Protocol, Se
 log = logging.getLogger(__name__)
 
 _FLUSH_EVERY_S = 0.5
+_UNSENT = 16
+"""Intents on record at once whose calls may not have been sent: as many questions may end in doubt when a process is
+killed, where the service can neither list runs nor be asked again safely."""
+_SENT_S = 0.05
+"""After so long a request has left, or is so far that waiting for it would cost more than it saves."""
 T = TypeVar("T")
 
 
@@ -67,6 +74,7 @@ class Engine:
         """Jobs whose intent this process has on record, and who works on them."""
         self._alone: str | None = None
         """The job that must be in hand alone."""
+        self._unsent = asyncio.Semaphore(_UNSENT)
         self._open: dict[Lane, set[asyncio.Task[None]]] = {lane: set() for lane in Lane}
         self._flusher: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="askq-engine", daemon=True)
@@ -196,7 +204,7 @@ class Engine:
             return
         assistant = await self._assistant(claim.assistant_digest)
         if assistant is None:
-            await self._commit(claim, steps.end(claim, "assistant_missing", f"assistant {claim.assistant}"))
+            await self._commit(claim, steps.without_assistant(claim))
             return
         if claim.state is State.QUEUED and claim.cancel is not None:
             await self._commit(claim, steps.end(claim, "cancelled", CANCELLED_IN_TIME))
@@ -221,6 +229,7 @@ class Engine:
                 await self._collect(claim, assistant, protocol)
 
     async def _prepare(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        begun = time.monotonic()
         try:
             remote = await self._remote_assistant(assistant, protocol)
             thread = await protocol.prepare(self._ask(claim, assistant, claim.attempts + 1), remote)
@@ -228,7 +237,7 @@ class Engine:
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
         else:
             if thread:
-                await self._account.answered(claim.protocol)
+                await self._account.answered(claim.protocol, begun=begun)
             await self._commit(claim, steps.prepared(claim, thread))
 
     async def _create(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
@@ -242,21 +251,16 @@ class Engine:
             decide = steps.over_budget if verdict is Verdict.REFUSED else steps.unbounded
             await self._commit(claim, decide(claim))
             return
-        if not self._leases.fresh(claim):
-            return
-        intent = steps.intent(claim, self.lease_s)
-        # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
-        if await self._commits.commit(intent) not in (Outcome.MOVED, Outcome.ALREADY):
-            return
-        if not self._leases.fresh(claim):
-            # Nobody need wait for the run of a call that was not made; whoever holds the job by now is not disturbed.
-            await self._commit(claim, steps.not_sent(claim))
-            return
-        self._intended[claim.id] = asyncio.current_task()
-        attempt = claim.attempts + 1
+        attempt, begun = claim.attempts + 1, time.monotonic()
+        ask = self._ask(claim, assistant, attempt)
+        # Where runs can be listed a kill costs nothing; elsewhere each intent whose call was not sent ends in doubt.
+        async with contextlib.nullcontext() if protocol.lists_runs else self._unsent:
+            if not await self._intend(claim):
+                return
+            call = asyncio.ensure_future(protocol.start(ask, thread, remote))
+            await asyncio.wait({call}, timeout=_SENT_S)
         try:
-            status = await protocol.start(self._ask(claim, assistant, attempt), thread, remote)
-            status = priced_status(status, assistant)
+            status = priced_status(await call, assistant)
         except CallError as error:
             if error.code == "assistant_not_found" and assistant.assistant_id is None and remote is not None:
                 # Ours, and somebody deleted it: it is made again, and the job asks once more.
@@ -268,7 +272,21 @@ class Engine:
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
             await asyncio.to_thread(self.store.witness, claim.id, attempt, status.run_id)
-        await self._account.worked(claim.protocol)
+        await self._account.worked(claim.protocol, begun=begun)
+
+    async def _intend(self, claim: Claim) -> bool:
+        """Write the intent; whether the call may be made now."""
+        if not self._leases.fresh(claim):
+            return False
+        # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
+        if await self._commits.commit(steps.intent(claim, self.lease_s)) not in (Outcome.MOVED, Outcome.ALREADY):
+            return False
+        if not self._leases.fresh(claim):
+            # Nobody need wait for the run of a call that was not made; whoever holds the job by now is not disturbed.
+            await self._commit(claim, steps.not_sent(claim))
+            return False
+        self._intended[claim.id] = asyncio.current_task()
+        return True
 
     async def _search(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         if claim.witness is not None:
@@ -300,6 +318,7 @@ class Engine:
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
+        begun = time.monotonic()
         try:
             if steps.to_cancel(claim):
                 await protocol.cancel(thread, run)
@@ -307,7 +326,7 @@ class Engine:
         except CallError as error:
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
-            await self._account.answered(claim.protocol)
+            await self._account.answered(claim.protocol, begun=begun)
             await self._commit(claim, steps.polled(claim, status, assistant, _jitter()))
 
     async def _refuse_action(self, claim: Claim, protocol: Protocol) -> None:

@@ -13,8 +13,8 @@ LONGEST_WINDOW_POLL_S = 300.0
 """Never rarer: where nothing is retained, an answer lives about ten minutes (protocols B.6)."""
 JITTER = 0.2
 
-BUDGET_S = 3.0
-"""How long a job waits for its batch's budget before it asks for it again."""
+BUDGET_S = 20.0
+"""How long at most a job waits for its batch's budget before it asks for it again."""
 PAUSED_S = 5.0
 LONGEST_PAUSED_S = 60.0
 """Between these is how long a job waits whose protocol is paused: ten thousand that look every few seconds would keep

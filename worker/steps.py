@@ -104,6 +104,12 @@ def give_up_poison(claim: Claim) -> Decision:
     return end(claim, code, f"claimed {claim.claims - 1} times without any progress in state {claim.state}")
 
 
+def without_assistant(claim: Claim) -> Decision:
+    """Nothing is known any more of whoever was asked. A run that may exist can not even be looked for."""
+    code = "uncertain_create" if claim.state is State.STARTING else "assistant_missing"
+    return end(claim, code, f"the record of assistant {claim.assistant} is gone", usage=claim.usage)
+
+
 def _limited(claim: Claim, error: Limited, name: str, jitter: float, fields: Fields | None = None) -> Decision:
     """Nobody's fault: wait as told, and count nothing against the job."""
     since = claim.limited_at if claim.limited_at is not None else claim.now
@@ -129,8 +135,12 @@ def paused(claim: Claim, pause: Pause) -> Decision:
 
 
 def over_budget(claim: Claim) -> Decision:
-    """What is left of the batch's budget would not cover the job at worst; finished jobs may free some."""
-    return _move(claim, "defer", delay=BUDGET_S, fields={"limited": None, "note": "waiting for the batch's budget"})
+    """What is left of the batch's budget would not cover the job at worst; finished jobs may free some.
+
+    Asked ever more rarely: thousands of such jobs must not keep workers busy.
+    """
+    fields: Fields = {"looks": claim.looks + 1, "limited": None, "note": "waiting for the batch's budget"}
+    return _move(claim, "defer", delay=min(2.0**claim.looks, BUDGET_S), fields=fields)
 
 
 def unbounded(claim: Claim) -> Decision:

@@ -7,7 +7,6 @@ lives it starts the part again when that dies, on the same port with the same pa
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import json
@@ -204,6 +203,9 @@ def only_server(folder: Path, name: str) -> Iterator[BinaryIO]:
 
 
 def main(argv: list[str]) -> int:
+    # Here, because every command imports this module, and only the keeper itself has arguments.
+    import argparse
+
     parser = argparse.ArgumentParser(prog="python -m askq.embedded.keeper")
     parser.add_argument("name", choices=("redis", "localapi"))
     parser.add_argument("folder", type=Path)

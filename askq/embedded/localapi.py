@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,6 +69,9 @@ class LocalApiService:
 
 def healthy(port: int) -> bool:
     """Whether a local API answers on this port."""
+    # Here, because this module is imported by every command, and few start a local API.
+    import http.client
+
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/_askq/health")

@@ -319,7 +319,7 @@ class MemoryStore:
                 record.fence = self._fence(record)
                 record.claims = (record.claims or 0) + 1
                 record.due = now + lease_s
-                claims.append(_claim(id_, record, lane, was_due, now, first=first))
+                claims.append(_claim(id_, record, was_due, now, first=first))
             return claims
 
     def _fence(self, record: _Record) -> int:
@@ -413,6 +413,12 @@ class MemoryStore:
             for record in self._records.values():
                 if record.due > now:
                     record.due = max(now, record.due - seconds)
+            self._leases.clear()
+            self._hints.clear()
+            self._nodes.clear()
+            self._probes.clear()
+            for alive in self._chains.values():
+                alive.clear()
             return True
 
     # -- sharing the work ------------------------------------------------------------------------------
@@ -638,7 +644,7 @@ def _usage(record: _Record) -> Usage:
     )
 
 
-def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float, *, first: bool) -> Claim:
+def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool) -> Claim:
     return Claim(
         id=id_,
         fence=record.fence,
@@ -646,7 +652,7 @@ def _claim(id_: str, record: _Record, lane: Lane, was_due: float, now: float, *,
         assistant_digest=record.assistant_digest,
         assistant=record.assistant,
         protocol=record.protocol,
-        question=record.question if lane is Lane.START else None,
+        question=record.question if record.state in (State.QUEUED, State.STARTING) else None,
         first=first,
         claims=record.claims or 0,
         attempts=record.count("attempts"),

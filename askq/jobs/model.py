@@ -58,7 +58,9 @@ class Lane(StrEnum):
 LANE_OF: Mapping[State, Lane] = MappingProxyType(
     {
         State.QUEUED: Lane.START,
-        State.STARTING: Lane.START,
+        # Whoever creates a run holds the job. When the lease ends all the same, the run is looked for at once, and not
+        # when every question that was queued before has been asked; nor do pauses that only stop creating stop that.
+        State.STARTING: Lane.POLL,
         State.RUNNING: Lane.POLL,
         State.ACTION: Lane.POLL,
         State.COLLECTING: Lane.POLL,
@@ -282,7 +284,7 @@ class Claim:
     assistant: str
     protocol: str
     question: Question | None
-    """Present in the start lane; polling needs no text."""
+    """Present until a run is known; polling needs no text."""
     first: bool
     """Whether nobody has claimed the job before."""
     claims: int

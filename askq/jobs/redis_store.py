@@ -25,7 +25,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from askq.errors import StoreError, StoreUnreachable
+from askq.errors import StoreDenied, StoreError, StoreUnreachable
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, keys
 from askq.jobs.books import Books
@@ -112,7 +112,7 @@ class RedisStore:
             # Whoever parsed it may quote a part of the password, so neither text nor cause is passed on.
             raise StoreError(
                 f"{self._shown!r} is not a Redis address",
-                remedy="REDIS_URL looks like redis://:password@host:6379/0, or rediss:// with TLS, or unix:///path. "
+                remedy="REDIS_URL looks like redis://:password@host:6379/0, or rediss:// with TLS. "
                 "Write special characters of a password as %XX (/ is %2F).",
             ) from None
 
@@ -377,8 +377,8 @@ class RedisStore:
             return []
 
         def call(shard: int, most: int) -> _Call:
-            text = keys.ask_stem(shard) if lane is Lane.START else ""
-            return _Call("claim", [keys.due(shard, lane)], [keys.job_stem(shard), most, lease_s, text])
+            stems = (keys.job_stem(shard), most, lease_s, keys.ask_stem(shard))
+            return _Call("claim", [keys.due(shard, lane)], stems)
 
         def claims(found: Sequence[Any]) -> list[Claim]:
             return [_claim(float(now), *member) for now, *members in found for member in members]
@@ -468,6 +468,14 @@ class RedisStore:
             return False
         names = [[keys.due(shard, lane) for lane in (Lane.START, Lane.POLL)] for shard in range(SHARDS)]
         self._scripts([_Call("shift", pair, [seconds]) for pair in names])
+        # What is held until a moment of the old clock would be held that much longer. The living take it anew at once.
+        held = [keys.lease(shard, lane) for shard in range(SHARDS) for lane in Lane]
+        held += [key(lane) for key in (keys.chains, keys.hint) for lane in Lane]
+        held += [keys.NODES, *(keys.probe(_concerned(pause.account, pause.protocol)) for pause in self.pauses())]
+        pipe = self._redis.pipeline(transaction=False)
+        for name in held:
+            pipe.delete(name)
+        self._run(pipe.execute)
         return True
 
     # -- sharing the work --------------------------------------------------------------------------------
@@ -758,7 +766,7 @@ class RedisStore:
         try:
             return action()
         except (AuthenticationError, NoPermissionError) as exc:
-            raise StoreError(
+            raise StoreDenied(
                 f"Redis at {self._shown} refused us: {exc}", remedy="Put the right user and password into REDIS_URL."
             ) from exc
         except (redis.ConnectionError, redis.TimeoutError) as exc:

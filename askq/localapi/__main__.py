@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--model", action="append", default=[], help="a model that exists; repeatable (default: any)")
     it.add_argument("--run-lifetime", type=float, default=RUN_LIFETIME_S, metavar="SECONDS", help="expiry of a run")
     it.add_argument("--idempotency", action="store_true", help="honour Idempotency-Key (OpenAI does not)")
+    it.add_argument("--client-ids", action="store_true", help="take ids of responses from the client, as vLLM does")
     it.add_argument("--endpoint-file", type=Path, metavar="FILE", help="write the base URL there when ready")
     it.add_argument("--allow-remote", action="store_true", help="listen on an address other machines can reach")
     it.add_argument("--exit-with-stdin", action="store_true", help="end when standard input does")
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chat_key=os.environ.get("ASKQ_CHAT_API_KEY") or None,
         run_lifetime_s=given.run_lifetime,
         idempotency=given.idempotency,
+        client_ids=given.client_ids,
         endpoint_file=given.endpoint_file,
         exit_with_stdin=given.exit_with_stdin,
     )

@@ -49,6 +49,8 @@ class Options:
     """From the creation of a run to its expiry; responses do not expire."""
     idempotency: bool = False
     """Honour `Idempotency-Key` on POST. OpenAI does not."""
+    client_ids: bool = False
+    """Take `request_id` of POST /responses as the response's id, and say so in the list of models. OpenAI does not."""
     endpoint_file: Path | None = None
     """Where to write the base URL when ready."""
     exit_with_stdin: bool = False

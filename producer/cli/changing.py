@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import click
 
@@ -13,13 +12,12 @@ from askq.errors import InputError, NotFound
 from askq.ids import split_job_id
 from askq.jobs.model import ASKED_AGAIN, PENDING, Outcome, State
 from askq.jobs.store import Store
+from producer.batch import ASKED_AGAIN_USUALLY, cancel, retry
+from producer.cli.options import Dollars
 from producer.cli.reading import follow
 from producer.cli.shared import Session, json_option, pass_session, print_json
 
 DECLINED = 3
-_PAGE = 500
-_USUAL = frozenset({State.FAILED, State.EXPIRED})
-"""What `retry` asks again by itself. An uncertain job may have been paid for, so a person must say that one, too."""
 
 
 @click.command("cancel")
@@ -39,7 +37,8 @@ def cancel_command(session: Session, *, ids: tuple[str, ...], all_: bool, yes: b
             chosen = _chosen(session, store, ids, all_=all_, states=PENDING)
             if not _agreed(f"Cancel {_many(len(chosen))}?", yes=yes or not chosen):
                 return DECLINED
-            outcomes = _in_pages(store.cancel, chosen)
+            outcomes = cancel(store, [job for job, _ in chosen])
+            _close(store, {split_job_id(job)[0] for job, _ in chosen} | _whole(session, store, ids))
             parts.nudge()
         finally:
             store.close()
@@ -47,8 +46,8 @@ def cancel_command(session: Session, *, ids: tuple[str, ...], all_: bool, yes: b
         print_json({"cancelled": outcomes[Outcome.MOVED], "already": outcomes[Outcome.ALREADY]})
     else:
         session.say(f"{_many(outcomes[Outcome.MOVED])} will be cancelled.")
-        if outcomes[Outcome.MOVED]:
-            session.say("A worker does it; `askq status` shows when it is done.")
+        if any(state is not State.QUEUED for _, state in chosen):
+            session.say("Workers tell the service; `askq status` shows when it is done.")
     return 0
 
 
@@ -57,7 +56,7 @@ def cancel_command(session: Session, *, ids: tuple[str, ...], all_: bool, yes: b
 @click.option(
     "--only",
     multiple=True,
-    type=click.Choice(sorted(ASKED_AGAIN)),
+    type=click.Choice(sorted(state.value for state in ASKED_AGAIN)),
     help="These ends instead of failed and expired. May be repeated.",
 )
 @click.option("--all", "all_", is_flag=True, help="Everything without a complete answer, uncertain ones included.")
@@ -83,7 +82,7 @@ def retry_command(
     """
     if only and all_:
         raise InputError("--only and --all exclude each other", remedy="Leave one of them out.")
-    states = ASKED_AGAIN if all_ else frozenset(State(name) for name in only) or _USUAL
+    states = ASKED_AGAIN if all_ else frozenset(State(name) for name in only) or ASKED_AGAIN_USUALLY
     with session.parts() as parts:
         store = parts.store(must_be_safe=True)
         try:
@@ -96,7 +95,7 @@ def retry_command(
             question = f"{doubtful} of {_many(len(chosen))} may have been paid for already. Ask again?"
             if doubtful and not _agreed(question, yes=yes):
                 return DECLINED
-            outcomes = _in_pages(lambda jobs: store.retry(jobs, states), chosen)
+            outcomes = retry(store, [job for job, _ in chosen], states)
             parts.nudge()
             if as_json:
                 print_json({"retried": outcomes[Outcome.MOVED], "expired": outcomes[Outcome.MISSING]})
@@ -116,7 +115,7 @@ def retry_command(
 
 @click.command("resume")
 @click.argument("batch", required=False)
-@click.option("--max-cost", type=click.FloatRange(min=0, min_open=True), metavar="USD", help="The new budget of BATCH.")
+@click.option("--max-cost", type=Dollars(), metavar="USD", help="The new budget of BATCH.")
 @json_option
 @pass_session
 def resume_command(session: Session, *, batch: str | None, max_cost: float | None, as_json: bool) -> int:
@@ -190,19 +189,17 @@ def _chosen(
     return list(chosen.items())
 
 
-def _in_pages(
-    action: Callable[[Sequence[str]], list[Outcome]], chosen: Iterable[tuple[str, State]]
-) -> Counter[Outcome]:
-    outcomes: Counter[Outcome] = Counter()
-    for page in _pages(job for job, _ in chosen):
-        outcomes.update(action(page))
-    return outcomes
+def _whole(session: Session, store: Store, ids: Sequence[str]) -> set[str]:
+    """The batches that were named whole."""
+    return {session.batch_id(store, given) for given in ids if "." not in given}
 
 
-def _pages(jobs: Iterable[str]) -> Iterator[list[str]]:
-    each = iter(jobs)
-    while page := list(itertools.islice(each, _PAGE)):
-        yield page
+def _close(store: Store, batches: Iterable[str]) -> None:
+    """End the submission of batches that were cancelled: whoever was submitting one is gone, or need not go on."""
+    for batch in batches:
+        status = store.batch(batch)
+        if status is not None and not status.sealed:
+            store.seal(batch, status.total)
 
 
 def _agreed(question: str, *, yes: bool) -> bool:

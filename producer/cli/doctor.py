@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from askq.assistants import file as assistants
 from askq.errors import AskqError, EmbeddedError, StoreError
 from askq.jobs.audit import LastAudit
+from askq.jobs.store import Store
 from producer.answers.plain import plain
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.parts import Parts
@@ -37,8 +39,8 @@ def doctor_command(session: Session, *, as_json: bool) -> int:
         add("redis", lambda: _redis(parts))
         add("key", lambda: _key(parts))
         add("api", lambda: _api(parts))
-        add("workers", lambda: _workers(parts))
-        add("audit", lambda: _audit(parts))
+        for what, look in (("workers", _workers), ("audit", _audit)):
+            add(what, partial(_of_the_store, parts, look))
         add("assistants", lambda: _assistants(session))
     if as_json:
         print_json(checks)
@@ -63,7 +65,12 @@ def _redis(parts: Parts) -> tuple[bool | None, str]:
     if health.danger is not None:
         risk = health.danger + "; set `appendonly yes` and `maxmemory-policy noeviction`"
         return (None if parts.settings.allow_unsafe_redis else False), told + risk
-    return True, told + "append-only file on, evicts nothing"
+    if not health.confirms:
+        return None, told + (
+            "append-only file on, evicts nothing, but cannot say what is on its disk: after a power cut a question\n"
+            "asked in the last second may be paid for again. Use Redis 7.2 or newer, Valkey, or `appendfsync always`"
+        )
+    return True, told + "append-only file on, evicts nothing, says what is on its disk"
 
 
 def _key(parts: Parts) -> tuple[bool | None, str]:
@@ -79,26 +86,27 @@ def _api(parts: Parts) -> tuple[bool | None, str]:
     return True, f"{parts.api().address} answers"
 
 
-def _workers(parts: Parts) -> tuple[bool | None, str]:
+def _of_the_store(parts: Parts, look: Callable[[Store], tuple[bool | None, str]]) -> tuple[bool | None, str]:
+    """What needs Redis. Why that is not there was said before."""
     try:
         store = parts.store()
         try:
-            nodes = store.nodes()
+            return look(store)
         finally:
             store.close()
     except (StoreError, EmbeddedError):
         return None, "unknown: Redis is not there to ask"
+
+
+def _workers(store: Store) -> tuple[bool | None, str]:
+    nodes = store.nodes()
     if not nodes:
         return None, "none is running: `askq run` brings its own, `askq up` and `askq worker` keep some"
     return True, ", ".join(f"{node.name} ({node.processes} processes)" for node in nodes)
 
 
-def _audit(parts: Parts) -> tuple[bool | None, str]:
-    store = parts.store()
-    try:
-        last, now = LastAudit.read(store.books().last()), store.now()
-    finally:
-        store.close()
+def _audit(store: Store) -> tuple[bool | None, str]:
+    last, now = LastAudit.read(store.books().last()), store.now()
     if last is None:
         return None, "no worker has audited the store yet; `askq sweep` does it now"
     told = f"{duration(max(0.0, now - last.finished_at))} ago by {plain(last.by, one_line=True)}: "

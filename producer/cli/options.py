@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ import click
 from config.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
+MILLIONTH, MOST_DOLLARS = 0.000001, 1_000_000_000.0
+"""What a budget may be: it is kept in millionths of a dollar."""
 
 
 def bounds(settings: Settings) -> dict[str, Any]:
@@ -48,9 +51,26 @@ def input_options(command: F) -> F:
     return gathered  # type: ignore[return-value]  # a decorated command takes the place of the function
 
 
+class Dollars(click.FloatRange):
+    """An amount of US dollars that something may cost: neither nothing nor everything."""
+
+    def __init__(self) -> None:
+        super().__init__(min=MILLIONTH, max=MOST_DOLLARS)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        amount = super().convert(value, param, ctx)
+        if math.isnan(amount):
+            # No comparison says that it is out of the range.
+            self.fail(f"{value!r} is no amount of dollars.", param, ctx)
+        return amount
+
+    def _describe_range(self) -> str:
+        return "x>0"
+
+
 budget_option = click.option(
     "--max-cost",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Dollars(),
     metavar="USD",
     help="Ask no question that could take the batch above this; needs max_output_tokens in the assistant's file.",
 )

@@ -207,7 +207,7 @@ def results_command(
 
     A table on a terminal, JSON Lines anywhere else.
     """
-    from producer.answers import writer_for
+    from producer.answers.writer import writer_for
     from producer.kept_table import kept
 
     wanted = "jsonl" if as_json else format_
@@ -226,7 +226,7 @@ def results_command(
                 count = writer_for(place, format=wanted, **table).write(store.jobs(status.id, states=states))
                 session.say(f"{count} answers: {place}")
         elif wanted == "table" or (wanted is None and on_terminal()):
-            from producer.answers import print_table
+            from producer.answers.table import print_table
 
             jobs = store.jobs(status.id, states=states)
             total = status.total if states is None else sum(status.counts.get(state, 0) for state in states)

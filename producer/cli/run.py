@@ -16,7 +16,9 @@ from askq.embedded.supervisor import Supervisor
 from askq.errors import InputError, WaitTimeout
 from askq.jobs.model import BatchStatus, State
 from askq.jobs.store import Store
-from producer.answers import Writer, plain, to_record, writer_for
+from producer.answers.plain import plain
+from producer.answers.record import to_record
+from producer.answers.writer import Writer, writer_for
 from producer.batch import require_budget
 from producer.budget import bounded
 from producer.cli.options import assistant_options, bounds, budget_option, input_options

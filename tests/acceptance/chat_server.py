@@ -17,6 +17,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_GET(self) -> None:
+        self.send_error(404)
+
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 

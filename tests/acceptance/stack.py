@@ -152,10 +152,18 @@ class Stack:
         process.start()
         return process
 
-    def submit(self, assistant: Assistant, texts: list[str], *, key: str | None = None) -> str:
+    def submit(
+        self, assistant: Assistant, texts: list[str], *, key: str | None = None, max_cost_usd: float | None = None
+    ) -> str:
         """A sealed batch of these questions."""
         self.store.save_assistant(assistant.digest, assistant.to_json())
-        new = NewBatch(name=None, assistant=assistant.name, protocol=assistant.protocol, idempotency_key=key)
+        new = NewBatch(
+            name=None,
+            assistant=assistant.name,
+            protocol=assistant.protocol,
+            idempotency_key=key,
+            max_cost_usd=max_cost_usd,
+        )
         batch, _ = self.store.open_batch(new)
         jobs = [
             NewJob(
@@ -194,6 +202,23 @@ class Stack:
             runs += page
             if len(page) < 1000:
                 return runs
+
+    def askq(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a command against these parts."""
+        return subprocess.run(
+            [sys.executable, "-m", "producer.cli", *argv],
+            cwd=ROOT,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def heal(self) -> None:
+        """Let nothing go wrong any more at the local API."""
+        self.admin("faults", method="DELETE")
 
     def admin(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
         """A call to the local API's own pages."""

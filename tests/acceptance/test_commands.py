@@ -359,7 +359,7 @@ def test_a_place_that_cannot_be_written_is_told_by_every_command(folder: Folder)
     assert doctor.returncode == 1
     assert [line[:18].split() for line in doctor.stdout.splitlines()] == [
         ["ok", "settings"], ["WRONG", "redis"], [], ["note", "key"], ["WRONG", "api"], [], ["note", "workers"],
-        ["ok", "assistants"],
+        ["note", "audit"], ["ok", "assistants"],
     ]  # fmt: skip
 
 
@@ -430,7 +430,9 @@ def test_doctor_finds_nothing_wrong_in_an_empty_folder(folder: Folder) -> None:
 
 
 def test_doctor_names_what_is_wrong_and_nothing_else(folder: Folder) -> None:
-    fine = {"settings": True, "redis": True, "key": None, "api": True, "workers": None, "assistants": True}
+    fine = {
+        "settings": True, "redis": True, "key": None, "api": True, "workers": None, "audit": None, "assistants": True,
+    }  # fmt: skip
     nothing = f"127.0.0.1:{free_port()}"
     for wrong, environment in (
         ({"redis": False}, {"REDIS_URL": f"redis://:s3cret@{nothing}/0"}),

@@ -35,7 +35,7 @@ from worker.protocols.base import (
     Status,
 )
 from worker.protocols.client import open_client
-from worker.protocols.responses import ResponsesProtocol
+from worker.protocols.responses import ResponsesProtocol, chosen_id
 
 SECONDS = 10.0
 """Duration of every scripted run; the clock is the test's."""
@@ -414,6 +414,35 @@ async def test_a_probe_tells_whether_keys_are_honoured_and_leaves_nothing(honour
         assert await it.paid() == []
     async with stage("assistants", idempotency=honoured) as it:
         assert not await it.protocol.repeats_safely(), "there the thread's runs are listed"
+
+
+@pytest.mark.parametrize(("kind", "rule"), LOST, ids=lambda value: value if isinstance(value, str) else "")
+async def test_where_ids_are_taken_a_lost_create_is_found_under_its_own(kind: str, rule: dict[str, Any]) -> None:
+    async with stage("responses", timeout_s=0.5 if kind == "timeout" else 10.0, client_ids=True) as it:
+        await it.prepare()
+        it.goes_wrong(kind, **rule)
+        with pytest.raises(Ambiguous):
+            await it.start()
+        assert await it.paid() == ["b_1.r1"]
+        assert await it.find() == Found(search=Search.FOUND, run_ids=(chosen_id(it.asked),)), "while it is at work"
+        it.clock.now += SECONDS
+        found = await it.find()
+        status = await it.protocol.poll(it.thread, found.run_ids[0])
+        assert (await it.answer(status)).text == "Answer to: Why?"
+        assert await it.paid() == ["b_1.r1"]
+
+
+@pytest.mark.parametrize("kind", ["drop", "html_200", "timeout", "status"])
+async def test_where_ids_are_taken_a_create_that_never_arrived_is_known_not_to_have(kind: str) -> None:
+    async with stage("responses", timeout_s=0.5 if kind == "timeout" else 10.0, client_ids=True) as it:
+        await it.prepare()
+        it.goes_wrong(kind)
+        with pytest.raises(Ambiguous):
+            await it.start()
+        assert await it.find() == Found(search=Search.NOT_STARTED)
+        assert await it.paid() == []
+        assert (await it.start()).run_id == chosen_id(it.asked), "and may be made after all"
+        assert await it.paid() == ["b_1.r1"]
 
 
 # When nothing was sent, or nothing can work

@@ -77,7 +77,9 @@ async def test_exhausted_credit_stops_no_polls() -> None:
     assert [code for code, pause in PAUSES.items() if not pause.stops_polls] == ["quota_exhausted", "budget_exceeded"]
 
 
-async def test_an_endpoint_that_is_gone_stops_its_own_protocol_alone(store: MemoryStore, open_account: Open) -> None:
+async def test_an_endpoint_that_is_gone_stops_its_own_protocol_alone(
+    store: MemoryStore, open_account: Open, clock: Clock
+) -> None:
     account = open_account()
     await blocked(account, "endpoint_gone", "assistants")
     assert await rooms(account) == (20, 20)
@@ -85,10 +87,10 @@ async def test_an_endpoint_that_is_gone_stops_its_own_protocol_alone(store: Memo
     assert pause is not None
     assert pause.protocol == "assistants"
     assert await account.stopped("responses") is None
-    await account.worked("responses")
-    await account.answered("responses")
+    await account.worked("responses", begun=clock.now)
+    await account.answered("responses", begun=clock.now)
     assert [pause.protocol for pause in store.pauses()] == ["assistants"], "the other protocol proves nothing"
-    await account.answered("assistants")
+    await account.answered("assistants", begun=clock.now)
     assert store.pauses() == []
 
 
@@ -138,14 +140,31 @@ async def test_a_free_answer_proves_the_key_and_not_the_credit(
     open_account: Open,
     code: str,
     ends_by_poll: bool,  # noqa: FBT001  a parameter of the test
+    clock: Clock,
 ) -> None:
     account = open_account()
     await blocked(account, code)
     await rooms(account)
-    await account.answered("responses")
+    await account.answered("responses", begun=clock.now)
     assert (store.pauses() == []) is ends_by_poll
-    await account.worked("responses")
+    await account.worked("responses", begun=clock.now)
     assert store.pauses() == [], "a run that was created proves everything"
+
+
+async def test_a_reply_to_a_call_from_before_the_pause_does_not_end_it(
+    store: MemoryStore, open_account: Open, clock: Clock
+) -> None:
+    """Given creates that are open when another is refused, then their replies say nothing of what came since."""
+    account, begun = open_account(), clock.now
+    clock.now += 1.0
+    await blocked(account, "quota_exhausted")
+    await rooms(account)
+    await account.worked("responses", begun=begun)
+    assert [pause.code for pause in store.pauses()] == ["quota_exhausted"]
+    clock.now += PROBE_S
+    await rooms(account)
+    await account.worked("responses", begun=clock.now)
+    assert store.pauses() == []
 
 
 async def test_a_probe_that_met_no_job_or_only_a_free_call_is_given_back(open_account: Open, clock: Clock) -> None:
@@ -155,7 +174,7 @@ async def test_a_probe_that_met_no_job_or_only_a_free_call_is_given_back(open_ac
     clock.now += PROBE_S
     assert await account.room(Lane.START, 0) == 1
     assert await other.room(Lane.START, 0) == 0
-    await account.answered("responses")
+    await account.answered("responses", begun=clock.now)
     await account.unused(Lane.POLL)
     assert await other.room(Lane.START, 0) == 0, "polls go on meanwhile and do not count"
     await account.unused(Lane.START)
@@ -184,7 +203,7 @@ async def test_being_limited_opens_fewer_calls_and_none_for_a_while(open_account
     clock.now += 2.0
     assert await rooms(account) == (14, 20), "refusals that arrive together are one"
     for _ in range(200):
-        await account.worked("responses")
+        await account.worked("responses", begun=clock.now)
     assert await rooms(account) == (20, 20), "and slowly more again, to what was allowed"
     for _ in range(20):
         clock.now += 10.0

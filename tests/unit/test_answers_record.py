@@ -9,8 +9,8 @@ import pytest
 
 from askq.ends import ENDS
 from askq.jobs.model import PENDING, Answer, Job, Question, State, Usage
-from producer.answers import KEYS, to_record
 from producer.answers.openai_lines import to_openai_line
+from producer.answers.record import KEYS, to_record
 
 QUESTION = Question(row_id="r.1", index=0, text="Solve 3x + 11 = 14", input={"lang": "en", "n": 1})
 USAGE = Usage(input_tokens=20, cached_tokens=5, output_tokens=7, total_tokens=27, cost_usd=0.00012)

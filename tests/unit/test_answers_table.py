@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from askq.jobs.model import Answer, Job, Question, State
-from producer.answers import print_table
+from producer.answers.table import print_table
 
 
 def job(number: int, text: str, *, answer: str | None, state: State = State.COMPLETED, code: str | None = None) -> Job:

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from askq.errors import InputError, OutputError, StoreUnreachable
 from askq.jobs.model import Answer, Job, Question, State, Usage
-from producer.answers import FORMATS, to_record, writer_for
 from producer.answers.cells import cell
+from producer.answers.record import to_record
 from producer.answers.table_rows import OWN
+from producer.answers.writer import FORMATS, writer_for
 from producer.kept_table import keep, kept
 from producer.questions import from_items, open_list
 

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from askq.assistants.model import Assistant
 from askq.embedded.supervisor import Supervisor
 from askq.errors import AskqError, ConfigError, EmbeddedError, InputError
 from askq.jobs.memory_store import MemoryStore
-from askq.jobs.model import FINISHING, Answer, Lane, Move, State, Usage
+from askq.jobs.model import Answer, Lane, Move, State
 from askq.jobs.store import Health
 from askq.pauses import PAUSES
 from producer import Client
@@ -27,58 +26,13 @@ from producer.parts import Parts
 from producer.questions import open_list
 from producer.submit import Submission, submit
 from tests.parts import eventually, free_port
+from tests.unit.cli_stage import Asked, end_all
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
-    "run", "ask", "submit", "status", "watch", "results", "show", "list", "sweep", "assistants", "up", "worker",
-    "flower", "local-api", "doctor", "completion",
+    "run", "ask", "submit", "status", "watch", "results", "show", "list", "cancel", "retry", "resume", "sweep",
+    "assistants", "up", "worker", "flower", "local-api", "doctor", "completion",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
-    """A store in memory in place of Redis, and an empty folder to work in."""
-    memory = MemoryStore()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ASKQ_ASSISTANTS_DIR", str(ROOT / "assistants"))
-    monkeypatch.setattr(Parts, "store", lambda self, *, must_be_safe=False: memory)
-    monkeypatch.setattr(Parts, "nudge", lambda self: None)
-    return memory
-
-
-@pytest.fixture
-def questions(tmp_path: Path) -> Path:
-    path = tmp_path / "questions.csv"
-    path.write_text('id,question,topic\na,What is 1 + 1?,sums\nb,"What is 2, plus 2?",sums\n', "utf-8")
-    return path
-
-
-Asked = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def askq(capfd: pytest.CaptureFixture[str]) -> Asked:
-    """Runs a command; exit code, standard output, standard error."""
-
-    def call(*argv: str) -> tuple[int, str, str]:
-        code = run([str(part) for part in argv])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
-
-
-def end_all(store: MemoryStore, states: dict[str, State] | None = None) -> None:
-    """End every job, as a worker would: completed, or as told by row id."""
-    for claim in store.claim(Lane.START, range(16), limit=1000, lease_s=60):
-        row = claim.id.partition(".")[2]
-        state = (states or {}).get(row, State.COMPLETED)
-        store.commit([Move(job=claim.id, fence=claim.fence, name="intend", fields={"attempts": 1})])
-        answer = Answer(text=f"answer {row}", code=({"input": "print(2)", "output": "2"},), usage=Usage(total_tokens=7))
-        fields = {} if state is State.COMPLETED else {"error_code": "server_error", "error_message": "oops"}
-        move = Move(job=claim.id, fence=claim.fence, name=FINISHING[state], fields=fields, answer=answer)
-        (outcome,) = store.commit([move])
-        assert outcome == "moved"
 
 
 def test_help_names_every_command_and_imports_none() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import threading
 import time
@@ -14,7 +15,7 @@ from askq.assistants.model import Assistant
 from askq.errors import StoreUnreachable
 from askq.ids import SHARDS
 from askq.jobs.memory_store import MemoryStore
-from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State
+from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State, Usage
 from worker import chain, steps
 from worker.engine import Engine
 from worker.protocols.base import (
@@ -498,3 +499,340 @@ def test_call_errors_of_the_protocols_say_what_happened() -> None:
     error = CallError("timeout", "no reply within 30 s", retry_after=2.0, run_id="run_1")
     assert str(error) == "timeout: no reply within 30 s"
     assert (error.code, error.retry_after, error.run_id) == ("timeout", 2.0, "run_1")
+
+
+# -- when a person cancels -----------------------------------------------------------------------------------
+
+
+class Cancelling(Service):
+    """A service that can cancel, and whose runs go on until they are told to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = asyncio.Event()
+        self.completes = False
+        """Whether a run completes although it was to be cancelled."""
+
+    async def poll(self, thread_id: str, run_id: str) -> Status:
+        self.polls[run_id] = self.polls.get(run_id, 0) + 1
+        if run_id in self.cancelled:
+            state = RunState.DONE if self.completes else RunState.CANCELLED
+            return Status(state=state, raw=state.value, run_id=run_id)
+        return Status(state=RunState.PENDING, raw="in_progress", run_id=run_id, poll_after=0.05)
+
+
+@pytest.fixture
+def cancelling(store: MemoryStore) -> Iterator[tuple[Cancelling, Engines]]:
+    service = Cancelling()
+    made = Engines(store, service)
+    yield service, made
+    made.close()
+
+
+def test_a_running_job_is_cancelled_at_the_service_once(
+    store: MemoryStore, cancelling: tuple[Cancelling, Engines]
+) -> None:
+    service, engines = cancelling
+    batch = submit(store, 3)
+    engine = engines()
+    drive(engine, lambda: all(job.polls for job in store.jobs(batch)))
+    store.cancel([job.id for job in store.jobs(batch)])
+    drive(engine, finished(store, batch))
+    assert {(job.state, job.error_code) for job in store.jobs(batch)} == {(State.CANCELLED, "cancelled")}
+    assert sorted(service.cancelled) == sorted(f"run/{job.id}" for job in store.jobs(batch))
+
+
+def test_a_run_that_completes_although_it_was_cancelled_is_kept_and_counted(
+    store: MemoryStore, cancelling: tuple[Cancelling, Engines]
+) -> None:
+    service, engines = cancelling
+    service.completes = True
+    batch = submit(store, 2)
+    engine = engines()
+    drive(engine, lambda: all(job.polls for job in store.jobs(batch)))
+    store.cancel([job.id for job in store.jobs(batch)])
+    drive(engine, finished(store, batch))
+    for job in store.jobs(batch):
+        assert (job.state, job.runs) == (State.COMPLETED, 1)
+        assert job.answer is not None
+        assert job.note == "the run completed although it was to be cancelled"
+    assert len(service.ledger) == 2
+
+
+def test_a_job_cancelled_while_its_create_is_open_is_cancelled_when_its_run_is_known(
+    store: MemoryStore, cancelling: tuple[Cancelling, Engines]
+) -> None:
+    service, engines = cancelling
+    batch = submit(store, 1)
+    engine = engines()
+
+    async def hold(*, held: bool) -> None:
+        if held:
+            service.hold.clear()
+        else:
+            service.hold.set()
+
+    engine.call(hold(held=True))
+    drive(engine, lambda: bool(service.ledger))
+    assert only(store, batch).state is State.STARTING
+    assert store.cancel([only(store, batch).id]) == [Outcome.MOVED]
+    engine.call(hold(held=False))
+    drive(engine, finished(store, batch))
+    job = only(store, batch)
+    assert (job.state, job.error_code, job.runs) == (State.CANCELLED, "cancelled", 1)
+    assert service.cancelled == [f"run/{job.id}"]
+
+
+def test_a_cancelled_create_whose_reply_was_lost_is_found_first(
+    store: MemoryStore, cancelling: tuple[Cancelling, Engines]
+) -> None:
+    """Given a lost reply and a person who cancels, then the run that may be billed is found and told to end."""
+    service, engines = cancelling
+    batch = submit(store, 1)
+
+    def lose(ask: Ask) -> None:
+        store.cancel([ask.job_id])
+        raise Ambiguous("timeout", "no reply")
+
+    service.after = lose
+    drive(engines(), finished(store, batch))
+    job = only(store, batch)
+    assert (job.state, job.error_code, job.runs) == (State.CANCELLED, "cancelled", 1)
+    assert service.cancelled == [f"run/{job.id}"]
+    assert len(service.ledger) == 1
+
+
+def test_a_cancelled_create_that_never_arrived_is_taken_back_and_not_made(
+    store: MemoryStore, cancelling: tuple[Cancelling, Engines], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.steps.SETTLE_S", 0.1)
+    service, engines = cancelling
+    batch = submit(store, 1)
+
+    def lose(ask: Ask) -> None:
+        store.cancel([ask.job_id])
+        raise Ambiguous("no_reply", "reset")
+
+    service.before = lose
+    drive(engines(), finished(store, batch))
+    job = only(store, batch)
+    assert (job.state, job.error_code, job.runs, job.attempts) == (State.CANCELLED, "cancelled", 0, 0)
+    assert service.ledger == []
+
+
+def test_a_job_cancelled_between_its_preparation_and_its_create_costs_nothing(
+    store: MemoryStore, cancelling: tuple[Cancelling, Engines]
+) -> None:
+    service, engines = cancelling
+    batch = submit(store, 1)
+    prepare = service.prepare
+
+    async def cancelled_meanwhile(ask: Ask, assistant_id: str | None) -> str:
+        made = await prepare(ask, assistant_id)
+        assert store.cancel([ask.job_id]) == [Outcome.MOVED]
+        return made
+
+    service.prepare = cancelled_meanwhile  # type: ignore[method-assign]
+    drive(engines(), finished(store, batch))
+    assert (only(store, batch).state, service.ledger) == (State.CANCELLED, [])
+
+
+def test_a_job_cancelled_while_its_answer_is_fetched_keeps_it(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    batch = submit(store, 1)
+    answer = service.answer
+
+    async def cancelled_meanwhile(thread_id: str, run_id: str, assistant: Assistant) -> Answer:
+        store.cancel([run_id.removeprefix("run/")])
+        return await answer(thread_id, run_id, assistant)
+
+    service.answer = cancelled_meanwhile  # type: ignore[method-assign]
+    drive(engines(), finished(store, batch))
+    assert only(store, batch).state is State.COMPLETED
+    assert service.cancelled == []
+
+
+# -- pauses, budgets, the end --------------------------------------------------------------------------------
+
+
+def test_exhausted_credit_stops_creates_while_polls_go_on_and_ends_by_itself(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given no credit after a few runs, then those get their answers; given credit, all others within a few probes."""
+    monkeypatch.setattr("worker.account._LOOK_EVERY_S", 0.05)
+    batch = submit(store, 40)
+    refused = 0
+
+    def no_credit(ask: Ask) -> None:
+        nonlocal refused
+        if len(service.ledger) >= 4:
+            refused += 1
+            raise Blocked("quota_exhausted", "You exceeded your current quota")
+
+    service.before = no_credit
+    engine = engines()
+    drive(engine, lambda: bool(store.pauses()))
+
+    def four_are_answered() -> bool:
+        status = store.batch(batch)
+        assert status is not None
+        return status.counts[State.COMPLETED] == 4
+
+    drive(engine, four_are_answered)
+    assert [pause.code for pause in store.pauses()] == ["quota_exhausted"], "a poll is no proof of credit"
+    service.before = lambda ask: None
+    drive(engine, finished(store, batch))
+    assert store.pauses() == []
+    assert len(service.ledger) == 40
+    assert all(job.attempts == 1 for job in store.jobs(batch))
+
+
+def test_an_intent_whose_call_was_not_made_is_taken_back_at_once(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a claim that became too old while its intent was stored, then nobody looks for a run that cannot be."""
+    batch = submit(store, 1)
+    engine, asked = engines(), itertools.count()
+    fresh = engine._leases.fresh
+    # Just before the intent it is fresh, just after it is not; the second time all is well.
+    monkeypatch.setattr(engine._leases, "fresh", lambda claim: next(asked) != 1 and fresh(claim))
+    looked: list[str] = []
+    find = service.find_started
+
+    async def looking(ask: Ask, thread_id: str) -> Found:
+        looked.append(ask.job_id)
+        return await find(ask, thread_id)
+
+    service.find_started = looking  # type: ignore[method-assign]
+    drive(engine, finished(store, batch))
+    job = only(store, batch)
+    assert (job.state, job.attempts, job.runs) == (State.COMPLETED, 1, 1)
+    assert looked == []
+    assert next(asked) >= 4
+
+
+def test_the_end_of_a_process_waits_longer_for_what_is_paid_for(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    """Given an open create and an open poll, when the process ends, then the reply to the create is waited for."""
+    batch = submit(store, 1)
+    engine = engines()
+
+    async def close_the_gate() -> None:
+        service.hold.clear()
+
+    engine.call(close_the_gate())
+    drive(engine, lambda: bool(service.ledger))
+    assert engine.call(engine.drain(0.05, paid_s=0.1)) == 1, "not for ever"
+    began = time.monotonic()
+    ending = asyncio.run_coroutine_threadsafe(engine.drain(0.05, paid_s=20.0), engine.loop)
+    engine.loop.call_soon_threadsafe(engine.loop.call_later, 0.4, service.hold.set)
+    assert ending.result(timeout=20) == 0
+    assert time.monotonic() - began < 15
+    assert only(store, batch).state is State.RUNNING, "and its id is on record"
+
+
+def test_a_free_call_is_not_waited_for_longer(store: MemoryStore, service: Service, engines: Engines) -> None:
+    submit(store, 1)
+    gate = asyncio.Event()
+    opened = threading.Event()
+
+    async def slow(thread_id: str, run_id: str) -> Status:
+        opened.set()
+        await gate.wait()
+        raise AssertionError("abandoned")
+
+    service.poll = slow  # type: ignore[method-assign]
+    engine = engines()
+    drive(engine, opened.is_set)
+    began = time.monotonic()
+    assert engine.call(engine.drain(0.05, paid_s=30.0)) == 1
+    assert time.monotonic() - began < 15
+
+
+PRICED = Assistant(
+    name="priced", protocol="assistants", model="house", max_output_tokens=100, price={"input": 1.0, "output": 10.0}
+)
+
+
+def submit_bounded(store: MemoryStore, rows: int, limit_usd: float, assistant: Assistant = PRICED) -> str:
+    store.save_assistant(assistant.digest, assistant.to_json())
+    batch, _ = store.open_batch(NewBatch(name=None, assistant="priced", protocol="assistants", max_cost_usd=limit_usd))
+    store.add(
+        batch,
+        [
+            NewJob(
+                question=Question(row_id=f"q{row}", index=row, text="Hi?"),
+                assistant="priced",
+                assistant_digest=assistant.digest,
+                protocol="assistants",
+            )
+            for row in range(rows)
+        ],
+    )
+    store.seal(batch, rows)
+    return batch
+
+
+def test_an_end_whose_reply_from_the_store_was_lost_is_settled_all_the_same(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a commit that was made and not heard of, when it is repeated, then nothing stays put aside."""
+    batch = submit_bounded(store, 3, 1.0)
+    commit, lost = store.commit, itertools.count()
+
+    def unheard(moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
+        outcomes = commit(moves, on_disk=on_disk)
+        if any(move.name == "complete" for move in moves) and next(lost) < 2:
+            raise StoreUnreachable("Redis does not answer")
+        return outcomes
+
+    monkeypatch.setattr(store, "commit", unheard)
+    engine = engines()
+    drive(engine, finished(store, batch))
+
+    def settled() -> bool:
+        status = store.batch(batch)
+        return status is not None and status.budget is not None and status.budget.reserved_usd == 0
+
+    drive(engine, settled)
+    assert next(lost) >= 2, "replies were lost, or this test says nothing"
+
+
+def test_a_question_that_nobody_can_price_ends_instead_of_waiting_for_ever(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    batch = submit_bounded(store, 2, 1.0, dataclasses.replace(PRICED, price=None))
+    drive(engines(), finished(store, batch))
+    assert {(job.state, job.error_code, job.attempts) for job in store.jobs(batch)} == {
+        (State.FAILED, "unbounded_cost", 0)
+    }
+    assert service.ledger == []
+
+
+def test_a_budget_that_covers_one_at_a_time_is_enough_for_all_in_the_end(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given runs that cost next to nothing and a bound for one at worst, then nobody is told that it is used up."""
+    monkeypatch.setattr("worker.steps.BUDGET_S", 0.05)
+    answer = service.answer
+
+    async def cheap(thread_id: str, run_id: str, assistant: Assistant) -> Answer:
+        found = await answer(thread_id, run_id, assistant)
+        return Answer(text=found.text, usage=Usage(input_tokens=1, output_tokens=1, total_tokens=2))
+
+    service.answer = cheap  # type: ignore[method-assign]
+    batch = submit_bounded(store, 5, 0.0016)
+    done = finished(store, batch)
+
+    def watched() -> bool:
+        status = store.batch(batch)
+        assert status is not None
+        assert status.budget is not None
+        assert status.budget.spent_usd + status.budget.reserved_usd <= 0.0016
+        assert not status.at_its_budget
+        return done()
+
+    drive(engines(), watched)
+    assert len(service.ledger) == 5

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from askq.errors import ApiUnreachable, AskqError, ConfigError
-from producer.preflight import Api, check
+from producer.api import Api
+from producer.preflight import check
 from tests.parts import free_port
 
 

@@ -561,9 +561,9 @@ def test_the_longer_a_pause_lasts_the_more_rarely_anybody_looks() -> None:
 
 
 def test_a_job_over_budget_waits_and_one_that_nobody_can_price_ends() -> None:
-    move = legal(steps.over_budget(claim()), claim()).move
-    assert (move.name, move.delay) == ("defer", BUDGET_S)
-    assert "attempts" not in move.fields
+    moves = [legal(steps.over_budget(claim(looks=looks)), claim()).move for looks in (0, 1, 4, 9)]
+    assert [(move.name, move.delay) for move in moves] == [("defer", wait) for wait in (1.0, 2.0, 16.0, BUDGET_S)]
+    assert all("attempts" not in move.fields for move in moves)
     ended = legal(steps.unbounded(claim()), claim()).move
     assert (ended.name, ended.fields["error_code"]) == ("fail", "unbounded_cost")
 

@@ -1,6 +1,13 @@
-"""Responses: create, retrieve, delete, cancel, input items. There is no list of responses, here as at OpenAI."""
+"""Responses: create, retrieve, delete, cancel, input items. There is no list of responses, here as at OpenAI.
+
+With `--client-ids` a create may carry `request_id`, such as `resp_5f0c…`: it becomes the response's id, as on vLLM and
+SGLang, so that a client whose reply was lost can look for it. A second create under the same id is refused. Without the
+option `request_id` is an unknown parameter, as at OpenAI.
+"""
 
 from __future__ import annotations
+
+import re
 
 from askq.localapi import fields
 from askq.localapi.api import Api, Call, Reply, Route
@@ -14,6 +21,7 @@ from askq.localapi.work import Work
 INPUT_ITEMS = 10_000
 TOOLS = 128
 WINDOWS = ("soonest", "2h", "8h")
+_ID = re.compile(r"resp_[0-9A-Za-z_-]+")
 
 PARAMETERS = frozenset(
     {
@@ -138,12 +146,25 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
     }
 
 
+def _chosen_id(api: Api, body: JsonObject) -> str | None:
+    """The id the client wants its response to have; raises ApiError."""
+    chosen = fields.text(body, "request_id", most=64)
+    if chosen is None:
+        return None
+    if _ID.fullmatch(chosen) is None:
+        raise invalid(f"Invalid 'request_id': '{chosen}'. Expected an ID that begins with 'resp_'.", param="request_id")
+    if api.works.get("responses", chosen) is not None:
+        raise invalid(f"A response with id '{chosen}' exists already.", param="request_id", code="response_exists")
+    return chosen
+
+
 def _create(api: Api, call: Call) -> Reply:
     body = call.body
-    fields.only(body, PARAMETERS)
+    fields.only(body, PARAMETERS | {"request_id"} if api.options.client_ids else PARAMETERS)
     fields.refuse_stream(body)
     if body.get("prompt") is not None:
         raise unsupported("prompt objects (OpenAI shuts them down on 2026-11-30)", param="prompt")
+    response_id = _chosen_id(api, body) or new_id("resp")
     settings = _settings(api, body)
     include = frozenset(fields.strings(body, "include"))
     items = _input(body)
@@ -168,7 +189,7 @@ def _create(api: Api, call: Call) -> Reply:
     _check_calls([*history(api.store, api.works, conversation_id, settings["previous_response_id"]), *items])
     now = api.now()
     work = Work(
-        id=new_id("resp"),
+        id=response_id,
         protocol="responses",
         scope=conversation_id,
         number=api.storage.next_ledger_number(),
