@@ -32,11 +32,15 @@ class Crew:
         self.kills: list[float] = []
         """Unix time of each SIGKILL."""
         self.done: Counter[str] = Counter()
+        self.overstayed: list[str] = []
+        """Workers that went on although they were asked to end, with the end of their logs."""
         self.by_itself = 0
         """Ends nobody asked for (Celery may end a worker when Redis goes away)."""
         self._pick = pick
+        self._began = time.monotonic()
         self._ended: dict[str, float] = {}
-        self._leaving: dict[str, float] = {}
+        self._leaving: dict[str, tuple[float, str]] = {}
+        self._started: dict[str, float] = {}
         self._asleep: dict[int, float] = {}
 
     def tick(self) -> None:
@@ -46,8 +50,9 @@ class Crew:
             name = worker.name
             if worker.alive:
                 self._wake(worker, after_s=self.sleep_s)
-                since = self._leaving.get(name, now)
-                assert now - since < _LEAVING_S, f"{name} was asked to end {now - since:.0f} s ago and still runs"
+                if name in self._leaving and now - self._leaving[name][0] > _LEAVING_S:
+                    self.overstayed.append(f"{self._leaving[name][1]} was sent {_LEAVING_S:.0f} s ago: {worker.tail()}")
+                    worker.kill()
                 continue
             if name not in self._ended:
                 self._ended[name] = now
@@ -57,6 +62,7 @@ class Crew:
                     self.by_itself += 1
             elif now - self._ended[name] >= _PAUSE_S:
                 del self._ended[name]
+                self._started[name] = now
                 worker.start()
 
     def _running(self) -> list[Process]:
@@ -104,19 +110,21 @@ class Crew:
         return bool(running)
 
     def _kill(self, worker: Process, *, group: bool) -> None:
-        self._mark(worker)
+        self._mark(worker, "SIGKILL")
         self.kills.append(time.time())
         worker.kill(signal.SIGKILL, group=group)
 
-    def _mark(self, worker: Process) -> None:
+    def _mark(self, worker: Process, signal_name: str) -> None:
         """Its end will not be its own doing."""
-        self._leaving.setdefault(worker.name, time.monotonic())
+        now = time.monotonic()
+        age = now - self._started.get(worker.name, self._began)
+        self._leaving.setdefault(worker.name, (now, f"{signal_name} to {worker.name}, {age:.1f} s after its start,"))
 
     def ask_to_end(self, how: signal.Signals) -> bool:
         """SIGTERM is a deploy (warm shutdown); SIGQUIT a cold one, which askq makes a soft one."""
         if (worker := self._victim()) is None or worker.child is None:
             return False
-        self._mark(worker)
+        self._mark(worker, how.name)
         worker.child.send_signal(how)
         return self._count(f"{how.name} to a worker")
 

@@ -17,6 +17,7 @@ BROKEN = (
     "counters_off",
     "left_behind",
     "stale_accepted",
+    "overstayed",
 )
 """Figures that must be 0."""
 
@@ -60,6 +61,8 @@ class Report:
     stale_commits: int = 0
     """Commits under a fence that was not the job's any more."""
     stale_accepted: int = 0
+    overstayed: int = 0
+    """Workers that went on working although they were asked to end."""
     recovery_s: list[float] = field(default_factory=list)
     """From the SIGKILL of a claim's holder to the next claim."""
     restart_s: list[float] = field(default_factory=list)

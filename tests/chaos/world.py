@@ -261,6 +261,8 @@ class World:
         report.fault_kinds += self.fault_kinds()
         if self.crew.by_itself:
             report.strikes["worker ended by itself"] += self.crew.by_itself
+        report.overstayed += len(self.crew.overstayed)
+        report.problems += [f"overstayed: {text}" for text in self.crew.overstayed]
         report.stale_commits += self.tape.stale_attempted
         report.stale_accepted += self.tape.stale_accepted
         report.wall_s += time.monotonic() - self.began
