@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from askq.jobs.model import BatchStatus, Pause
+from askq.jobs.limits import GETS, Wait
+from askq.jobs.model import BatchStatus, Pause, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,13 @@ _PAUSES = (
 )
 
 PAUSES: MappingProxyType[str, Standstill] = MappingProxyType({pause.code: pause for pause in _PAUSES})
+
+
+def waits_for(status: BatchStatus, waits: Sequence[Wait]) -> tuple[Wait, ...]:
+    """The limits that questions of a batch may wait for: those of its protocol, the longest wait first."""
+    asking = status.counts.get(State.QUEUED, 0) + status.counts.get(State.STARTING, 0) > 0
+    mine = [wait for wait in waits if wait.protocol == status.protocol and (asking or wait.model == GETS)]
+    return tuple(sorted(mine, key=lambda wait: -wait.seconds))
 
 
 def concerning(status: BatchStatus, pauses: Sequence[Pause]) -> tuple[Pause, ...]:

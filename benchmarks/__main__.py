@@ -7,11 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import kill_everything, main_job, survival
+from benchmarks import kill_everything, limits, main_job, survival
 from benchmarks.machine import describe
 
 SCENARIOS = {
     "main-job": main_job.run,
+    "limits": limits.run,
     "kill-everything": kill_everything.run,
     "survival": survival.run_assistants,
     "survival-responses": survival.run_responses,

@@ -7,6 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import IO, Protocol, Self
 
+from askq.jobs.limits import GETS
 from askq.jobs.model import BatchStatus, State
 from producer.answers.plain import plain
 
@@ -70,7 +71,7 @@ def pace(status: BatchStatus, rate: float | None) -> str:
 def details(status: BatchStatus) -> list[str]:
     """The counts by state, what was spent, and why nothing moves."""
     paused = [f"PAUSED ({plain(f'{pause.code}: {pause.message}', one_line=True)})" for pause in status.paused]
-    return [text for text in (counts_in_words(status), spent(status), *paused) if text]
+    return [text for text in (counts_in_words(status), limited(status), spent(status), *paused) if text]
 
 
 def summary(status: BatchStatus, rate: float | None) -> str:
@@ -80,6 +81,20 @@ def summary(status: BatchStatus, rate: float | None) -> str:
     if speed := pace(status, rate):
         told.insert(2, speed)
     return " · ".join(told)
+
+
+def limited(status: BatchStatus) -> str:
+    """What the account's limit makes it wait for, or how fast it lets it go; empty where it does not matter."""
+    if not status.waits:
+        return ""
+    wait = status.waits[0]
+    if wait.seconds >= 1:
+        return f"waiting for the account's limit: {duration(wait.seconds)}"
+    if wait.rate is None:
+        return "finding the account's limit"
+    often = f"{wait.rate:.3g}/s" if wait.rate >= 1 else f"{60 * wait.rate:.3g}/min"
+    what = "GETs" if wait.model == GETS else "requests"
+    return f"at the account's limit: {often} {what}"
 
 
 class Display(Protocol):

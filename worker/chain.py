@@ -47,7 +47,7 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
     hit("chain.begin")
     try:
         while await share.update():
-            claimed = await _claim(engine, lane, share.held)
+            claimed = await _claim(engine, lane, share)
             report.claimed += claimed
             if time.monotonic() >= until:
                 break
@@ -55,7 +55,8 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
                 due = await asyncio.to_thread(engine.store.next_due, lane)
                 if due is None or due > min(_WORTH_WAITING_S, until - time.monotonic()):
                     break
-                await asyncio.sleep(max(_NAP_S, due))
+                # What is due may wait for a permit: then there is nothing to look for before there is one.
+                await asyncio.sleep(max(_NAP_S, due, min(engine.idle_s(lane) - _NAP_S, _WORTH_WAITING_S)))
             else:
                 # Let the calls just opened be sent before more are claimed.
                 await asyncio.sleep(0.005)
@@ -66,8 +67,9 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
     return report
 
 
-async def _claim(engine: Engine, lane: Lane, shards: list[int]) -> int:
-    room = min(await engine.room(lane), _MOST_PER_CLAIM)
+async def _claim(engine: Engine, lane: Lane, share: _Share) -> int:
+    shards = share.held
+    room = min(await engine.room(lane, executions=share.alive), _MOST_PER_CLAIM)
     if room <= 0 or not shards:
         return 0
     asked_at = time.monotonic()
@@ -97,6 +99,8 @@ class _Share:
     def __init__(self, store: Store, lane: Lane, execution: str) -> None:
         self.held: list[int] = []
         self.wanted = True
+        self.alive = 1
+        """Executions that share the lane."""
         self._store = store
         self._lane = lane
         self._execution = execution
@@ -111,7 +115,7 @@ class _Share:
         return self.wanted
 
     def _update(self) -> bool:
-        alive = self._store.enlist(self._lane, self._execution, ttl_s=_TTL_S)
+        alive = self.alive = self._store.enlist(self._lane, self._execution, ttl_s=_TTL_S)
         if not self.held and alive > wanted_executions(self._store):
             return False
         fair = -(-SHARDS // alive)

@@ -24,9 +24,15 @@ from worker.account import Account
 from worker.budgets import Budgets, Verdict
 from worker.commits import Commits
 from worker.leases import Leases
+from worker.limits.durations import Durations
+from worker.limits.gate import Gate, Grant
+from worker.limits.permits import Permits
+from worker.limits.tokens import estimated
 from worker.monitor import Monitor
 from worker.priced import priced_answer, priced_status
-from worker.protocols.base import Ask, Blocked, CallError, Limited, Protocol, Search
+from worker.protocols.base import Ambiguous, Ask, Blocked, CallError, Limited, Protocol, RunState, Search, Status
+from worker.protocols.hints import NO_LIMITS
+from worker.schedule import Pace, crowd_s
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +74,10 @@ class Engine:
         self._leases = Leases(store, lease_s=lease_s)
         self._account = Account(store, account, in_flight=in_flight, probe_s=probe_s)
         self._budgets = Budgets(store, host)
+        self._permits = Permits(store, account, host)
+        self._durations = Durations(store)
+        self._called = 0
+        """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
         self._remote: dict[str, asyncio.Future[str | None]] = {}
         self._intended: dict[str, asyncio.Task[Any] | None] = {}
@@ -97,11 +107,28 @@ class Engine:
         """Jobs of a lane in hand."""
         return len(self._open[lane])
 
-    async def room(self, lane: Lane) -> int:
-        """How many jobs of a lane may be claimed now."""
+    async def room(self, lane: Lane, *, executions: int = 1) -> int:
+        """How many jobs of a lane may be claimed now, by one of so many executions."""
         if self._alone is not None:
             return 0
-        return min(self._most - self.open_calls(lane), await self._account.room(lane, self.open_calls(lane)))
+        calls = self.open_calls(lane)
+        room = min(self._most - calls, await self._account.room(lane, calls))
+        if room <= 0:
+            return room
+        if lane is Lane.START:
+            # As many as there will be permits for when they are ready: those that have theirs need no other.
+            permits = await self._permits.room(executions) - (calls - self._called)
+        else:
+            permits = await self._permits.get_room(executions)
+        if permits < 1:
+            # If it was to be the probe of a paused account, that is still to be made.
+            await self._account.unused(lane)
+            return 0
+        return int(min(room, permits))
+
+    def idle_s(self, lane: Lane) -> float:
+        """How long nothing of a lane can be called, whoever asks."""
+        return self._permits.wait_s() if lane is Lane.START else 0.0
 
     async def nothing_to_take(self, lane: Lane) -> None:
         """There was room, and nothing to claim."""
@@ -234,6 +261,9 @@ class Engine:
             remote = await self._remote_assistant(assistant, protocol)
             thread = await protocol.prepare(self._ask(claim, assistant, claim.attempts + 1), remote)
         except CallError as error:
+            if error.limits is not None:
+                # A thread for each run: where threads are limited, runs are made no faster.
+                self._permits.refused(self._ask(claim, assistant), error)
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
         else:
             if thread:
@@ -246,21 +276,22 @@ class Engine:
         except CallError as error:
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
             return
-        verdict = await self._budgets.reserve(claim, self._ask(claim, assistant))
+        ask = self._ask(claim, assistant, claim.attempts + 1)
+        gate = self._permits.create_gate(ask)
+        if (wait := self._permits.hopeless(gate)) is not None:
+            await self._commit(claim, steps.not_yet(claim, wait))
+            return
+        verdict = await self._budgets.reserve(claim, ask)
         if verdict is not Verdict.GRANTED:
             decide = steps.over_budget if verdict is Verdict.REFUSED else steps.unbounded
             await self._commit(claim, decide(claim))
             return
-        attempt, begun = claim.attempts + 1, time.monotonic()
-        ask = self._ask(claim, assistant, attempt)
-        # Where runs can be listed a kill costs nothing; elsewhere each intent whose call was not sent ends in doubt.
-        async with contextlib.nullcontext() if protocol.lists_runs else self._unsent:
-            if not await self._intend(claim):
-                return
-            call = asyncio.ensure_future(protocol.start(ask, thread, remote))
-            await asyncio.wait({call}, timeout=_SENT_S)
+        begun = time.monotonic()
         try:
-            status = priced_status(await call, assistant)
+            call = await self._begin(claim, ask, gate, thread, remote, protocol)
+            if call is None:
+                return
+            status, tokens = await call
         except CallError as error:
             if error.code == "assistant_not_found" and assistant.assistant_id is None and remote is not None:
                 # Ours, and somebody deleted it: it is made again, and the job asks once more.
@@ -268,11 +299,35 @@ class Engine:
                 error = Limited(error.code, error.message, retry_after=0.5)
             await self._settle(claim, steps.not_created(claim, error, _jitter()), error)
             return
-        outcome = await self._commit(claim, steps.created(claim, status, assistant, _jitter()))
+        decision = steps.created(claim, status, assistant, _jitter(), await self._pace(claim), estimated=tokens)
+        outcome = await self._commit(claim, decision)
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
-            await asyncio.to_thread(self.store.witness, claim.id, attempt, status.run_id)
+            await asyncio.to_thread(self.store.witness, claim.id, ask.attempt, status.run_id)
         await self._account.worked(claim.protocol, begun=begun)
+
+    async def _begin(
+        self, claim: Claim, ask: Ask, gate: Gate, thread: str, remote: str | None, protocol: Protocol
+    ) -> asyncio.Future[tuple[Status, float]] | None:
+        """Write the intent, and send the call as soon as there is a permit for it; None when it must not be sent."""
+        wanted = time.monotonic()
+        # Where runs can be listed a kill costs nothing; elsewhere each intent whose call was not sent ends in doubt.
+        async with contextlib.AsyncExitStack() as few:
+            with gate.on_the_way():
+                if not protocol.lists_runs:
+                    await few.enter_async_context(self._unsent)
+                if not await self._intend(claim):
+                    return None
+            self._permits.ready(time.monotonic() - wanted)
+            # Last of all: a permit that is used late comes to the service in a heap with others.
+            grant = await gate.take(estimated(ask))
+            if not self._leases.fresh(claim):
+                gate.give_back(grant)
+                await self._commit(claim, steps.not_sent(claim))
+                return None
+            call = asyncio.ensure_future(self._start(ask, gate, grant, thread, remote, protocol))
+            await asyncio.wait({call}, timeout=_SENT_S)
+            return call
 
     async def _intend(self, claim: Claim) -> bool:
         """Write the intent; whether the call may be made now."""
@@ -287,6 +342,26 @@ class Engine:
             return False
         self._intended[claim.id] = asyncio.current_task()
         return True
+
+    async def _start(
+        self, ask: Ask, gate: Gate, grant: Grant, thread: str, remote: str | None, protocol: Protocol
+    ) -> tuple[Status, float]:
+        """Make the paid call under a permit; the run, and the tokens put aside for it."""
+        self._called += 1
+        try:
+            status = await protocol.start(ask, thread, remote)
+        except CallError as error:
+            _tell(gate, grant, error)
+            raise
+        except BaseException:
+            gate.lost(grant)
+            raise
+        finally:
+            self._called -= 1
+        gate.accepted(grant, status.limits)
+        if status.state is not RunState.PENDING and status.usage is not None:
+            gate.used(grant.tokens, status.usage.total_tokens)
+        return priced_status(status, ask.assistant), grant.tokens
 
     async def _search(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         if claim.witness is not None:
@@ -309,25 +384,49 @@ class Engine:
     async def _repeat(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
         """Make the call of the intent once more, under its key: the server gives back the run there is, or makes it."""
         remote = await self._remote_assistant(assistant, protocol)
+        ask = self._ask(claim, assistant, claim.attempts)
+        gate = self._permits.create_gate(ask)
+        grant = await gate.take(estimated(ask))
         if not self._leases.fresh(claim):
+            gate.give_back(grant)
             return
         self._intended[claim.id] = asyncio.current_task()
-        status = await protocol.start(self._ask(claim, assistant, claim.attempts), thread, remote)
-        status = priced_status(status, assistant)
-        await self._commit(claim, steps.created(claim, status, assistant, _jitter()))
+        status, tokens = await self._start(ask, gate, grant, thread, remote, protocol)
+        pace = await self._pace(claim)
+        await self._commit(claim, steps.created(claim, status, assistant, _jitter(), pace, estimated=tokens))
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
         begun = time.monotonic()
+        grants: list[Grant] = []
         try:
+            grants = await self._permits.get(claim.protocol)
             if steps.to_cancel(claim):
                 await protocol.cancel(thread, run)
             status = priced_status(await protocol.poll(thread, run), assistant)
         except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
+            self._permits.got(claim.protocol, grants, None)
+            self._learn(claim, status)
             await self._account.answered(claim.protocol, begun=begun)
-            await self._commit(claim, steps.polled(claim, status, assistant, _jitter()))
+            await self._commit(claim, steps.polled(claim, status, assistant, _jitter(), await self._pace(claim)))
+
+    def _learn(self, claim: Claim, status: Status) -> None:
+        """What a run that has ended teaches of the next ones."""
+        if (seconds := steps.took(claim, status, random.random())) is not None:  # noqa: S311  no secret
+            self._durations.note(claim.assistant_digest, seconds)
+        if status.state is not RunState.PENDING and status.usage is not None and claim.estimated:
+            assistant = self._assistants[claim.assistant_digest]
+            gate = self._permits.creates(claim.protocol, assistant.model)
+            gate.used(claim.estimated, status.usage.total_tokens)
+
+    async def _pace(self, claim: Claim) -> Pace:
+        """What is known of when this job's run may end, and of all others that are to be polled."""
+        weights = self._durations.weights(claim.assistant_digest)
+        gets = await self._permits.gets_per_s(claim.protocol)
+        return Pace(weights, crowd_s(self._durations.runs_waiting, gets))
 
     async def _refuse_action(self, claim: Claim, protocol: Protocol) -> None:
         try:
@@ -337,19 +436,25 @@ class Engine:
         await self._commit(claim, steps.unanswerable(claim))
 
     async def _collect(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        grants: list[Grant] = []
         try:
+            grants = await self._permits.get(claim.protocol, 2 if assistant.uses("code_interpreter") else 1)
             answer = await protocol.answer(claim.thread_id or "", claim.run_id or "", assistant)
             answer = priced_answer(answer, assistant)
         except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
+            self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
 
     # -- what the steps share --------------------------------------------------------------------------
 
     async def _settle(self, claim: Claim, decision: steps.Decision, error: CallError) -> None:
-        self._account.tried(LANE_OF[claim.state])
-        if isinstance(error, Limited):
+        if error.code != steps.OWN_LIMIT:
+            self._account.tried(LANE_OF[claim.state])
+        if isinstance(error, Limited) and error.limits is None and error.code != steps.OWN_LIMIT:
+            # No connection: nobody's limit, and nothing the others need to know.
             self._account.limited(decision.move.delay)
         if isinstance(decision.pause, Blocked):
             await self._account.blocked(decision.pause, claim.protocol)
@@ -414,6 +519,19 @@ class Engine:
             resets=claim.resets,
             metadata=dict(assistant.metadata),
         )
+
+
+def _tell(gate: Gate, grant: Grant, error: CallError) -> None:
+    """What a failed call says of the account's limits."""
+    if isinstance(error, Limited) and error.limits is not None:
+        gate.refused(grant, error.limits, error.retry_after)
+    elif isinstance(error, Limited):
+        gate.give_back(grant)
+    elif isinstance(error, Ambiguous):
+        gate.lost(grant)
+    else:
+        # Refused for another reason: the service has counted it all the same.
+        gate.accepted(grant, NO_LIMITS)
 
 
 def _jitter() -> float:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from askq.assistants.model import Assistant
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from askq.assistants.model import Assistant
+from askq.jobs.took import BUCKETS, bounds_of, bucket_of
+
+POLL_WORTH_S = 0.25
+"""A poll is made when the answer is expected to have waited so long on average: fewer polls or sooner answers, this
+number decides between them."""
 FIRST_POLL_S = 0.7
 """Runs rarely end sooner, and an early poll costs a request of the account's limit."""
 GROWTH = 0.3
-"""Share of a run's age until its next poll: seen a third of its age late at worst."""
+"""Where nothing is known of an assistant's runs: share of a run's age until its next poll."""
 LONGEST_POLL_S = 10.0
+KNOWN_RUNS = 3.0
+"""So many runs are something to go by."""
+SHORTEST_POLL_S = 0.1
 LONGEST_WINDOW_POLL_S = 300.0
 """Never rarer: where nothing is retained, an answer lives about ten minutes (protocols B.6)."""
 JITTER = 0.2
+LEARNED_JITTER = 0.1
+"""Where a delay is known to be right, straying from it costs polls or time; crowds are spread in any case."""
+FLEET_POLLS_PER_S = 1000.0
+"""More polls a second than this are spread over a longer time, whatever the service allows."""
+BUDGET_SHARE = 0.8
+"""Of the GETs an account allows, as many are polls: answers are fetched with GETs too."""
+
+_PRIOR_RUNS = 1.0
+_PRIOR = range(bucket_of(0.7), bucket_of(3600.0) + 1)
+"""Where no run took so long: as if one run had taken anything from a second to an hour, each
+magnitude as likely as the other."""
 
 BUDGET_S = 20.0
 """How long at most a job waits for its batch's budget before it asks for it again."""
@@ -25,14 +47,98 @@ CANCEL_GRACE_S = 60.0
 """How long after its deadline a cancelled run may take to say so."""
 
 
-def until_poll(assistant: Assistant, age: float, hint: float | None, jitter: float) -> float:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What is known of an assistant's runs, and of all that wait."""
+
+    weights: Mapping[int, float] = field(default_factory=dict)
+    """How many runs took how long (`askq.jobs.took`)."""
+    crowd_s: float = 0.0
+    """How long one poll of every waiting run takes, at the rate the account allows."""
+
+
+def until_poll(assistant: Assistant, age: float, hint: float | None, jitter: float, pace: Pace | None = None) -> float:
     """Seconds until a run of this age (seconds) is polled again; the server's hint wins. `jitter` is in [-1, 1]."""
+    pace = pace or Pace()
     if hint is not None:
-        return min(max(hint, 0.05), LONGEST_WINDOW_POLL_S)
-    longest, shortest = LONGEST_POLL_S, FIRST_POLL_S
+        # Hints are the same for all runs, so a crowd is spread here too.
+        return min(max(hint, 0.05) + _spread(pace) * (1 + jitter) / 2, LONGEST_WINDOW_POLL_S)
     if assistant.completion_window in ("2h", "8h"):
-        longest, shortest = LONGEST_WINDOW_POLL_S, 60.0
-    return min(max(shortest, GROWTH * age), longest) * (1 + JITTER * jitter)
+        delay = min(max(60.0, GROWTH * age), LONGEST_WINDOW_POLL_S)
+    else:
+        delay = _learned(pace.weights, age)
+    share = LEARNED_JITTER if sum(pace.weights.values()) >= KNOWN_RUNS else JITTER
+    delay = max(delay, pace.crowd_s)
+    return min(delay + max(share * delay, pace.crowd_s / 2) * jitter, LONGEST_WINDOW_POLL_S)
+
+
+def _learned(weights: Mapping[int, float], age: float) -> float:
+    runs = sum(weights.values())
+    if runs < KNOWN_RUNS:
+        return min(max(FIRST_POLL_S, GROWTH * age), LONGEST_POLL_S)
+    # Beyond what any run has taken nothing is expected, and something may be all the same.
+    longest = min(max(LONGEST_POLL_S, GROWTH * age, _median(weights) - age), LONGEST_WINDOW_POLL_S)
+    return min(max(expected(weights, age), SHORTEST_POLL_S), longest)
+
+
+def _spread(pace: Pace) -> float:
+    """A crowd worth spreading beyond what the hint says."""
+    return pace.crowd_s if pace.crowd_s >= 1.0 else 0.0
+
+
+def crowd_s(waiting: int, gets_per_s: float | None) -> float:
+    """How long one poll of all waiting runs takes at the rate that is allowed."""
+    rate = FLEET_POLLS_PER_S if gets_per_s is None else min(FLEET_POLLS_PER_S, BUDGET_SHARE * gets_per_s)
+    return waiting / max(rate, 1e-3)
+
+
+def expected(weights: Mapping[int, float], age: float) -> float:
+    """Seconds until a run of this age is worth a poll: the delay d at which the answer is expected to have waited
+    `POLL_WORTH_S`, that is ∫ (d − t) p(t) dt over the next d seconds, p being what is known of runs that took longer
+    than `age`."""
+    parts = _ahead(weights, age)
+    total = sum(mass for _, _, mass in parts)
+    if total <= 0:
+        return LONGEST_WINDOW_POLL_S
+    ended, waited, now = 0.0, 0.0, age
+    for low, high, mass in parts:
+        if low > now:
+            # Nothing ends here, but what has ended goes on waiting.
+            if ended > 0 and waited + ended * (low - now) >= POLL_WORTH_S:
+                return now - age + (POLL_WORTH_S - waited) / ended
+            waited += ended * (low - now)
+            now = low
+        density, width = mass / total / (high - now), high - now
+        if waited + ended * width + density * width * width / 2 >= POLL_WORTH_S:
+            root = math.sqrt(ended * ended + 2 * density * (POLL_WORTH_S - waited))
+            return now - age + (root - ended) / density
+        waited += ended * width + density * width * width / 2
+        ended += density * width
+        now = high
+    return now - age + (POLL_WORTH_S - waited) / ended
+
+
+def _ahead(weights: Mapping[int, float], age: float) -> list[tuple[float, float, float]]:
+    """From, to and mass of each bucket as far as it lies beyond an age."""
+    found = []
+    for bucket in range(BUCKETS):
+        mass = weights.get(bucket, 0.0) + (_PRIOR_RUNS / len(_PRIOR) if bucket in _PRIOR else 0.0)
+        low, high = bounds_of(bucket)
+        if high <= age or mass <= 0:
+            continue
+        if low < age:
+            mass, low = mass * (high - age) / (high - low), age
+        found.append((low, high, mass))
+    return found
+
+
+def _median(weights: Mapping[int, float]) -> float:
+    half, passed = sum(weights.values()) / 2, 0.0
+    for bucket in sorted(weights):
+        passed += weights[bucket]
+        if passed >= half:
+            return bounds_of(bucket)[0]
+    return 0.0
 
 
 def backoff(errors: int, jitter: float) -> float:

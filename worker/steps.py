@@ -30,6 +30,7 @@ from worker.schedule import (
     LONGEST_PAUSED_S,
     PAUSED_S,
     SETTLE_S,
+    Pace,
     backoff,
     until_poll,
 )
@@ -48,6 +49,9 @@ DEADLINE_ERRORS_S = 600.0
 """How long after its deadline a run may be unreachable before it is given up."""
 LIMITED_S = 86_400.0
 """How long a job may hear nothing but "not now" before it is given up: limits that last are nobody's rate."""
+
+OWN_LIMIT = "own_limit"
+"""The code of a refusal of our own: the account's limit leaves no permit for the call now."""
 
 Fields = Mapping[str, str | int | float | None]
 _CLEAN: Fields = {"errors": None, "note": None, "limited": None}
@@ -112,6 +116,10 @@ def without_assistant(claim: Claim) -> Decision:
 
 def _limited(claim: Claim, error: Limited, name: str, jitter: float, fields: Fields | None = None) -> Decision:
     """Nobody's fault: wait as told, and count nothing against the job."""
+    if error.code == OWN_LIMIT:
+        # No call was made: a long list on a small account waits for days, and that is as it should be.
+        note = f"waiting for {error.message}"[:300]
+        return _move(claim, name, delay=error.retry_after or 1.0, fields={**(fields or {}), "note": note})
     since = claim.limited_at if claim.limited_at is not None else claim.now
     if claim.state is State.QUEUED and claim.now - since > LIMITED_S:
         code = "unreachable" if error.code == "unreachable" else "rate_limited"
@@ -152,8 +160,15 @@ def unbounded(claim: Claim) -> Decision:
 
 
 def prepared(claim: Claim, thread_id: str) -> Decision:
-    """The thread exists: save its id."""
-    return _move(claim, "prepare", fields={"thread": thread_id, **_CLEAN})
+    """The thread exists: save its id. The job keeps its place: behind all others, a long list would be prepared whole
+    before its first run."""
+    return _move(claim, "prepare", delay=min(0.0, claim.was_due - claim.now), fields={"thread": thread_id, **_CLEAN})
+
+
+def not_yet(claim: Claim, wait_s: float) -> Decision:
+    """The account's limit leaves no permit for the job soon: it comes back when its turn comes."""
+    message = f"the account's limit: {wait_s:.0f} s"
+    return _limited(claim, Limited(OWN_LIMIT, message, retry_after=wait_s), "defer", 0.0)
 
 
 def not_prepared(claim: Claim, error: CallError, jitter: float) -> Decision:
@@ -182,8 +197,17 @@ def intent(claim: Claim, lease_s: float) -> Move:
     )
 
 
-def created(claim: Claim, status: Status, assistant: Assistant, jitter: float) -> Decision:
-    """The paid call was answered: a run exists. `claim` is as it was before the intent."""
+def created(
+    claim: Claim,
+    status: Status,
+    assistant: Assistant,
+    jitter: float,
+    pace: Pace | None = None,
+    *,
+    estimated: float | None = None,
+) -> Decision:
+    """The paid call was answered: a run exists. `claim` is as it was before the intent; `estimated` is the tokens put
+    aside for the run."""
     fields: dict[str, str | int | float | None] = {
         "run": status.run_id,
         "runs": claim.runs + 1,
@@ -191,6 +215,8 @@ def created(claim: Claim, status: Status, assistant: Assistant, jitter: float) -
         "deadline": claim.now + assistant.timeout_s,
         "looks": None,
         "witness": None,
+        "est": estimated,
+        "seen": None,
         **_CLEAN,
     }
     match status.state:
@@ -199,7 +225,7 @@ def created(claim: Claim, status: Status, assistant: Assistant, jitter: float) -
             return finished(claim, status, fields | {"started": claim.now})
         case RunState.INCOMPLETE | RunState.FAILED if status.answer is not None or status.error_code:
             return finished(claim, status, fields | {"started": claim.now})
-    delay = until_poll(assistant, 0.0, status.poll_after, jitter) if status.state is RunState.PENDING else 0.0
+    delay = until_poll(assistant, 0.0, status.poll_after, jitter, pace) if status.state is RunState.PENDING else 0.0
     return _move(claim, "start", delay=delay, fields=fields)
 
 
@@ -331,7 +357,7 @@ def _overdue(claim: Claim) -> bool:
     return claim.deadline is not None and claim.now > claim.deadline
 
 
-def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) -> Decision:
+def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float, pace: Pace | None = None) -> Decision:
     """One poll was answered."""
     fields: dict[str, str | int | float | None] = {"polls": claim.polls + 1, "remote": status.raw, **_CLEAN}
     if to_cancel(claim):
@@ -347,7 +373,8 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) ->
                     fields=fields,
                 )
             age = claim.now - (claim.started_at or claim.now)
-            delay = 1.0 if "cancel_sent" in fields else until_poll(assistant, age, status.poll_after, jitter)
+            delay = 1.0 if "cancel_sent" in fields else until_poll(assistant, age, status.poll_after, jitter, pace)
+            fields["seen"] = round(age, 2)
             return _move(claim, "poll", delay=delay, fields=fields)
         case RunState.ACTION:
             return _move(claim, "act", fields=fields | {"note": _asked_for(status)})
@@ -369,6 +396,15 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float) ->
 def _why_cancelled(claim: Claim, fields: Fields) -> str | None:
     """Why the service was told to cancel, by an earlier poll or in this very step."""
     return claim.cancel or ("deadline" if fields.get("cancel") == "deadline" else None)
+
+
+def took(claim: Claim, status: Status, share: float) -> float | None:
+    """How long a run took, as far as polls can tell: it ended somewhere between the last two, so at a `share` in [0, 1]
+    of that time. None for a run that has not ended, or not by itself."""
+    if status.state not in (RunState.DONE, RunState.INCOMPLETE) or claim.started_at is None or claim.cancel_sent:
+        return None
+    age, seen = max(0.0, claim.now - claim.started_at), claim.seen or 0.0
+    return seen + share * max(0.0, age - seen)
 
 
 def _cancelled(claim: Claim, fields: Fields) -> str:

@@ -117,5 +117,6 @@ def _build(path: Path, values: Mapping[str, Any], default_model: str, default_pr
         timeout_s=timeout_s or _WINDOW_S.get(window or "", _TIMEOUT_S[protocol]),
         on_uncertain=run.get("on_uncertain", "fail"),
         price=values.get("price"),
+        limits=values.get("limits") or None,
         metadata=values.get("metadata", {}),
     )

@@ -46,14 +46,17 @@ class Assistant:
     """What to do when a paid create may or may not have happened and nothing can tell (`[run] on_uncertain`)."""
     price: Mapping[str, float] | None = None
     """US dollars per million tokens (`input`, `output`, perhaps `cached_input`), where askq does not know the price."""
+    limits: Mapping[str, int] | None = None
+    """What may be used of the account at most: `requests_per_minute`, `tokens_per_minute` (`[limits]`)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Canonical JSON: equal assistants give equal text."""
         values = dataclasses.asdict(self)
         # A field that came later and is not used leaves the text, and so the digest, as it was.
-        if self.price is None:
-            del values["price"]
+        for name in ("price", "limits"):
+            if values[name] is None:
+                del values[name]
         return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict)
 
     @classmethod

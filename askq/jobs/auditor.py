@@ -197,7 +197,7 @@ class Auditor:
         self._report.add(found.facts)
         self._at.late += found.late_start
         # A paused account holds its jobs up on purpose: `askq status` says why.
-        if found.late and not self._store.pauses():
+        if found.late and not (self._store.pauses() or self._store.waits()):
             self._report.add(late(found.late, workers=len(self._store.nodes())))
         for job in found.starting:
             timeout_s = self._timeout_s(job.assistant_digest)
@@ -239,7 +239,8 @@ class Auditor:
             return
         workers = len(self._store.nodes())
         for _ in range(_LOOKS if workers else 0):
-            if self._at.moving or self._store.pauses():
+            # A limit that is waited for holds everybody up, and nothing is wrong.
+            if self._at.moving or self._store.pauses() or self._store.waits():
                 return
             yield _LOOK_EVERY_S
             self._at.moving = self._books.ahead(Lane.START) > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from askq.failpoints import hit
+from askq.jobs.limits import Bound, Heard, Permit, Scope
 from askq.jobs.model import Added, Claim, Lane, Move, NewBatch, NewJob, Outcome
 from askq.jobs.redis_store import RedisStore
 
@@ -60,4 +61,17 @@ class FailingStore(RedisStore):
         hit("reserve.before")
         found = super().reserve(job, attempt, cost_usd)
         hit("reserve.after")
+        return found
+
+    def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:
+        hit("permits.before")
+        found = super().take_permits(scope, asks, bound=bound, window=window)
+        if found.granted:
+            hit("permits.after")
+        return found
+
+    def learn_limits(self, scope: Scope, heard: Heard) -> Permit:
+        hit("limits.before")
+        found = super().learn_limits(scope, heard)
+        hit("limits.after")
         return found

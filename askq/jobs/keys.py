@@ -24,6 +24,9 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:pauses` | hash | account, or account/protocol → why it must not be called |
 | `askq:probe:<account>` | string | somebody is probing a paused account |
 | `askq:clock` | string | the schedule has just followed a clock that was set back |
+| `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what it grants: rate, burst … (`limits.py`) |
+| `askq:{limits}:waits` | sorted set | scopes in which calls wait for a permit → until when |
+| `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
 | `askq:audit:turn` | string | the worker that audits in the background |
 | `askq:audit:place` | string | how far its audit has come, JSON |
@@ -41,6 +44,7 @@ PREFIX = "askq:"
 BATCHES = PREFIX + "batches"
 NODES = PREFIX + "nodes"
 PAUSES = PREFIX + "pauses"
+WAITS = PREFIX + "{limits}:waits"
 DISK = PREFIX + "disk"
 CLOCK = PREFIX + "clock"
 AUDIT_TURN = PREFIX + "audit:turn"
@@ -123,6 +127,14 @@ def assistant(digest: str) -> str:
 
 def remote(account: str, digest: str) -> str:
     return f"{PREFIX}remote:{account}:{digest}"
+
+
+def limit(scope: str) -> str:
+    return f"{PREFIX}{{limits}}:of:{scope}"
+
+
+def took(digest: str) -> str:
+    return f"{PREFIX}took:{digest}"
 
 
 def chains(lane: Lane) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from askq.errors import StoreError
 from askq.ids import job_id, new_batch_id, shard_of, split_job_id
-from askq.jobs import codec
+from askq.jobs import codec, redis_limits
 from askq.jobs.books import Books
+from askq.jobs.limits import Bound, Heard, LimitRecord, Permit, Scope, Wait
 from askq.jobs.memory_audit import Kept, MemoryBooks
 from askq.jobs.model import (
     ASKED_AGAIN,
@@ -38,7 +39,8 @@ from askq.jobs.model import (
     Usage,
 )
 from askq.jobs.store import Health
-from askq.pauses import concerning
+from askq.jobs.took import counted
+from askq.pauses import concerning, waits_for
 
 
 @dataclass(slots=True)
@@ -126,6 +128,9 @@ class MemoryStore:
         self._purses: dict[str, _Purse] = {}
         self._stale: dict[str, int] = {}
         self._dead: dict[str, float] = {}
+        self._limits: dict[Scope, LimitRecord] = {}
+        self._waits: dict[Scope, float] = {}
+        self._took: dict[str, dict[int, float]] = {}
         self._set_back_until = 0.0
         self._kept = Kept()
 
@@ -273,7 +278,12 @@ class MemoryStore:
             )
             if status.done:
                 return status
-            return dataclasses.replace(status, finished_at=None, paused=concerning(status, self.pauses()))
+            return dataclasses.replace(
+                status,
+                finished_at=None,
+                paused=concerning(status, self.pauses()),
+                waits=waits_for(status, self.waits()),
+            )
 
     def batches(self, *, limit: int = 20) -> list[BatchStatus]:
         with self._lock:
@@ -507,6 +517,43 @@ class MemoryStore:
                     settled += 1
             return settled
 
+    # -- limits ----------------------------------------------------------------------------------------
+
+    def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:
+        with self._lock:
+            found = self._limits.setdefault(scope, LimitRecord()).take(self._clock(), asks, bound=bound, window=window)
+            if asks and found.wait_s:
+                self._waits[scope] = found.now + found.wait_s
+            elif asks:
+                self._waits.pop(scope, None)
+            return found
+
+    def learn_limits(self, scope: Scope, heard: Heard) -> Permit:
+        with self._lock:
+            return self._limits.setdefault(scope, LimitRecord()).learn(self._clock(), heard)
+
+    def look_limits(self, scope: Scope) -> Permit:
+        with self._lock:
+            return dataclasses.replace(self._limits.get(scope, LimitRecord())).look(self._clock())
+
+    def waits(self) -> list[Wait]:
+        with self._lock:
+            since = self._clock() - redis_limits.FORGOTTEN_S
+            return [
+                redis_limits.wait(scope, until, self.look_limits(scope))
+                for scope, until in self._waits.items()
+                if until >= since
+            ]
+
+    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
+        with self._lock:
+            self._took[digest] = counted(self._took.get(digest, {}), seconds)
+            return dict(self._took[digest])
+
+    def waiting(self, lane: Lane) -> int:
+        with self._lock:
+            return sum(LANE_OF.get(record.state) is lane for record in self._records.values())
+
     # -- accounts and nodes ----------------------------------------------------------------------------
 
     def pause(
@@ -673,6 +720,8 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         intent_at=record.number("intent_at"),
         started_at=record.number("started"),
         deadline=record.number("deadline"),
+        estimated=record.number("est"),
+        seen=record.number("seen"),
         usage=_usage(record) if "total" in record.fields else None,
         error_code=record.text("error_code"),
         error_message=record.text("error_message"),

@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from askq.jobs.limits import Wait
+
 
 class State(StrEnum):
     """Where a job stands."""
@@ -315,6 +317,10 @@ class Claim:
     intent_at: float | None
     started_at: float | None
     deadline: float | None
+    estimated: float | None = None
+    """Tokens put aside for the run."""
+    seen: float | None = None
+    """How old the run was when it was last seen pending, in seconds."""
     usage: Usage | None
     """What the run has used, once it is known (while its answer is still to be fetched)."""
     error_code: str | None
@@ -410,6 +416,8 @@ class BatchStatus:
     """Why jobs of this batch do not move at present; empty when nothing is wrong."""
     budget: Budget | None = None
     """What the batch may cost and has cost, where it has a bound."""
+    waits: tuple[Wait, ...] = ()
+    """The limits its questions wait for at present."""
     stale: int = 0
     """Commits refused because their fence was stale: each a worker that came back too late."""
 

@@ -27,8 +27,9 @@ from redis.retry import Retry
 
 from askq.errors import StoreDenied, StoreError, StoreUnreachable
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
-from askq.jobs import codec, keys
+from askq.jobs import codec, keys, redis_limits
 from askq.jobs.books import Books
+from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
 from askq.jobs.model import (
     ASKED_AGAIN,
     CANCELLED_IN_TIME,
@@ -54,7 +55,7 @@ from askq.jobs.model import (
 )
 from askq.jobs.redis_audit import RedisBooks
 from askq.jobs.store import Health
-from askq.pauses import concerning
+from askq.pauses import concerning, waits_for
 
 _PAGE = 200
 _ROWS_PER_CALL = 50
@@ -305,19 +306,21 @@ class RedisStore:
                 for shard in range(SHARDS):
                     pipe.hgetall(keys.count(shard, id_))
             pipe.hgetall(keys.PAUSES)
+            pipe.zcard(keys.WAITS)
             pipe.time()
             return list(pipe.execute())
 
         if not ids:
             return []
-        *found, pauses, (seconds, micros) = self._run(read)
+        *found, pauses, waiting, (seconds, micros) = self._run(read)
         now = seconds + micros / 1e6
+        waits = self.waits() if waiting else []
         paused = [_pause(data) for data in pauses.values()]
         statuses = []
         for at, id_ in enumerate(ids):
             record, budget, *shards = found[at * (SHARDS + 2) : (at + 1) * (SHARDS + 2)]
             if record:
-                statuses.append(_batch_status(id_, record, _budget(budget, now), shards, paused))
+                statuses.append(_batch_status(id_, record, _budget(budget, now), shards, paused, waits))
         return statuses
 
     def job(self, job: str) -> Job | None:
@@ -548,6 +551,46 @@ class RedisStore:
                 self.settle(job, attempt, (None if cost is None else float(cost)) if made else 0.0)
                 settled += 1
         return settled
+
+    # -- limits ------------------------------------------------------------------------------------------
+
+    def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:
+        return self._limit(redis_limits.take(scope, asks, bound=bound, window=window))
+
+    def learn_limits(self, scope: Scope, heard: Heard) -> Permit:
+        return self._limit(redis_limits.learn(scope, heard))
+
+    def look_limits(self, scope: Scope) -> Permit:
+        return self._limit(redis_limits.look(scope))
+
+    def _limit(self, call: redis_limits.Arguments) -> Permit:
+        return redis_limits.permit(self._scripts([_Call("limit", *call)])[0])
+
+    def waits(self) -> list[Wait]:
+        now = self.now()
+        # Who waits asks again when the time has come; what is older was left by a worker that is gone.
+        found = self._run(
+            lambda: self._redis.zrangebyscore(keys.WAITS, now - redis_limits.FORGOTTEN_S, "+inf", withscores=True)
+        )
+        scopes = [redis_limits.scope(_text(member)) for member, _ in found]
+        looks = self._scripts([_Call("limit", *redis_limits.look(scope)) for scope in scopes])
+        return [
+            redis_limits.wait(scope, until, redis_limits.permit(look))
+            for scope, (_, until), look in zip(scopes, found, looks, strict=True)
+        ]
+
+    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
+        (found,) = self._scripts([_Call("took", *redis_limits.took(digest, seconds))])
+        return redis_limits.weights(found)
+
+    def waiting(self, lane: Lane) -> int:
+        def read() -> list[int]:
+            pipe = self._redis.pipeline(transaction=False)
+            for shard in range(SHARDS):
+                pipe.zcard(keys.due(shard, lane))
+            return list(pipe.execute())
+
+        return sum(self._run(read))
 
     # -- accounts and nodes ------------------------------------------------------------------------------
 
@@ -966,6 +1009,8 @@ def _claim(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: by
         intent_at=_float(values.get("intent_at")),
         started_at=_float(values.get("started")),
         deadline=_float(values.get("deadline")),
+        estimated=_float(values.get("est")),
+        seen=_float(values.get("seen")),
         usage=_usage(values) if "total" in values else None,
         error_code=values.get("error_code"),
         error_message=values.get("error_message"),
@@ -997,6 +1042,7 @@ def _batch_status(
     budget: Budget | None,
     shards: Sequence[Mapping[bytes, bytes]],
     pauses: Sequence[Pause],
+    waits: Sequence[Wait],
 ) -> BatchStatus:
     values = _record(record)
     counters = [_record(shard) for shard in shards]
@@ -1028,4 +1074,8 @@ def _batch_status(
         budget=budget,
         stale=sum(int(shard.get("stale", 0)) for shard in counters),
     )
-    return status if status.done else dataclasses.replace(status, finished_at=None, paused=concerning(status, pauses))
+    if status.done:
+        return status
+    return dataclasses.replace(
+        status, finished_at=None, paused=concerning(status, pauses), waits=waits_for(status, waits)
+    )

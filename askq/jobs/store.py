@@ -7,12 +7,13 @@ from a thread in batches, so that no connection is ever shared between cancelled
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from askq.errors import StoreUnsafe
 from askq.jobs.books import Books
+from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
 from askq.jobs.model import (
     Added,
     BatchStatus,
@@ -215,6 +216,29 @@ class Store(Protocol):
         The record says what a job has cost. Where it does not, all that was put aside counts, unless the attempt is
         known never to have been made.
         """
+
+    # -- limits ------------------------------------------------------------------------------------------
+
+    def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:
+        """Permits for calls, in their order: as many as the account grants now, and how long the next one takes.
+
+        `asks` are the tokens of each call; `window` is how many calls may be open at once where nothing is known.
+        """
+
+    def learn_limits(self, scope: Scope, heard: Heard) -> Permit:
+        """Take notice of what replies said. It holds for every worker."""
+
+    def look_limits(self, scope: Scope) -> Permit:
+        """What the account grants now, without taking it."""
+
+    def waits(self) -> list[Wait]:
+        """The scopes in which calls wait for a permit."""
+
+    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
+        """Count runs of an assistant by how long they took; the weight of each bucket (`askq.jobs.took`)."""
+
+    def waiting(self, lane: Lane) -> int:
+        """How many jobs a lane holds."""
 
     # -- accounts and nodes ------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--model", action="append", default=[], help="a model that exists; repeatable (default: any)")
     it.add_argument("--run-lifetime", type=float, default=RUN_LIFETIME_S, metavar="SECONDS", help="expiry of a run")
     it.add_argument("--idempotency", action="store_true", help="honour Idempotency-Key (OpenAI does not)")
+    it.add_argument("--limit", action="append", default=[], metavar="NAME=VALUE", help="a rate limit; repeatable")
     it.add_argument("--client-ids", action="store_true", help="take ids of responses from the client, as vLLM does")
     it.add_argument("--endpoint-file", type=Path, metavar="FILE", help="write the base URL there when ready")
     it.add_argument("--allow-remote", action="store_true", help="listen on an address other machines can reach")
@@ -44,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped; the exit code."""
     given = parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="localapi: %(message)s")
+    try:
+        limits = dict(_limit(text) for text in given.limit)
+    except ValueError as exc:
+        sys.stderr.write(f"localapi: --limit takes NAME=VALUE, such as requests_per_second=20: {exc}\n")
+        return 1
     options = Options(
         engine=given.engine,
         data=given.data,
@@ -58,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chat_key=os.environ.get("ASKQ_CHAT_API_KEY") or None,
         run_lifetime_s=given.run_lifetime,
         idempotency=given.idempotency,
+        limits=limits,
         client_ids=given.client_ids,
         endpoint_file=given.endpoint_file,
         exit_with_stdin=given.exit_with_stdin,
@@ -70,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before the server took the signal over
         return 130
     return 0
+
+
+def _limit(text: str) -> tuple[str, object]:
+    name, _, value = text.partition("=")
+    return name, json.loads(value)
 
 
 def _say_ready(server: Server) -> None:

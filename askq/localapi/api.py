@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from askq.localapi.engines.base import Engine
 from askq.localapi.faults import Faults
+from askq.localapi.limits import Limits
 from askq.localapi.options import Options
 from askq.localapi.stats import Stats
 from askq.localapi.storage import Storage
@@ -27,6 +28,7 @@ class Api:
     works: Works
     engine: Engine
     faults: Faults
+    limits: Limits
     stats: Stats
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server is about to stop: nothing may wait any longer."""

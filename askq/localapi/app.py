@@ -16,6 +16,7 @@ from askq.localapi.errors import LocalApiError
 from askq.localapi.faults import Faults
 from askq.localapi.gate import endpoint, make_gate
 from askq.localapi.idempotency import Idempotency
+from askq.localapi.limits import Limits
 from askq.localapi.options import Options
 from askq.localapi.routes import admin, assistants, conversations, items, messages, models, responses, runs, threads
 from askq.localapi.scribes.assistants import AssistantsScribe
@@ -49,7 +50,18 @@ def create_app(options: Options, *, script: Script | None = None) -> web.Applica
     works.register("responses", ResponsesScribe(store, works))
     faults = Faults()
     faults.add_all(script.faults)
-    api = Api(options=options, storage=storage, store=store, works=works, engine=engine, faults=faults, stats=Stats())
+    limits = Limits()
+    limits.change(options.limits)
+    api = Api(
+        options=options,
+        storage=storage,
+        store=store,
+        works=works,
+        engine=engine,
+        faults=faults,
+        limits=limits,
+        stats=Stats(),
+    )
     app = web.Application(middlewares=[make_gate(api)], client_max_size=BODY_BYTES)
     app[API] = api
     idempotency = Idempotency()

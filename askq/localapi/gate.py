@@ -59,7 +59,7 @@ def make_gate(api: Api) -> Middleware:
         resource = request.match_info.route.resource
         api.stats.requests[f"{request.method} {resource.canonical}" if resource else "unknown"] += 1
         if fault is None:
-            reply: web.StreamResponse = await _answered(api, request, handler)
+            reply: web.StreamResponse = await _limited(api, request, handler)
         else:
             api.stats.faults[fault.kind] += 1
             if fault.kind == "delay":
@@ -70,6 +70,18 @@ def make_gate(api: Api) -> Middleware:
         return reply
 
     return gate
+
+
+async def _limited(api: Api, request: web.Request, handler: WebHandler) -> web.Response:
+    """The reply of a request that may be one too many."""
+    try:
+        body = await request.read() if request.method == "POST" and api.limits.any() else b""
+        headers = api.limits.check(request.method, request.path, body)
+    except ApiError as exc:
+        return _error(exc)
+    reply = await _answered(api, request, handler)
+    reply.headers.update(headers)
+    return reply
 
 
 async def _answered(api: Api, request: web.Request, handler: WebHandler) -> web.Response:

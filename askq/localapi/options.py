@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from askq.localapi.errors import LocalApiError
+from askq.localapi.errors import ApiError, LocalApiError
+from askq.localapi.limits import checked
 from askq.localapi.storage import MEMORY
 
 EngineName = Literal["tutor", "chat", "script"]
@@ -49,6 +50,8 @@ class Options:
     """From the creation of a run to its expiry; responses do not expire."""
     idempotency: bool = False
     """Honour `Idempotency-Key` on POST. OpenAI does not."""
+    limits: Mapping[str, object] = field(default_factory=dict)
+    """Rate limits (`askq.localapi.limits` says which there are)."""
     client_ids: bool = False
     """Take `request_id` of POST /responses as the response's id, and say so in the list of models. OpenAI does not."""
     endpoint_file: Path | None = None
@@ -60,6 +63,10 @@ class Options:
 
     def check(self) -> None:
         """Raise LocalApiError for combinations that cannot work."""
+        try:
+            checked(self.limits)
+        except ApiError as exc:
+            raise LocalApiError(f"--limit cannot be used: {exc.message}") from exc
         if self.engine == "chat" and not self.chat_url:
             raise LocalApiError(
                 "The chat engine needs to know where to ask. Give --chat-url, for example "

@@ -61,6 +61,13 @@ def status_record(status: BatchStatus) -> dict[str, Any]:
             }
             for pause in status.paused
         ],
+        "limited": None
+        if not status.waits
+        else {
+            "model": status.waits[0].model,
+            "wait_s": round(status.waits[0].seconds, 2),
+            "requests_per_minute": None if (rate := status.waits[0].rate) is None else round(60 * rate, 2),
+        },
         "created_at": timestamp(status.created_at),
         "finished_at": timestamp(status.finished_at),
     }
@@ -94,7 +101,7 @@ def exit_code(status: BatchStatus) -> int:
 def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
     from producer.answers.plain import plain
     from producer.answers.record import timestamp
-    from producer.progress import counts_in_words, duration, spent
+    from producer.progress import counts_in_words, duration, limited, spent
 
     told = [("batch", status.id)]
     if status.name:
@@ -116,6 +123,8 @@ def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
                 f"${budget.limit_usd:.2f}: ${budget.spent_usd:.4f} spent, ${budget.reserved_usd:.4f} put aside",
             )
         )
+    if told_limit := limited(status):
+        told.append(("limit", told_limit))
     for pause in status.paused:
         since = str(timestamp(pause.since))[:19]
         told.append(("PAUSED", f"{pause.code} since {since}: {plain(pause.message, one_line=True)}"))

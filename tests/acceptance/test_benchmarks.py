@@ -76,6 +76,20 @@ def test_askq_survives_what_the_pipelines_are_measured_with(tmp_path: Path, scen
         assert askq["answered"] == askq["runs"] == found["questions"], askq
 
 
+def test_limits_are_found_and_kept(tmp_path: Path) -> None:
+    """The figures of a tiny run say little, and nobody's machine is idle: that all is answered says more."""
+    found = tiny("limits", tmp_path)
+    polls = found.pop("polls")
+    for name, case in {**found, **{kind: polls[kind] for kind in ("cold", "learned")}}.items():
+        assert case["answered"] == case["ledger_runs"] == case["attempts"] == case["questions"], name
+        assert case["wrong_answers"] == 0, name
+    assert found["unknown-limit"]["refusals_429"] <= 5
+    assert found["tokens"]["refusals_429"] <= 5
+    for name in ("unknown-limit-no-headers", "halved-no-headers"):
+        assert 1 <= found[name]["refusals_429"] <= 20, "without headers, a refusal is the only word there is"
+    assert polls["learned"]["polls_per_run"] < 6
+
+
 def test_an_unknown_scenario_is_named() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "benchmarks", "main-jobs"], cwd=ROOT, capture_output=True, text=True, check=False

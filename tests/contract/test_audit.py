@@ -18,6 +18,7 @@ from askq.ids import job_id, shard_of
 from askq.jobs import keys, redis_audit
 from askq.jobs.audit import KINDS, SAMPLE, Finding, LastAudit, Report
 from askq.jobs.auditor import Auditor
+from askq.jobs.limits import Bound, Heard, Scope
 from askq.jobs.model import ASKED_AGAIN, LANE_OF, MOVES, PENDING, Answer, Lane, Node, Outcome, State, Usage
 from askq.jobs.store import Store
 from tests.conftest import StartRedis
@@ -633,6 +634,21 @@ def test_a_paused_account_holds_its_jobs_up_on_purpose(stage: Stage) -> None:
     stage.store.beat(ALIVE, ttl_s=50)
     Past(stage).make_due(job_id(batch, "q0"), ago=500)
     stage.store.pause("acc", "rejected_key", "no", probe_after_s=LONG)
+    assert sweep(stage.store).findings == []
+
+
+def test_a_limit_that_is_waited_for_holds_everybody_up_and_nothing_is_wrong(stage: Stage) -> None:
+    batch = submit(stage.store, 2)
+    stage.store.beat(ALIVE, ttl_s=50)
+    running = job_id(batch, "q1")
+    bring(stage.store, running, State.RUNNING)
+    for job in (job_id(batch, "q0"), running):
+        Past(stage).make_due(job, ago=500)
+    scope = Scope(account="acc", protocol="responses", model="m")
+    granted = stage.store.take_permits(scope, [0.0], bound=Bound(), window=4)
+    heard = Heard(closed=1, refused=1, granted_at=granted.now, retry_after_s=LONG)
+    stage.store.learn_limits(scope, heard)
+    stage.store.take_permits(scope, [0.0], bound=Bound(), window=4)
     assert sweep(stage.store).findings == []
 
 

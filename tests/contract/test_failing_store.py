@@ -11,6 +11,7 @@ import pytest
 from askq.failpoints import Failpoint, arm
 from askq.jobs import failing_store
 from askq.jobs.failing_store import FailingStore
+from askq.jobs.limits import Bound, Heard, Scope
 from askq.jobs.model import Lane, Move, NewBatch, Outcome
 from askq.jobs.redis_store import RedisStore
 from askq.jobs.store import Store
@@ -64,7 +65,14 @@ def test_a_store_comes_to_each_of_its_points_around_each_of_its_steps(
     assert points() == ["witness.before", "witness.after"]
     assert store.reserve(claim.id, 1, 0.1)
     assert points() == ["reserve.before", "reserve.after"]
+    scope = Scope(account="a", protocol="responses", model="m")
+    for granted in (1, 0):
+        assert store.take_permits(scope, [0.0], bound=Bound(requests=0.01), window=4).granted == granted
+        assert points() == ["permits.before", "permits.after"][: 1 + granted], "without a permit nothing can go wrong"
+    store.learn_limits(scope, Heard(closed=1, accepted=1))
+    assert points() == ["limits.before", "limits.after"]
     assert store.batch(batch) is not None
+    assert store.look_limits(scope).granted == 0
     assert points() == [], "reading harms nobody"
     store.close()
 

@@ -121,6 +121,21 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
     [
         ('modle = "x"', 1, "unknown key 'modle'; did you mean 'model'?"),
         ("temperature = 9", 1, "temperature is 9; the most is 2"),
+        ("[limits]\nrequests_per_minute = 0", 2, "limits.requests_per_minute is 0; the least is 1"),
+        ("[limits]\ntokens_per_minute = -5", 2, "limits.tokens_per_minute is -5; the least is 1"),
+        (
+            "[limits]\n\nrequests_per_minute = 99999999999",
+            3,
+            "requests_per_minute is 99999999999; the most is 10000000",
+        ),
+        ("[limits]\nrequests_per_minute = 0.5", 2, "requests_per_minute is 0.5; write a whole number"),
+        ("[limits]\ntokens_per_minute = inf", 2, "tokens_per_minute is inf; write"),
+        ('[limits]\nrequests_per_minute = "many"', 2, "requests_per_minute is 'many'; write a whole number"),
+        (
+            "[limits]\nrequests_per_second = 3",
+            2,
+            "unknown key 'requests_per_second'; did you mean 'requests_per_minute'?",
+        ),
         ('\nmodel = ""', 2, "model is empty; write something, or leave it out"),
         ('protocol = "smtp"', 1, "protocol is 'smtp'; allowed: responses, assistants"),
         ('model = "a\n', 1, "is not TOML"),
@@ -490,3 +505,12 @@ def test_the_example_in_the_readme_is_one(tmp_path: Path) -> None:
     shipped = load("tutor", folder=ROOT / "assistants", default_model=Settings().model, default_protocol="responses")
     assert dataclasses.replace(assistant, name="tutor") == shipped, "it shows the file that came with askq"
     assert assistant.model == Settings().model
+
+
+def test_limits_are_read_and_change_no_digest_where_there_are_none(tmp_path: Path) -> None:
+    bounded = read(tmp_path, "[limits]\nrequests_per_minute = 30\ntokens_per_minute = 1000")
+    assert bounded.limits == {"requests_per_minute": 30, "tokens_per_minute": 1000}
+    assert Assistant.from_json(bounded.to_json()) == bounded
+    plain = read(tmp_path, "[limits]")
+    assert plain.limits is None
+    assert "limits" not in plain.to_json()

@@ -179,7 +179,7 @@ def test_status_of_a_batch(store: MemoryStore, askq: Asked, questions: Path) -> 
     record = json.loads(askq("status", "--json")[1])
     assert list(record) == [
         "id", "name", "assistant", "protocol", "metadata", "done", "submitted", "total", "pending", "counts", "usage",
-        "budget", "paused", "created_at", "finished_at",
+        "budget", "paused", "limited", "created_at", "finished_at",
     ]  # fmt: skip
     assert record["counts"]["completed"] == 1
     assert record["usage"]["total_tokens"] == 14

@@ -31,6 +31,7 @@ from worker.protocols.base import (
     Search,
     Status,
 )
+from worker.protocols.hints import NO_LIMITS
 
 TUTOR = Assistant(name="tutor", protocol="assistants", model="m")
 LEASE_S = 0.4
@@ -141,8 +142,8 @@ def engines(store: MemoryStore, service: Service) -> Iterator[Engines]:
     made.close()
 
 
-def submit(store: MemoryStore, rows: int) -> str:
-    store.save_assistant(TUTOR.digest, TUTOR.to_json())
+def submit(store: MemoryStore, rows: int, *, assistant: Assistant = TUTOR) -> str:
+    store.save_assistant(assistant.digest, assistant.to_json())
     batch, _ = store.open_batch(NewBatch(name=None, assistant="tutor", protocol="assistants"))
     store.add(
         batch,
@@ -150,7 +151,7 @@ def submit(store: MemoryStore, rows: int) -> str:
             NewJob(
                 question=Question(row_id=f"q{row}", index=row, text=f"question {row}"),
                 assistant="tutor",
-                assistant_digest=TUTOR.digest,
+                assistant_digest=assistant.digest,
                 protocol="assistants",
             )
             for row in range(rows)
@@ -499,6 +500,90 @@ def test_call_errors_of_the_protocols_say_what_happened() -> None:
     error = CallError("timeout", "no reply within 30 s", retry_after=2.0, run_id="run_1")
     assert str(error) == "timeout: no reply within 30 s"
     assert (error.code, error.retry_after, error.run_id) == ("timeout", 2.0, "run_1")
+
+
+# -- limits --------------------------------------------------------------------------------------------------
+
+
+def test_one_refusal_holds_for_every_worker(store: MemoryStore, service: Service, engines: Engines) -> None:
+    """Given two workers, when one is told to wait, then neither calls before that time is over."""
+    batch = submit(store, 12)
+    refused_at: list[float] = []
+    called_at: list[float] = []
+
+    def limit(ask: Ask) -> None:
+        called_at.append(time.monotonic())
+        if len(called_at) == 3:
+            refused_at.append(time.monotonic())
+            raise Limited("rate_limit_exceeded", "slow down", retry_after=0.5, limits=NO_LIMITS)
+
+    service.before = limit
+    first, second = engines(), engines()
+
+    def done() -> bool:
+        second.call(chain.work(second, Lane.START, slice_s=0.05))
+        return finished(store, batch)()
+
+    drive(first, done)
+    assert all(job.attempts == 1 for job in store.jobs(batch))
+    # Calls that had their permit before the refusal was known are no disobedience.
+    early = [at for at in called_at[3:] if at < refused_at[0] + 0.45]
+    assert len(early) <= 4
+    assert len(service.ledger) == 12
+
+
+def test_questions_wait_unharmed_for_as_long_as_the_service_asks(
+    store: MemoryStore, service: Service, engines: Engines
+) -> None:
+    batch = submit(store, 5)
+    calls = itertools.count()
+
+    def limit(ask: Ask) -> None:
+        next(calls)
+        raise Limited("rate_limit_exceeded", "slow down", retry_after=600.0, limits=NO_LIMITS)
+
+    service.before = limit
+    engine = engines()
+    drive(engine, lambda: bool(store.waits()) and next(calls) > 0)
+    drive(engine, lambda: all(job.state is State.QUEUED for job in store.jobs(batch)))
+    assert all(job.attempts == 0 for job in store.jobs(batch)), "no attempt is consumed"
+    assert next(calls) <= 8
+    status = store.batch(batch)
+    assert status is not None
+    assert status.waits[0].seconds > 500
+    # A person, or a new day, ends it: the record is gone and nothing remembers the wait but the jobs' own times.
+    assert service.ledger == []
+
+
+def test_a_bound_of_the_assistants_file_is_kept(store: MemoryStore, service: Service, engines: Engines) -> None:
+    bounded = dataclasses.replace(TUTOR, limits={"requests_per_minute": 600})
+    batch = submit(store, 20, assistant=bounded)
+    began = time.monotonic()
+    drive(engines(), finished(store, batch))
+    assert time.monotonic() - began >= 0.9 * (20 - 10) / 10
+    assert len(service.ledger) == 20
+
+
+def test_refused_polls_are_made_more_rarely(store: MemoryStore, service: Service, engines: Engines) -> None:
+    batch = submit(store, 6)
+    poll = service.poll
+    refusals = itertools.count()
+
+    async def refuse_at_first(thread_id: str, run_id: str) -> Status:
+        if next(refusals) < 2:
+            raise Limited("rate_limit_exceeded", "slow down", retry_after=0.1, limits=NO_LIMITS)
+        return await poll(thread_id, run_id)
+
+    service.poll = refuse_at_first  # type: ignore[method-assign]
+    drive(engines(), finished(store, batch))
+    assert all(job.state is State.COMPLETED for job in store.jobs(batch))
+
+
+def test_how_long_runs_take_is_learned(store: MemoryStore, service: Service, engines: Engines) -> None:
+    batch = submit(store, 8)
+    engine = engines()
+    drive(engine, finished(store, batch))
+    drive(engine, lambda: sum(store.took(TUTOR.digest).values()) == 8)
 
 
 # -- when a person cancels -----------------------------------------------------------------------------------

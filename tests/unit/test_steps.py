@@ -411,6 +411,44 @@ def test_a_job_that_kills_workers_is_put_aside() -> None:
     assert legal(steps.give_up_poison(unsure), unsure).move.name == "doubt"
 
 
+# -- limits --------------------------------------------------------------------------------------------------
+
+
+def test_a_prepared_job_keeps_its_place() -> None:
+    move = steps.prepared(claim(was_due=NOW - 30), "thread_1").move
+    assert move.delay == -30, "or a long list would be prepared whole before its first run"
+    assert steps.prepared(claim(was_due=NOW + 1), "thread_1").move.delay == 0.0
+
+
+def test_waiting_for_a_permit_counts_for_nothing_however_long() -> None:
+    """Given a list that takes days at its account's rate, when a job has waited for one, then it goes on waiting."""
+    held = claim(limited_at=NOW - 2 * steps.LIMITED_S)
+    move = legal(steps.not_yet(held, 12.3), held).move
+    assert (move.name, move.delay) == ("defer", 12.3)
+    assert move.fields == {"note": "waiting for the account's limit: 12 s"}
+    mine = Limited(steps.OWN_LIMIT, "the account's limit", retry_after=4.0)
+    void = steps.not_created(claim(limited_at=NOW - 2 * steps.LIMITED_S), mine, 0.0).move
+    assert (void.name, void.delay, void.fields["attempts"]) == ("void", 4.0, 0)
+    assert "limited" not in void.fields
+
+
+def test_a_created_run_remembers_what_was_put_aside_for_it() -> None:
+    move = steps.created(claim(), status(RunState.PENDING), TUTOR, 0.0, estimated=321.0).move
+    assert (move.fields["est"], move.fields["seen"]) == (321.0, None)
+
+
+def test_a_run_ended_between_the_last_two_polls() -> None:
+    done = status(RunState.DONE)
+    first, later = running(), running(seen=2.0)
+    age = first.now - (first.started_at or 0.0)
+    assert steps.took(first, done, 0.5) == pytest.approx(age / 2)
+    assert steps.took(later, done, 0.25) == pytest.approx(2 + 0.25 * (age - 2))
+    assert steps.polled(first, status(RunState.PENDING), TUTOR, 0.0).move.fields["seen"] == pytest.approx(age)
+    for seen in (status(RunState.PENDING), status(RunState.FAILED), status(RunState.CANCELLED)):
+        assert steps.took(first, seen, 0.5) is None
+    assert steps.took(running(cancel_sent=True), done, 0.5) is None, "that says when we lost patience"
+
+
 # -- when a person cancels -----------------------------------------------------------------------------------
 
 

@@ -161,7 +161,7 @@ class AssistantsProtocol:
         raw = a_status(run.get("status"))
         state = STATES.get(raw, RunState.PENDING)
         if state is RunState.PENDING:
-            return Status(state=state, raw=raw, run_id=run_id, poll_after=reply.poll_after)
+            return Status(state=state, raw=raw, run_id=run_id, poll_after=reply.poll_after, limits=reply.limits)
         ended = self._read_end(run)
         if state in (RunState.DONE, RunState.INCOMPLETE):
             while len(self._ended) >= _REMEMBERED:
@@ -176,6 +176,7 @@ class AssistantsProtocol:
             usage=ended.usage,
             error_code=code,
             error_message=message,
+            limits=reply.limits,
         )
 
     def _read_end(self, run: JsonObject) -> _Ended:

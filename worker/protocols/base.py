@@ -21,12 +21,21 @@ from typing import Protocol as TypingProtocol
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
+from worker.protocols.hints import NO_LIMITS, Limits
 
 
 class CallError(Exception):
     """A remote call that brought no result. `code` names the cause, `message` is for people."""
 
-    def __init__(self, code: str, message: str, *, retry_after: float | None = None, run_id: str | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        run_id: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
@@ -34,6 +43,8 @@ class CallError(Exception):
         """Seconds the service asked to wait."""
         self.run_id = run_id
         """The run the service named in its refusal, if it did."""
+        self.limits = limits
+        """What the refusal said of the account's limits; None unless it was for them (429)."""
 
 
 class Refused(CallError):
@@ -100,6 +111,8 @@ class Status:
     error_message: str | None = None
     answer: Answer | None = None
     """Present when the reply carried the answer (or its partial text) already."""
+    limits: Limits = NO_LIMITS
+    """What the reply said of the account's limits."""
 
 
 class Search(StrEnum):

@@ -6,15 +6,55 @@ import email.utils
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+from askq.jobs.limits import NOTHING_TOLD, Told
 
 LONGEST_WAIT_S = 3600.0
 """No header may keep a job, or an account, waiting longer than this."""
 
 _RESET = "x-ratelimit-reset-"
 _REMAINING = "x-ratelimit-remaining-"
+_LIMIT = "x-ratelimit-limit-"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _WHOLE_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|h|m|s))+")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a reply says of the account's limits."""
+
+    requests: Told = NOTHING_TOLD
+    tokens: Told = NOTHING_TOLD
+
+
+NO_LIMITS = Limits()
+
+
+def limits(headers: Mapping[str, str]) -> Limits:
+    """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`; of an account's and a project's tokens, the fewer."""
+    tokens = [_told(headers, kind) for kind in ("tokens", "project-tokens")]
+    known = [told for told in tokens if told.remaining is not None]
+    return Limits(
+        requests=_told(headers, "requests"),
+        tokens=min(known, key=lambda told: told.remaining or 0.0, default=NOTHING_TOLD),
+    )
+
+
+def _told(headers: Mapping[str, str], kind: str) -> Told:
+    reset = headers.get(_RESET + kind)
+    return Told(
+        limit=_at_least_0(headers.get(_LIMIT + kind)),
+        remaining=_at_least_0(headers.get(_REMAINING + kind)),
+        reset_s=None if reset is None or (wait := go_duration(reset)) is None else _bounded(wait),
+    )
+
+
+def _at_least_0(text: str | None) -> float | None:
+    # Some say -1 where there is no limit: that is no number of anything.
+    value = _number(text)
+    return value if value is not None and value >= 0 else None
 
 
 def poll_after(headers: Mapping[str, str]) -> float | None:

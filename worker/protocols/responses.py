@@ -219,12 +219,14 @@ class ResponsesProtocol:
         raw = a_status(response.get("status"))
         state = STATES.get(raw, RunState.PENDING)
         if state is RunState.PENDING:
-            return Status(state=state, raw=raw, run_id=run_id, poll_after=reply.poll_after)
+            return Status(state=state, raw=raw, run_id=run_id, poll_after=reply.poll_after, limits=reply.limits)
         items = objects(response.get("output"))
         usage = self._usage(response)
         calls = _tool_calls(items)
         if state is RunState.DONE and calls:
-            return Status(state=RunState.ACTION, raw=raw, run_id=run_id, tool_calls=calls, usage=usage)
+            return Status(
+                state=RunState.ACTION, raw=raw, run_id=run_id, tool_calls=calls, usage=usage, limits=reply.limits
+            )
         code, message = why_ended(
             state, an_object(response.get("error")), an_object(response.get("incomplete_details"))
         )
@@ -236,6 +238,7 @@ class ResponsesProtocol:
             error_code=code,
             error_message=message,
             answer=read_answer(items, model=a_text(response.get("model")) or None, usage=usage),
+            limits=reply.limits,
         )
 
     def _usage(self, response: JsonObject) -> Usage | None:

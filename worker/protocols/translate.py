@@ -37,7 +37,7 @@ from openai import APIConnectionError, APIError, APIStatusError
 from worker.protocols.base import Ambiguous, Blocked, Busy, CallError, Gone, Limited, Refused
 from worker.protocols.codes import code_of_refusal
 from worker.protocols.fields import a_text, an_object, objects
-from worker.protocols.hints import retry_after
+from worker.protocols.hints import Limits, limits, retry_after
 
 _QUOTA = {
     "insufficient_quota",
@@ -119,6 +119,7 @@ class _Said:
     structured: bool
     """JSON: the service's own word. Anything else may come from whatever stands in between."""
     retry_after: float | None
+    limits: Limits
 
 
 def _said(exc: APIStatusError) -> _Said:
@@ -144,6 +145,7 @@ def _said(exc: APIStatusError) -> _Said:
         message=_clean(message or f"status {exc.status_code} without a message", exc),
         structured=bool(outer),
         retry_after=retry_after(reply.headers),
+        limits=limits(reply.headers),
     )
 
 
@@ -170,7 +172,7 @@ def _from_status(said: _Said, names: str) -> CallError:
     if status == 402 or (status < 500 and (code in _QUOTA or said.kind == "insufficient_quota")):
         return Blocked("quota_exhausted", message)
     if status == 429:
-        return Limited(code or "rate_limit_exceeded", message, retry_after=said.retry_after)
+        return Limited(code or "rate_limit_exceeded", message, retry_after=said.retry_after, limits=said.limits)
     if status == 401:
         return Blocked("rejected_key", message)
     if status in (403, 407):

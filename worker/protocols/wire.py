@@ -18,7 +18,7 @@ from openai import AsyncOpenAI, OpenAIError
 
 from worker.protocols.base import Ambiguous
 from worker.protocols.fields import JsonObject, a_count, a_text, objects
-from worker.protocols.hints import poll_after
+from worker.protocols.hints import Limits, limits, poll_after
 from worker.protocols.translate import translate
 
 _PAGE = 100
@@ -35,6 +35,11 @@ class Reply:
     def poll_after(self) -> float | None:
         """Seconds the server asks to wait before the next poll."""
         return poll_after(self.headers)
+
+    @property
+    def limits(self) -> Limits:
+        """What it says of the account's limits."""
+        return limits(self.headers)
 
     def require(self, *names: str) -> None:
         """Raise Ambiguous if every one of these fields is missing: whatever this is, it is not what was asked for."""

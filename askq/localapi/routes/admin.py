@@ -1,4 +1,4 @@
-"""What OpenAI does not have: `/_askq/health`, `/_askq/ledger`, `/_askq/stats`, `/_askq/faults`."""
+"""What OpenAI does not have: `/_askq/health`, `/_askq/ledger`, `/_askq/stats`, `/_askq/faults`, `/_askq/limits`."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def add_routes(app: web.Application, api: Api) -> None:
                 "in_flight": api.works.in_flight(),
                 "objects": {**api.store.counts(), **api.works.counts()},
                 "faults": dict(sorted(api.stats.faults.items())),
+                "limits": api.limits.to_wire(),
             }
         )
 
@@ -79,6 +80,21 @@ def add_routes(app: web.Application, api: Api) -> None:
             raise not_found(f"No fault found with id '{fault_id}'.")
         return web.json_response({"deleted": 1})
 
+    async def show_limits(_request: web.Request) -> web.Response:
+        return web.json_response(api.limits.to_wire())
+
+    async def change_limits(request: web.Request) -> web.Response:
+        try:
+            body = json.loads(await request.read())
+        except ValueError as exc:
+            raise invalid(f"The body must be an object of limits: {exc}.") from exc
+        if not isinstance(body, dict):
+            raise invalid("The body must be an object of limits.")
+        api.limits.change(body)
+        return web.json_response(api.limits.to_wire())
+
+    app.router.add_get("/_askq/limits", guarded(show_limits))
+    app.router.add_post("/_askq/limits", guarded(change_limits))
     app.router.add_get("/_askq/health", health)
     app.router.add_get("/_askq/ledger", guarded(ledger))
     app.router.add_get("/_askq/stats", guarded(stats))
