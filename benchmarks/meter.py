@@ -100,6 +100,10 @@ class Meter:
         info: Any = self._redis.info("memory")
         return int(info["used_memory"])
 
+    def length(self, key: str) -> int:
+        """Bytes of a text."""
+        return int(self._redis.strlen(key))
+
     def close(self) -> None:
         self._redis.close()
 
