@@ -7,11 +7,16 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import kill_everything, limits, main_job, survival
+from benchmarks import commands, cost, enqueue, kill_everything, limits, main_job, survival, waiting
 from benchmarks.machine import describe
 
 SCENARIOS = {
     "main-job": main_job.run,
+    "cost": cost.run_cost,
+    "sustained": cost.run_sustained,
+    "waiting": waiting.run,
+    "enqueue": enqueue.run,
+    "commands": commands.run,
     "limits": limits.run,
     "kill-everything": kill_everything.run,
     "survival": survival.run_assistants,

@@ -59,6 +59,7 @@ from askq.pauses import concerning, waits_for
 
 _PAGE = 200
 _ROWS_PER_CALL = 50
+"""So that no call holds up the others of a busy server for more than a millisecond or two."""
 _STATUSES_PER_CALL = 50
 _DAY_S = 86_400
 _SAME_STEP_S = 10.0
@@ -176,53 +177,49 @@ class RedisStore:
     def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
         calls: list[_Call] = []
         order: list[int] = []
-        for shard, members in _by_shard(batch, jobs).items():
-            for start in range(0, len(members), _ROWS_PER_CALL):
-                part = members[start : start + _ROWS_PER_CALL]
-                names = [keys.due(shard, Lane.START), keys.rows(shard, batch), keys.count(shard, batch)]
-                args: list[str | int | bytes] = []
-                for at, id_ in part:
-                    new = jobs[at]
-                    names += (keys.job(id_), keys.ask(id_))
-                    order.append(at)
-                    args += (
-                        id_,
-                        new.question.row_id,
-                        new.question.index,
-                        codec.digest(new),
-                        new.assistant,
-                        new.assistant_digest,
-                        new.protocol,
-                        codec.dump_question(new.question),
-                    )
-                calls.append(_Call("add", names, args))
+        for shard, part in _parts(batch, jobs):
+            names = [keys.due(shard, Lane.START), keys.rows(shard, batch), keys.count(shard, batch)]
+            records, asks = keys.job_stem(shard), keys.ask_stem(shard)
+            args: list[str | int | bytes] = []
+            for at, id_ in part:
+                new = jobs[at]
+                names += (records + id_, asks + id_)
+                order.append(at)
+                args += (
+                    id_,
+                    new.question.row_id,
+                    new.question.index,
+                    codec.digest(new),
+                    new.assistant,
+                    new.assistant_digest,
+                    new.protocol,
+                    codec.dump_question(new.question),
+                )
+            calls.append(_Call("add", names, args))
         verdicts = [verdict for found in self._scripts(calls) for verdict in found]
         return _added(jobs, dict(zip(order, verdicts, strict=True)))
 
     def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
-        def read() -> list[Any]:
-            pipe = self._redis.pipeline(transaction=False)
-            for new in jobs:
-                id_ = job_id(batch, new.question.row_id)
-                pipe.hget(keys.job(id_), "digest")
-                pipe.zscore(keys.rows(shard_of(id_), batch), new.question.row_id)
-            return list(pipe.execute())
-
-        found = self._run(read)
-        # Of a row without a record nothing is known but that it was there: it has ended and expired.
-        known = {
-            new.question.row_id: None if old is None else _text(old)
-            for new, old, index in zip(jobs, found[::2], found[1::2], strict=True)
-            if old is not None or index is not None
-        }
+        calls: list[_Call] = []
+        order: list[int] = []
+        for shard, part in _parts(batch, jobs):
+            stem = keys.job_stem(shard)
+            names = [keys.rows(shard, batch), *(stem + id_ for _, id_ in part)]
+            order += (at for at, _ in part)
+            calls.append(_Call("compare", names, [jobs[at].question.row_id for at, _ in part]))
+        found = (old for olds in self._scripts(calls) for old in olds)
+        known: dict[str, str] = {}
+        # In the order of the shards; of rows with the same id, which share one, the earlier is still first.
         verdicts = {}
-        for at, new in enumerate(jobs):
-            mine = codec.digest(new)
-            if new.question.row_id not in known:
-                known[new.question.row_id] = mine
+        for at, old in zip(order, found, strict=True):
+            row, mine = jobs[at].question.row_id, codec.digest(jobs[at])
+            if old == 0 and row not in known:
+                known[row] = mine
                 verdicts[at] = 1
             else:
-                verdicts[at] = 0 if known[new.question.row_id] in (None, mine) else -1
+                before = known[row] if old == 0 else _text(old)
+                # Of a row without a record nothing is known but that it was there: it has ended and expired.
+                verdicts[at] = 0 if before in ("", mine) else -1
         return _added(jobs, verdicts)
 
     def seal(self, batch: str, total: int) -> None:
@@ -907,13 +904,15 @@ def _lasting(batch: str, idempotency_key: str | None) -> list[str]:
     return names
 
 
-def _by_shard(batch: str, jobs: Sequence[NewJob]) -> dict[int, list[tuple[int, str]]]:
-    """Position in `jobs` and job id of each, by shard."""
+def _parts(batch: str, jobs: Sequence[NewJob]) -> Iterator[tuple[int, list[tuple[int, str]]]]:
+    """Position in `jobs` and job id of each, by shard, in parts for one call of a script each."""
     groups: dict[int, list[tuple[int, str]]] = {}
     for at, new in enumerate(jobs):
         id_ = job_id(batch, new.question.row_id)
         groups.setdefault(shard_of(id_), []).append((at, id_))
-    return groups
+    for shard, members in groups.items():
+        for start in range(0, len(members), _ROWS_PER_CALL):
+            yield shard, members[start : start + _ROWS_PER_CALL]
 
 
 def _added(jobs: Sequence[NewJob], verdicts: Mapping[int, int]) -> Added:

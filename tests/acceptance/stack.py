@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from askq.assistants.model import Assistant
 from askq.jobs.model import BatchStatus, Job, NewBatch, NewJob, Question
 from askq.jobs.redis_store import RedisStore
@@ -102,6 +104,10 @@ class Stack:
         process.start()
         self.wait_for_redis()
         return process
+
+    def client(self) -> redis.Redis:
+        """A client that looks behind the store; whoever asks closes it."""
+        return redis.Redis(port=self.redis_port)
 
     def wait_for_redis(self) -> None:
         eventually(lambda: answers_redis(self.redis_port), seconds=READY_S, what="Redis answers")

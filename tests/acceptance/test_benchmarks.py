@@ -90,6 +90,40 @@ def test_limits_are_found_and_kept(tmp_path: Path) -> None:
     assert polls["learned"]["polls_per_run"] < 6
 
 
+@pytest.mark.parametrize("scenario", ["cost", "sustained"])
+def test_every_question_has_one_run_and_its_price_is_told(tmp_path: Path, scenario: str) -> None:
+    for protocol, found in tiny(scenario, tmp_path).items():
+        assert found["answered"] == found["questions"] == found["ledger_runs"], protocol
+        assert found["wrong_answers"] == 0
+        assert found["polls_per_question"] >= 1
+        assert found["redis_commands_per_question"] > 0
+        parts = found["cpu_ms_per_question"]
+        assert parts["all"] == pytest.approx(parts["client"] + parts["workers"] + parts["redis"], abs=0.02)
+
+
+def test_runs_that_wait_are_polled(tmp_path: Path) -> None:
+    found = tiny("waiting", tmp_path)
+    assert found["still_waiting"] == found["runs_waiting"]
+    assert found["polls"] > 0
+    assert 0 <= found["late_s"]["p50"] <= found["late_s"]["p95"] <= found["late_s"]["most"]
+    assert found["redis_bytes_per_waiting_job_besides_its_text"] > 0
+
+
+def test_a_list_is_stored_once_and_its_first_run_does_not_wait_for_its_last_row(tmp_path: Path) -> None:
+    found = tiny("enqueue", tmp_path)
+    assert found["alone"]["stored"] == found["rows"]
+    again = found["after_a_killed_producer"]
+    assert again["same_batch"]
+    assert again["stored_before_the_kill"] + again["added"] == again["stored"] == found["rows"]
+    assert found["while_a_worker_runs"]["first_run_after_its_row_s"] > 0
+
+
+def test_the_commands_that_look_are_timed(tmp_path: Path) -> None:
+    found = tiny("commands", tmp_path)
+    assert found["askq --help"]["cpu_ms"] > 0
+    assert found["askq status"]["cpu_ms"] > 0
+
+
 def test_an_unknown_scenario_is_named() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "benchmarks", "main-jobs"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -99,4 +133,14 @@ def test_an_unknown_scenario_is_named() -> None:
 
 
 def test_no_scenario_is_left_out() -> None:
-    assert set(SCENARIOS) == {"main-job", "kill-everything", "survival", "survival-responses"}
+    assert set(SCENARIOS) == {
+        "main-job",
+        "cost",
+        "sustained",
+        "waiting",
+        "enqueue",
+        "commands",
+        "kill-everything",
+        "survival",
+        "survival-responses",
+    }
