@@ -9,10 +9,12 @@ import tempfile
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import redis
 
 from benchmarks import questions
 from benchmarks.peers.command import Command, cpu_of
@@ -52,6 +54,7 @@ class Cell:
         self._folder = folder
         self._stack = stack
         self._answers = folder / "answers.jsonl"
+        self._by_messages = peer is not None and peer.name.startswith("celery-")
         listed = folder / "questions.csv"
         questions.write_list(listed, self.asked)
         home = folder / "person"
@@ -83,6 +86,13 @@ class Cell:
     def redis_cpu_s(self) -> float:
         assert self._stack.redis.child is not None
         return cpu_of(self._stack.redis.child.pid)
+
+    def held(self) -> int:
+        """Celery's messages in the hands of a dead worker, if its pipeline depends on them (askq's jobs do not)."""
+        if not self._by_messages:
+            return 0
+        with closing(redis.Redis.from_url(self._stack.redis_url)) as store:
+            return cast("int", store.hlen("unacked"))
 
     def verdict(self) -> dict[str, int]:
         """Answers, by the file the command wrote; runs, by the server's ledger."""

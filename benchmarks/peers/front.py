@@ -69,8 +69,8 @@ class Front:
         body = await request.read()
         creates = request.method == "POST" and _CREATES.fullmatch(request.path) is not None
         chat = creates and request.path.endswith("/chat/completions")
-        asked = json.loads(body) if chat else None
-        if chat and not asked.get("messages"):
+        asked: dict[str, Any] | None = json.loads(body) if chat else None
+        if asked is not None and not asked.get("messages"):
             # Who asks so wants the headers only (bespokelabs-curator does): as at OpenAI, invalid, and not limited.
             return web.json_response(
                 _error("Empty messages.", "invalid_request_error"), status=400, headers=self._hints()

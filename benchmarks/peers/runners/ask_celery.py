@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import redis
 from asked import MODEL, at_a_time, read_list, write_answers
@@ -54,7 +55,7 @@ class Pipeline:
 
     def answers(self) -> dict[str, str]:
         if self.repeatable:
-            by_row: dict[str, str] = self._redis.hgetall(ANSWERS)
+            by_row = cast("dict[str, str]", self._redis.hgetall(ANSWERS))
             return {self.questions[int(row.removeprefix("q"))]: text for row, text in by_row.items()}
         found = results(self._redis, self._tickets, "SUCCESS")
         return {question: result["result"] for question, result in found.items()}

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# Imported for what it does: it points tiktoken, which would download its vocabulary, to the copy litellm ships.
+import litellm.litellm_core_utils.default_encoding  # noqa: F401
 from asked import MODEL, at_a_time, read_list, write_answers
 from bespokelabs import curator
 
