@@ -18,7 +18,12 @@ SCENARIOS = {
     "survival": survival.run_assistants,
     "survival-responses": survival.run_responses,
 }
-SIDE_BY_SIDE = {"peers-kill": scenarios.kill, "peers-limited": scenarios.limited, "peers-cost": scenarios.cost}
+SIDE_BY_SIDE = {
+    "peers-kill": scenarios.kill,
+    "peers-limited": scenarios.limited,
+    "peers-limited-silently": scenarios.limited_silently,
+    "peers-cost": scenarios.cost,
+}
 """Scenarios in which other tools take part, those with an environment of their own only with --peers."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import redis
 
@@ -42,6 +42,8 @@ class Setting:
     """Calls at a time, where a peer lets one choose; None: its default."""
     rate: float | None = None
     burst: float = 1.0
+    hints: bool = True
+    """Whether replies carry the limit in headers."""
     deadline_s: float = 300.0
 
 
@@ -92,7 +94,7 @@ class Cell:
         if not self._by_messages:
             return 0
         with closing(redis.Redis.from_url(self._stack.redis_url)) as store:
-            return cast("int", store.hlen("unacked"))
+            return store.hlen("unacked")
 
     def verdict(self) -> dict[str, int]:
         """Answers, by the file the command wrote; runs, by the server's ledger."""
@@ -136,6 +138,7 @@ def _front(folder: Path, stack: Stack, setting: Setting) -> Process:
     argv += ["--endpoint-file", str(endpoint)]
     if setting.rate is not None:
         argv += ["--rate", str(setting.rate), "--burst", str(setting.burst)]
+        argv += [] if setting.hints else ["--no-hints"]
     process = Process("front", argv, folder / "front.log", dict(os.environ))
     process.start()
     try:

@@ -3,7 +3,8 @@
 Everything is passed on to a local API, whose ledger, engine and latencies are thus the same for all, but for
 
 - creates of runs (POST to /responses, /chat/completions, /threads/…/runs), which meet the limit if there is one: 429
-  with `Retry-After: 1`. Their replies carry `x-ratelimit-*` headers as OpenAI's do; no other request is limited;
+  with `Retry-After: 1`. Their replies carry `x-ratelimit-*` headers as OpenAI's do, unless told not to. Nothing else
+  is limited;
 - /chat/completions, which the local API does not have: asked of it as a synchronous response that is not stored;
 - /_front/stats: what was asked and refused, and when the first create came and the last answer was read.
 """
@@ -38,9 +39,10 @@ _RETRY_AFTER_S = 1
 class Front:
     """The handlers, and what they saw."""
 
-    def __init__(self, api: str, bucket: Bucket | None) -> None:
+    def __init__(self, api: str, bucket: Bucket | None, *, hints: bool = True) -> None:
         self._api = api
         self._bucket = bucket
+        self._tells = hints and bucket is not None
         self._requests: Counter[str] = Counter()
         self._first_create: float | None = None
         self._last_answer: float | None = None
@@ -109,7 +111,7 @@ class Front:
 
     def _hints(self) -> dict[str, str]:
         """Per minute, as OpenAI words its limits."""
-        if self._bucket is None:
+        if self._bucket is None or not self._tells:
             return {}
         left = self._bucket.left(time.monotonic())
         return {
@@ -165,7 +167,7 @@ async def _serve(options: argparse.Namespace) -> None:
     bucket = None
     if options.rate is not None:
         bucket = Bucket(rate=options.rate, burst=options.burst, now=time.monotonic())
-    front = Front(options.api, bucket)
+    front = Front(options.api, bucket, hints=not options.no_hints)
     app = web.Application(client_max_size=2**26)
     app.cleanup_ctx.append(front.running)
     app.router.add_get("/_front/stats", front.stats)
@@ -191,6 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         "--endpoint-file", type=Path, required=True, metavar="FILE", help="write the URL there when ready"
     )
     parser.add_argument("--rate", type=float, help="creates per second (default: no limit)")
+    parser.add_argument("--no-hints", action="store_true", help="do not tell the limit in headers")
     parser.add_argument("--burst", type=float, default=1.0, help="creates at once")
     asyncio.run(_serve(parser.parse_args(argv)))
     return 0

@@ -34,6 +34,7 @@ def _cost(row: Row) -> list[object]:
 TABLES: dict[str, tuple[list[str], Callable[[Row], list[object]]]] = {
     "peers-kill": (["answered", "runs in the ledger", "paid twice", "seconds of the second command"], _killed),
     "peers-limited": (["answered", "429s", "first request to last answer, s", "whole command, s"], _limited),
+    "peers-limited-silently": (["answered", "429s", "first request to last answer, s", "whole command, s"], _limited),
     "peers-cost": (
         ["answered", "CPU per question, ms", "other requests per run", "first request to last answer, s", "command, s"],
         _cost,
@@ -49,6 +50,11 @@ _DRAWN: dict[str, tuple[str, int, Callable[[list[object], int], str]]] = {
     ),
     "peers-limited": (
         "20 requests/s, all defaults: seconds from the first request to the last answer",
+        2,
+        lambda cells, asked: f"{cells[2]} s, {cells[1]} × 429, {cells[0]} of {asked} answered",
+    ),
+    "peers-limited-silently": (
+        "The same without headers: seconds from the first request to the last answer",
         2,
         lambda cells, asked: f"{cells[2]} s, {cells[1]} × 429, {cells[0]} of {asked} answered",
     ),

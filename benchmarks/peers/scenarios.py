@@ -1,4 +1,4 @@
-"""Three scenarios that every contender meets alike: `peers-kill`, `peers-limited`, `peers-cost`.
+"""Scenarios that every contender meets alike: a kill, a limit told in headers or not, and what a question costs.
 
 Without `--peers` only askq and the peers that need no environment of their own take part.
 """
@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.peers.cell import Cell, Setting, running_cell
@@ -39,6 +40,12 @@ def limited(*, tiny: bool, peers: bool, only: Collection[str] = ()) -> dict[str,
     )
 
 
+def limited_silently(*, tiny: bool, peers: bool, only: Collection[str] = ()) -> dict[str, Any]:
+    """The same limit on a server that sends no headers but Retry-After."""
+    setting = replace(_LIMITED_TINY if tiny else _LIMITED, hints=False)
+    return _table("peers-limited-silently", setting, _whole, contenders(tiny=tiny, peers=peers, only=only))
+
+
 def cost(*, tiny: bool, peers: bool, only: Collection[str] = ()) -> dict[str, Any]:
     """Processor time of a list whose runs take long, no limit."""
     return _table("peers-cost", _COST_TINY if tiny else _COST, _whole, contenders(tiny=tiny, peers=peers, only=only))
@@ -64,7 +71,10 @@ def _table(
         "questions": setting.questions,
         "run_seconds": list(setting.run_seconds),
         "calls_at_a_time": setting.concurrency,
-        "limit": None if setting.rate is None else {"per_s": setting.rate, "burst": setting.burst},
+        "limit": None
+        if setting.rate is None
+        else {"per_s": setting.rate, "burst": setting.burst, "in_headers": setting.hints},
+        "versions": {peer.name: list(peer.requirements) for peer in taking_part if peer and peer.requirements},
         "rows": rows,
     }
 

@@ -87,7 +87,7 @@ def test_a_kill_at_half_and_the_same_command_again_side_by_side(tmp_path: Path) 
     assert gather["paid_twice"] == gather["runs_at_the_kill"] > 0, gather
 
 
-@pytest.mark.parametrize("scenario", ["peers-limited", "peers-cost"])
+@pytest.mark.parametrize("scenario", ["peers-limited", "peers-limited-silently", "peers-cost"])
 def test_askq_and_the_sdk_on_the_same_server(tmp_path: Path, scenario: str) -> None:
     found = tiny(scenario, tmp_path)
     for contender, row in found["rows"].items():
@@ -122,4 +122,4 @@ def test_an_unknown_tool_is_named() -> None:
 
 def test_no_scenario_is_left_out() -> None:
     assert set(SCENARIOS) == {"main-job", "kill-everything", "survival", "survival-responses"}
-    assert set(SIDE_BY_SIDE) == {"peers-kill", "peers-limited", "peers-cost"}
+    assert set(SIDE_BY_SIDE) == {"peers-kill", "peers-limited", "peers-limited-silently", "peers-cost"}
