@@ -23,6 +23,8 @@ from benchmarks.peers.manifest import Peer
 from tests.acceptance.stack import READY_S, ROOT, Process, Stack, running_stack
 from tests.parts import eventually
 
+_RUN_S = 60
+
 # Nothing of a peer may leave this machine.
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -65,6 +67,10 @@ class Cell:
         if setting.concurrency is not None:
             env["PEER_CONCURRENCY"] = str(setting.concurrency)
         if peer is None:
+            assistants = folder / "assistants"
+            assistants.mkdir()
+            # What a killed create waits for, where nothing tells whether it arrived: the default is for real models.
+            (assistants / "plain.toml").write_text(f'model = "gpt-test"\n[run]\ntimeout = {_RUN_S}\n', "utf-8")
             argv = [sys.executable, "-m", "producer.cli", "run", str(listed), "--assistant", "plain"]
             argv += ["--protocol", "responses", "-o", str(self._answers)]
         else:
@@ -107,6 +113,7 @@ class Cell:
         return {
             "answered": right,
             "wrong": sum(text is not None for text in answers.values()) - right,
+            "unanswered_and_told": sum(text is None for text in answers.values()),
             "runs": runs.total(),
             "paid_twice": runs.total() - len(runs),
         }

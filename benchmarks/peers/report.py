@@ -17,7 +17,8 @@ PICTURES = Path(__file__).parents[2] / "docs" / "understand" / "peers"
 
 
 def _killed(row: Row) -> list[object]:
-    return [row["answered"], row["runs"], row["paid_twice"], row["seconds_of_the_second"]]
+    told, held = row["unanswered_and_told"], row["held_by_the_dead"]
+    return [row["answered"], told, held, row["runs"], row["paid_twice"], row["seconds_of_the_second"]]
 
 
 def _limited(row: Row) -> list[object]:
@@ -32,7 +33,17 @@ def _cost(row: Row) -> list[object]:
 
 
 TABLES: dict[str, tuple[list[str], Callable[[Row], list[object]]]] = {
-    "peers-kill": (["answered", "runs in the ledger", "paid twice", "seconds of the second command"], _killed),
+    "peers-kill": (
+        [
+            "answered",
+            "not answered, and told so",
+            "messages back after the visibility timeout",
+            "runs in the ledger",
+            "paid twice",
+            "seconds of the second command",
+        ],
+        _killed,
+    ),
     "peers-limited": (["answered", "429s", "first request to last answer, s", "whole command, s"], _limited),
     "peers-limited-silently": (["answered", "429s", "first request to last answer, s", "whole command, s"], _limited),
     "peers-cost": (
@@ -45,8 +56,8 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[object]]]] = {
 _DRAWN: dict[str, tuple[str, int, Callable[[list[object], int], str]]] = {
     "peers-kill": (
         "Killed at half, the same command again: runs paid for twice",
-        2,
-        lambda cells, asked: f"{cells[2]} twice, {cells[0]} of {asked} answered",
+        4,
+        lambda cells, asked: f"{cells[4]} twice, {cells[0]} of {asked} answered",
     ),
     "peers-limited": (
         "20 requests/s, all defaults: seconds from the first request to the last answer",

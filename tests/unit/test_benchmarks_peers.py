@@ -108,6 +108,8 @@ def test_a_table_and_a_picture_have_everybody(scenario: str) -> None:
         "answered": 3,
         "runs": 4,
         "paid_twice": 1,
+        "unanswered_and_told": 0,
+        "held_by_the_dead": 0,
         "seconds_of_the_second": 2.5,
         "requests": {"creates": 4, "others": 8},
         "first_request_to_last_answer_s": 1.5,
