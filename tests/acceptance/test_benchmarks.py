@@ -80,11 +80,14 @@ def test_a_kill_at_half_and_the_same_command_again_side_by_side(tmp_path: Path) 
     rows = tiny("peers-kill", tmp_path)["rows"]
     assert list(rows) == ["askq", "sdk-gather"]
     askq, gather = rows["askq"], rows["sdk-gather"]
-    assert askq["exit_code_of_the_second"] == 0, askq
-    assert (askq["answered"], askq["wrong"], askq["runs"], askq["paid_twice"]) == (20, 0, 20, 0), askq
+    # A create that was not sent yet when its worker died cannot be told from one that arrived: exit code 5.
+    assert askq["exit_code_of_the_second"] == (5 if askq["unanswered_and_told"] else 0), askq
+    assert askq["answered"] + askq["unanswered_and_told"] == 20, askq
+    assert askq["answered"] == askq["runs"] >= 10, askq
+    assert askq["wrong"] == askq["paid_twice"] == 0, askq
     # It keeps nothing, so that all it had asked before the kill is asked again.
     assert gather["answered"] == 20, gather
-    assert gather["paid_twice"] == gather["runs_at_the_kill"] > 0, gather
+    assert gather["paid_twice"] >= gather["runs_at_the_kill"] >= 10, gather
 
 
 @pytest.mark.parametrize("scenario", ["peers-limited", "peers-limited-silently", "peers-cost"])
