@@ -425,8 +425,8 @@ def test_a_job_that_kills_workers_is_put_aside() -> None:
 
 def test_a_prepared_job_keeps_its_place() -> None:
     move = steps.prepared(claim(was_due=NOW - 30), "thread_1").move
-    assert move.delay == -30, "or a long list would be prepared whole before its first run"
-    assert steps.prepared(claim(was_due=NOW + 1), "thread_1").move.delay == 0.0
+    assert move.delay == -30 - steps.PREPARED_AHEAD_S, "or a long list would be prepared whole before its first run"
+    assert steps.prepared(claim(was_due=NOW + 1), "thread_1").move.delay == -steps.PREPARED_AHEAD_S
 
 
 def test_waiting_for_a_permit_counts_for_nothing_however_long() -> None:
