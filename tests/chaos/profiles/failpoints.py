@@ -28,7 +28,7 @@ class Size:
 
 
 SIZES = {
-    "short": Size(30, 8, 5, (legs.MIXED,), 1.5, 12.0, 5),
+    "short": Size(20, 5, 4, (legs.MIXED,), 1.8, 10.0, 4),
     "full": Size(50, 55, 24, (legs.WITHOUT_KEYS, legs.MIXED), 1.6, 20.0, 32),
 }
 _MOST_LISTS = 8

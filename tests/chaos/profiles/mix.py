@@ -27,7 +27,7 @@ class Size:
 
 
 SIZES = {
-    "short": Size(40, 8, (legs.MIXED,), 0.02, 10),
+    "short": Size(40, 6, (legs.MIXED,), 0.02, 10),
     "full": Size(150, 28, legs.BOTH, 0.012, 120),
 }
 
