@@ -9,7 +9,7 @@ from html import escape
 _ROW = 26
 _NAMES = 170
 _BARS = 420
-_NOTES = 250
+_NOTES = 290
 _TOP = 44
 _STYLE = "text{fill:#1f2328}.bar{fill:#8c959f}.ours{fill:#1a7f37}@media (prefers-color-scheme:dark){text{fill:#e6edf3}}"
 
