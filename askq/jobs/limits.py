@@ -32,11 +32,15 @@ FLOOR_PER_S = 1 / 60
 """However bad the news: one call a minute finds out whether it is over."""
 TRUSTED_S = 20.0
 """What was accepted between two refusals further apart is an average, not a rate."""
+PAUSE_S = 0.5
+"""Longer than this between two calls of the store, nobody is asking: workers were killed, or there is nothing to do."""
 SHORT_S = 2.0
 """A refusal says something of the rate only if permits were short until then."""
 FIRST_BACKOFF_S = 0.25
 DENSE = 0.15
-"""Where calls were free: refusals must be this share of them to be taken for a limit."""
+"""Where calls were free: refusals must be this share of the latest to be taken for a limit."""
+MANY_CALLS = 100.0
+LONG_WISH_S = 5.0
 SHRINK = 0.7
 JUST_BELOW = 0.98
 MUTE_S = 30.0
@@ -193,8 +197,10 @@ class LimitRecord:
     """When a refusal last said that the bucket is empty."""
     since: float = 0.0
     """Calls accepted since then."""
+    busy: float = 0.0
+    """Seconds since then in which somebody asked, or the service had asked to wait."""
     bad: float = 0.0
-    """Calls refused since the hold before began."""
+    """Free calls refused lately."""
     short: float = 0.0
     """When there were last fewer permits than calls."""
     strikes: float = 0.0
@@ -228,6 +234,8 @@ class LimitRecord:
             self.open = 0.0
         # A bucket that was full stays so until the calls arrive, and nobody knows when they do before one is answered:
         # what would have come in meanwhile is not there.
+        # Time in which nobody asked says nothing of the rate; in a hold nobody may.
+        self.busy += min(max(0.0, now - self.at), max(0.0, self.hold - self.at) + PAUSE_S)
         passed = 0.0 if self.full and self.open else max(0.0, now - self.at)
         self.at = now
         if self.how:
@@ -371,11 +379,13 @@ class LimitRecord:
                 self.window, self.grown = min(factor * self.window, float(NO_WINDOW)), now
         elif self.how == 1 and self.level < 2 and now - self.empty > 3:
             # The longer all goes well, the bolder: a limit that was raised is found again.
-            growth = min(0.2, 0.002 * (now - self.empty))
+            growth = min(0.2, 0.004 * (now - self.empty))
             self.rate *= 1 + growth * min(1.0, max(0.0, now - self.grown))
             self.grown = now
 
     def _refused(self, now: float, heard: Heard) -> None:
+        if self.how == 0 and self.window >= NO_WINDOW / 2 and not self._dense(heard):
+            return
         fresh = heard.granted_at >= self.hold
         if fresh and not heard.accepted:
             self.strikes += 1
@@ -386,7 +396,6 @@ class LimitRecord:
         self.hold = max(self.hold, now + min(max(0.05, pause), LONGEST_HOLD_S))
         self.level = min(self.level, 0.0)
         if not fresh:
-            self.bad += heard.refused
             return
         if self.how == 2:
             if heard.contradicted or not _useful(heard.requests):
@@ -399,7 +408,16 @@ class LimitRecord:
             self._measured(now, held)
         elif self.how == 0:
             self._searched(now)
-        self.empty, self.since, self.bad = now, 0.0, float(heard.refused)
+        self.empty, self.since, self.busy, self.bad = now, 0.0, 0.0, 0.0
+
+    def _dense(self, heard: Heard) -> bool:
+        """Whether refusals of free calls are a limit. Services refuse one now and then, and that one waits by itself;
+        many, or one that is told to wait for long, are everybody's."""
+        self.bad += heard.refused
+        if self.bad + self.since > MANY_CALLS:
+            self.bad, self.since = self.bad / 2, self.since / 2
+        many = self.bad >= 3 and self.bad > DENSE * (self.bad + self.since)
+        return many or (heard.retry_after_s or 0.0) >= LONG_WISH_S
 
     def _measured(self, now: float, held: float) -> None:
         """One more refusal: the rate is what was accepted since the last."""
@@ -420,10 +438,7 @@ class LimitRecord:
 
     def _searched(self, now: float) -> None:
         seen = self._seen(now)
-        if self.window >= NO_WINDOW / 2 and self.bad <= DENSE * (self.bad + self.since):
-            # Calls were free, and nearly all were accepted (or it is the first refusal): no limit, but a wish to wait.
-            pass
-        elif seen is not None and self._was_short(now):
+        if seen is not None and self._was_short(now):
             self.how = 1
             self.rate = max(FLOOR_PER_S, seen * JUST_BELOW)
             self.burst = max(1.0, 0.9 * (self.taken - seen * (self.empty - self.first)))
@@ -438,8 +453,7 @@ class LimitRecord:
 
     def _seen(self, now: float) -> float | None:
         """Accepted calls per second between the last refusal and now."""
-        passed = now - self.empty
-        return self.since / passed if self.empty and self.since >= 2 and passed >= 0.1 else None
+        return self.since / self.busy if self.empty and self.since >= 2 and self.busy >= 0.1 else None
 
     def _told(self, heard: Heard) -> None:
         told = heard.requests

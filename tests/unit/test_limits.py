@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import itertools
 import random
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from askq.jobs.limits import FIRST_WINDOW, LONGEST_BACKOFF_S, Bound, Heard, LimitRecord, Told
+from askq.jobs.limits import FIRST_WINDOW, LONGEST_BACKOFF_S, NO_WINDOW, Bound, Heard, LimitRecord, Told
 
 STEP_S = 0.005
 
@@ -308,3 +309,23 @@ def test_refusals_for_no_rate_of_ours_take_little_of_it(*, limited: bool) -> Non
         record.learn(now + 0.01, heard_)
         now += 0.1
     assert waited <= 0.6 * 0.04 * 1000 + 10
+
+
+def test_free_calls_are_limited_when_many_are_refused_and_not_for_one() -> None:
+    record, now = LimitRecord(), 1_800_000_000.0
+
+    def call(*, refused: bool, retry_after_s: float = 1.0) -> bool:
+        permit = record.take(now, [0.0], bound=Bound(), window=NO_WINDOW)
+        if permit.granted:
+            told = Heard(closed=1, accepted=int(not refused), refused=int(refused), granted_at=now)
+            record.learn(now, dataclasses.replace(told, retry_after_s=retry_after_s if refused else None))
+        return permit.granted == 1
+
+    for number in range(500):
+        assert call(refused=number % 25 == 0), "one in 25 holds nobody up"
+    for _ in range(60):
+        call(refused=True)
+    assert not call(refused=False), "that is a limit"
+    record = LimitRecord()
+    assert call(refused=True, retry_after_s=30.0)
+    assert not call(refused=False), "so is a long wish"

@@ -23,7 +23,7 @@ local MANY, NEARLY = 1000000, 1e-6
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local NAMES = { 'at', 'how', 'rate', 'burst', 'level', 'hold', 'window', 'grown', 'open', 'opened', 'full', 'first', 'taken',
-  'empty', 'since', 'bad', 'short', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
+  'empty', 'since', 'busy', 'bad', 'short', 'strikes', 'mute', 'trate', 'tburst', 'tlevel', 'given', 'tgiven', 'ratio',
   'cap', 'clevel', 'tcap', 'tclevel' }
 local r = {}
 local kept = redis.call('HMGET', KEYS[1], unpack(NAMES))
@@ -50,6 +50,7 @@ local function refresh()
   if now - r.opened > 2 or now < r.opened then
     r.open = 0
   end
+  r.busy = r.busy + math.min(math.max(0, now - r.at), math.max(0, r.hold - r.at) + 0.5)
   local passed = r.full > 0 and r.open > 0 and 0 or math.max(0, now - r.at)
   r.at = now
   if r.how > 0 then
@@ -140,9 +141,8 @@ local function take()
 end
 
 local function seen()
-  local passed = now - r.empty
-  if r.empty > 0 and r.since >= 2 and passed >= 0.1 then
-    return r.since / passed
+  if r.empty > 0 and r.since >= 2 and r.busy >= 0.1 then
+    return r.since / r.busy
   end
   return nil
 end
@@ -159,7 +159,7 @@ local function accepted(many, full)
       r.window, r.grown = math.min(factor * r.window, MANY), now
     end
   elseif r.how == 1 and r.level < 2 and now - r.empty > 3 then
-    local growth = math.min(0.2, 0.002 * (now - r.empty))
+    local growth = math.min(0.2, 0.004 * (now - r.empty))
     r.rate = r.rate * (1 + growth * math.min(1, math.max(0, now - r.grown)))
     r.grown = now
   end
@@ -188,9 +188,7 @@ end
 
 local function searched()
   local rate_ = seen()
-  if r.window >= MANY / 2 and r.bad <= 0.15 * (r.bad + r.since) then
-    r.grown = now
-  elseif rate_ ~= nil and now - r.short <= 2 then
+  if rate_ ~= nil and now - r.short <= 2 then
     r.how = 1
     r.rate = math.max(FLOOR, rate_ * BELOW)
     r.burst = math.max(1, 0.9 * (r.taken - rate_ * (r.empty - r.first)))
@@ -201,7 +199,18 @@ local function searched()
   r.grown = now
 end
 
+local function dense(pause)
+  r.bad = r.bad + tonumber(ARGV[6])
+  if r.bad + r.since > 100 then
+    r.bad, r.since = r.bad / 2, r.since / 2
+  end
+  return (r.bad >= 3 and r.bad > 0.15 * (r.bad + r.since)) or (pause or 0) >= 5
+end
+
 local function refused(granted_at, pause, contradicted)
+  if r.how == 0 and r.window >= MANY / 2 and not dense(pause) then
+    return
+  end
   local fresh = granted_at >= r.hold
   if fresh and tonumber(ARGV[5]) == 0 then
     r.strikes = r.strikes + 1
@@ -213,7 +222,6 @@ local function refused(granted_at, pause, contradicted)
   r.hold = math.max(r.hold, now + math.min(math.max(0.05, pause), LONGEST))
   r.level = math.min(r.level, 0)
   if not fresh then
-    r.bad = r.bad + tonumber(ARGV[6])
     return
   end
   if r.how == 2 then
@@ -229,7 +237,7 @@ local function refused(granted_at, pause, contradicted)
   else
     searched()
   end
-  r.empty, r.since, r.bad = now, 0, tonumber(ARGV[6])
+  r.empty, r.since, r.busy, r.bad = now, 0, 0, 0
 end
 
 local function told_burst(limit, remaining, known)
