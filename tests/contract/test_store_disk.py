@@ -118,8 +118,8 @@ def test_what_is_not_a_promise_does_not_wait(disk: Disk) -> None:
 
 
 def test_a_disk_that_has_stopped_is_told_and_nothing_is_lost(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("askq.jobs.redis_store._DISK_S", 0.2)
-    monkeypatch.setattr("askq.jobs.redis_store._DISK_WAIT_MS", 100)
+    monkeypatch.setattr("askq.jobs.redis_wire._DISK_S", 0.2)
+    monkeypatch.setattr("askq.jobs.redis_wire._DISK_WAIT_MS", 100)
     store = disk.store()
     batch = submit(store, 1)
     job = job_id(batch, "q0")
