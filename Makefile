@@ -1,5 +1,5 @@
 # One word per intent. Everything runs in the project's own environment, which `uv` makes.
-.PHONY: setup test lint types docs check bench image
+.PHONY: setup test lint types docs check bench chaos image
 
 setup:            ## install everything a developer needs
 	uv sync --locked
@@ -24,6 +24,9 @@ check: lint types test
 
 bench:            ## the short profile of every benchmark
 	uv run --locked python -m benchmarks --tiny
+
+chaos:            ## everything goes wrong, for a quarter of an hour
+	uv run --locked python -m tests.chaos --profile full --json chaos.json
 
 image:            ## build the container image
 	REDIS_PASSWORD=unused ASKQ_FLOWER_PASSWORD=unused docker compose build

@@ -18,7 +18,18 @@ from pathlib import Path
 
 CALLS = ("ensure_assistant", "prepare", "start", "find", "poll", "answer", "cancel", "probe")
 """Remote calls; each has a place before it and one after it."""
-PARTS = ("claim", "renew", "witness", "reserve", "reschedule", "submit.open", "submit.add", "submit.seal")
+PARTS = (
+    "claim",
+    "renew",
+    "limits",
+    "permits",
+    "witness",
+    "reserve",
+    "reschedule",
+    "submit.open",
+    "submit.add",
+    "submit.seal",
+)
 """Steps within askq; each has a place before it and one after it. Commits are `commit.<move>`."""
 MOMENTS = ("chain.begin", "chain.end", "timer.tick")
 

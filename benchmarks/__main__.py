@@ -1,4 +1,4 @@
-"""`python -m benchmarks [SCENARIO …] [--tiny] [--json FILE]`: run scenarios and print what was measured."""
+"""`python -m benchmarks [SCENARIO …] [--tiny] [--peers] [--only NAME] [--json FILE]`: run scenarios."""
 
 from __future__ import annotations
 
@@ -7,29 +7,51 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import kill_everything, limits, main_job, survival
+from benchmarks import commands, cost, enqueue, kill_everything, limits, main_job, survival, waiting
 from benchmarks.machine import describe
+from benchmarks.peers import scenarios
+from benchmarks.peers.manifest import read_manifest
 
 SCENARIOS = {
     "main-job": main_job.run,
+    "cost": cost.run_cost,
+    "sustained": cost.run_sustained,
+    "waiting": waiting.run,
+    "enqueue": enqueue.run,
+    "commands": commands.run,
     "limits": limits.run,
     "kill-everything": kill_everything.run,
     "survival": survival.run_assistants,
     "survival-responses": survival.run_responses,
 }
+SIDE_BY_SIDE = {
+    "peers-kill": scenarios.kill,
+    "peers-limited": scenarios.limited,
+    "peers-limited-silently": scenarios.limited_silently,
+    "peers-cost": scenarios.cost,
+}
+"""Scenarios in which other tools take part, those with an environment of their own only with --peers."""
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("scenario", nargs="*", help=f"which to run: {', '.join(SCENARIOS)} (default: all)")
+    names = [*SCENARIOS, *SIDE_BY_SIDE]
+    parser.add_argument("scenario", nargs="*", help=f"which to run: {', '.join(names)} (default: all)")
     parser.add_argument("--tiny", action="store_true", help="a few questions only: shows that the scenario works")
+    parser.add_argument("--peers", action="store_true", help="measure other tools too, in environments made for them")
+    parser.add_argument("--only", action="append", metavar="NAME", help="askq, or one of these tools; repeatable")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     options = parser.parse_args(argv)
-    if unknown := set(options.scenario) - set(SCENARIOS):
-        parser.error(f"no scenario called {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    if unknown := set(options.scenario) - set(names):
+        parser.error(f"no scenario called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    if wrong := set(options.only or ()) - {"askq", *(peer.name for peer in read_manifest())}:
+        parser.error(f"no tool called {', '.join(sorted(wrong))} in benchmarks/peers/manifest.toml")
     results = {"machine": describe()}
-    for name in options.scenario or SCENARIOS:
-        results[name] = SCENARIOS[name](tiny=options.tiny)
+    for name in options.scenario or names:
+        if name in SCENARIOS:
+            results[name] = SCENARIOS[name](tiny=options.tiny)
+        else:
+            results[name] = SIDE_BY_SIDE[name](tiny=options.tiny, peers=options.peers, only=options.only or ())
     text = json.dumps(results, indent=2)
     print(text)
     if options.json is not None:

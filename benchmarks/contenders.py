@@ -8,15 +8,15 @@ import subprocess
 import sys
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import redis
 
 from askq.jobs.model import State
 from benchmarks.baselines.best_practice.keys import ANSWERS, FAILED, VISIBILITY_S
+from benchmarks.baselines.results import results
 from tests.acceptance.stack import ROOT, Process, Stack
 
 ProtocolName = Literal["assistants", "responses"]
@@ -143,20 +143,14 @@ class Tutorial(Pipeline):
         self._run("benchmarks.baselines.tutorial.submit", str(self._listed), str(self._tickets))
 
     def answers(self) -> dict[str, str]:
-        return {question: found["result"] for question, found in self._results("SUCCESS").items()}
+        return {question: found["result"] for question, found in results(self._redis, self._tickets, "SUCCESS").items()}
 
     def reported(self) -> set[str]:
-        return set(self._results("FAILURE"))
+        return set(results(self._redis, self._tickets, "FAILURE"))
 
     @property
     def _tickets(self) -> Path:
         return self._stack.folder / "tickets.json"
-
-    def _results(self, status: str) -> dict[str, Mapping[str, Any]]:
-        tickets: dict[str, str] = json.loads(self._tickets.read_text("utf-8"))
-        values = self._redis.mget([f"celery-task-meta-{ticket}" for ticket in tickets.values()])
-        found = {question: json.loads(value) for question, value in zip(tickets, values, strict=True) if value}
-        return {question: result for question, result in found.items() if result["status"] == status}
 
 
 class BestPractice(Pipeline):

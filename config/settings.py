@@ -164,7 +164,7 @@ class Settings:
     """Pool processes per worker: at least two, so that creating and polling go side by side."""
     in_flight: int = _setting("ASKQ_IN_FLIGHT", _number(1, 5000), 200)
     """Calls one process has open at once; more only lengthen each other."""
-    lease_s: float = _setting("ASKQ_LEASE_S", _number(1, 300, whole=False), 6.0)
+    lease_s: float = _setting("ASKQ_LEASE_S", _number(1, 300, whole=False), 5.0)
     """How long a claim lasts without renewal: what a killed worker's jobs wait."""
     slice_s: float = _setting("ASKQ_SLICE_S", _number(0.1, 30, whole=False), 2.0)
     """How long a chain works before it re-schedules itself; shorter makes more messages."""

@@ -78,10 +78,12 @@ class Client:
                 metadata=metadata,
                 idempotency_key=idempotency_key,
             )
-            submitted = submit(self._store, submission)
+            submitted = submit(self._store, submission, begun=self._wake_workers)
+        return Batch(self._store, submitted.batch)
+
+    def _wake_workers(self) -> None:
         if self._nudge:
             self._parts.nudge()
-        return Batch(self._store, submitted.batch)
 
     def batch(self, id: str) -> Batch:  # noqa: A002  what everybody calls it
         """The batch of this id. Raises NotFound."""

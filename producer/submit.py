@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
 from askq.errors import InputError, Problem, StoreError
-from askq.jobs.model import NewBatch, NewJob, Question
+from askq.jobs.model import Added, NewBatch, NewJob, Question
 from askq.jobs.store import Store
 from producer.kept_table import keep
 from producer.questions import QuestionList, Summary
 
-_CHUNK = 500
+CHUNK_ROWS = 1000
+"""Most rows per round trip: two chunks are in memory at a time, whatever the length of the list."""
+CHUNK_TEXT = 4 << 20
+"""No chunk grows once its questions have so many characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +57,42 @@ class Submission:
 
     def jobs(self) -> Iterator[list[NewJob]]:
         """The rows as new jobs, in chunks; the list is read anew."""
-        rows = self.rows_asked()
-        while chunk := [self._job(question) for question in itertools.islice(rows, _CHUNK)]:
+        # A digest is made of the whole definition: once per assistant, not once per row.
+        digests = {name: assistant.digest for name, assistant in self.others.items()}
+        own = self.assistant.digest
+
+        def job(question: Question) -> NewJob:
+            name = question.assistant
+            assistant = self.assistant if name is None else self.others[name]
+            return NewJob(
+                question=question,
+                assistant=assistant.name,
+                assistant_digest=own if name is None else digests[name],
+                protocol=assistant.protocol,
+            )
+
+        chunk: list[NewJob] = []
+        text = 0
+        for question in self.rows_asked():
+            chunk.append(job(question))
+            text += len(question.text)
+            if len(chunk) == CHUNK_ROWS or text >= CHUNK_TEXT:
+                yield chunk
+                chunk, text = [], 0
+        if chunk:
             yield chunk
 
-    def _job(self, question: Question) -> NewJob:
-        assistant = self.assistant if question.assistant is None else self.others[question.assistant]
-        return NewJob(
-            question=question,
-            assistant=assistant.name,
-            assistant_digest=assistant.digest,
-            protocol=assistant.protocol,
-        )
 
-
-def submit(store: Store, submission: Submission, *, progress: Callable[[int], None] | None = None) -> Submitted:
+def submit(
+    store: Store,
+    submission: Submission,
+    *,
+    progress: Callable[[int], None] | None = None,
+    begun: Callable[[], None] | None = None,
+) -> Submitted:
     """Store every row that is not there yet.
+
+    `begun` is called once the first rows are there: workers may start on them while the others come.
 
     Raises InputError, and adds nothing, when the batch of this idempotency key has other questions under the same
     ids. Raises StoreError; the rows stored until then stay, and the same call adds the rest.
@@ -92,8 +116,9 @@ def submit(store: Store, submission: Submission, *, progress: Callable[[int], No
         if conflicts:
             raise _conflict(batch, submission, conflicts)
     added = already = 0
-    for chunk in submission.jobs():
-        found = store.add(batch, chunk)
+    for found in _add(store, batch, submission):
+        if begun is not None and added + already == 0:
+            begun()
         added += found.added
         already += found.already
         if progress is not None:
@@ -101,6 +126,18 @@ def submit(store: Store, submission: Submission, *, progress: Callable[[int], No
     store.seal(batch, added + already)
     _require_all(store, batch)
     return Submitted(batch=batch, created=created, added=added, already=already)
+
+
+def _add(store: Store, batch: str, submission: Submission) -> Iterator[Added]:
+    """Add chunk after chunk; while the store takes one, the next is read."""
+    with ThreadPoolExecutor(1, thread_name_prefix="askq-submit") as writer:
+        under_way: Future[Added] | None = None
+        for chunk in submission.jobs():
+            if under_way is not None:
+                yield under_way.result()
+            under_way = writer.submit(store.add, batch, chunk)
+        if under_way is not None:
+            yield under_way.result()
 
 
 def _require_all(store: Store, batch: str) -> None:

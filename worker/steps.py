@@ -45,6 +45,9 @@ SUSPECT_CLAIMS = 3
 """Claims without progress after which a job is worked on alone: if it kills, it must not take others with it."""
 MOST_ATTEMPTS = 2
 """Intents a job may have where the assistant allows an uncertain one to be repeated."""
+PREPARED_AHEAD_S = 5.0
+"""Seconds by which a prepared job goes before its place in the line: longer than preparing takes as a rule, in which
+a fast producer stores ten thousand rows that would all be prepared first."""
 DEADLINE_ERRORS_S = 600.0
 """How long after its deadline a run may be unreachable before it is given up."""
 LIMITED_S = 86_400.0
@@ -160,9 +163,14 @@ def unbounded(claim: Claim) -> Decision:
 
 
 def prepared(claim: Claim, thread_id: str) -> Decision:
-    """The thread exists: save its id. The job keeps its place: behind all others, a long list would be prepared whole
-    before its first run."""
-    return _move(claim, "prepare", delay=min(0.0, claim.was_due - claim.now), fields={"thread": thread_id, **_CLEAN})
+    """The thread exists: save its id. The job goes on before those that were to come after it: behind all others, a
+    long list would be prepared whole before its first run."""
+    return _move(
+        claim,
+        "prepare",
+        delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S,
+        fields={"thread": thread_id, **_CLEAN},
+    )
 
 
 def not_yet(claim: Claim, wait_s: float) -> Decision:

@@ -95,7 +95,7 @@ class RedisService:
     name = "redis"
 
     @classmethod
-    def prepare(cls, folder: Path, server: ServerBinary, *, fsync: str = "everysec") -> RedisService:
+    def prepare(cls, folder: Path, server: ServerBinary, *, fsync: str = "always") -> RedisService:
         """Write the configuration: the password and, where it is free, the port stay what they were."""
         data = folder / "data"
         data.mkdir(parents=True, exist_ok=True, mode=0o700)

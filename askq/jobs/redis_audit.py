@@ -14,6 +14,7 @@ from askq.jobs import keys
 from askq.jobs.audit import AHEAD_S, LATE_S, SAMPLE, Fact, Starting
 from askq.jobs.books import Recount, SchedulePage
 from askq.jobs.model import DEAD_LETTER, LANE_OF, TERMINAL, Lane, State
+from askq.jobs.records import decoded
 
 _PAGE = 100
 """Rows or members per script: about a millisecond of the server's time, at some ten microseconds a row."""
@@ -54,7 +55,7 @@ class RedisBooks:
     # -- batches and schedule --------------------------------------------------------------------------
 
     def batches(self, *, closed: bool) -> list[str]:
-        ids = sorted(_text(id_) for id_ in self._run(lambda: self._redis.zrange(keys.BATCHES, 0, -1)))
+        ids = sorted(decoded(id_) for id_ in self._run(lambda: self._redis.zrange(keys.BATCHES, 0, -1)))
         if closed or not ids:
             return ids
 
@@ -93,10 +94,12 @@ class RedisBooks:
         args = [keys.job_stem(shard), keys.rows_stem(shard), at, _PAGE, _ENDS, _flag(on=repair), batch or ""]
         ((next_, _, ahead, batches, found),) = self._scripts([("audit_due", names, args)])
         return SchedulePage(
-            next=None if _text(next_) == "0" else _text(next_),
+            next=None if decoded(next_) == "0" else decoded(next_),
             ahead=ahead,
-            batches=[_text(batch) for batch in batches],
-            facts=[Fact(code=_text(code), batch=split_job_id(_text(id_))[0], job=_text(id_)) for code, id_ in found],
+            batches=[decoded(batch) for batch in batches],
+            facts=[
+                Fact(code=decoded(code), batch=split_job_id(decoded(id_))[0], job=decoded(id_)) for code, id_ in found
+            ],
         )
 
     def dead_letters(self, shard: int, *, repair: bool) -> list[Fact]:
@@ -105,9 +108,9 @@ class RedisBooks:
         while True:
             args = [keys.job_stem(shard), at, _PAGE, DEAD_LETTER, _flag(on=repair)]
             ((next_, found),) = self._scripts([("audit_dead", [keys.dead(shard)], args)])
-            for id_ in map(_text, found):
-                facts.append(Fact(code="misfiled", batch=split_job_id(id_)[0], job=id_))
-            at = _text(next_)
+            for id_ in map(decoded, found):
+                facts.append(_fact("misfiled", id_))
+            at = decoded(next_)
             if at == "0":
                 return facts
 
@@ -183,7 +186,7 @@ class RedisBooks:
 
             def begin() -> tuple[int, str]:
                 pipe.watch(count)  # type: ignore[no-untyped-call]  # the client gives it no types
-                return int(pipe.zcard(rows)), _text(pipe.script_load(self._source("audit_rows")))
+                return int(pipe.zcard(rows)), decoded(pipe.script_load(self._source("audit_rows")))
 
             def turn(page: Sequence[str], args: Sequence[Any], *, judge: bool) -> Any:
                 try:
@@ -213,7 +216,7 @@ class RedisBooks:
     # -- the server ------------------------------------------------------------------------------------
 
     def locks(self, *, repair: bool) -> list[Fact]:
-        accounts = [_text(account) for account in self._run(lambda: self._redis.hkeys(keys.PAUSES))]
+        accounts = [decoded(account) for account in self._run(lambda: self._redis.hkeys(keys.PAUSES))]
         soon = [keys.lease(shard, lane) for lane in Lane for shard in range(SHARDS)]
         soon += [*(keys.hint(lane) for lane in Lane), keys.CLOCK]
         later = [*(keys.probe(account) for account in accounts), keys.AUDIT_TURN]
@@ -232,7 +235,7 @@ class RedisBooks:
             ("audit_register", [name], [past_s, _REGISTER_AHEAD_S, _flag(on=repair)]) for name, past_s in registers
         ]
         for (name, _), members in zip(registers, self._scripts(calls), strict=True):
-            facts += [Fact(code="leftover", detail=f"{name}: {_text(member)}") for member in members]
+            facts += [Fact(code="leftover", detail=f"{name}: {decoded(member)}") for member in members]
         return facts
 
     def evicted(self) -> int:
@@ -261,17 +264,17 @@ class RedisBooks:
 
     def _get(self, name: str) -> str | None:
         found = self._run(lambda: self._redis.get(name))
-        return None if found is None else _text(found)
+        return None if found is None else decoded(found)
 
 
 def _recount(batch: str, pages: Sequence[Any], *, settled: bool) -> Recount:
     """What the pages of one shard told; the last page's tally is that of all."""
-    flat = [_text(part) for part in pages[-1][0]] if pages else []
+    flat = [decoded(part) for part in pages[-1][0]] if pages else []
     tally = {name: float(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
     told: dict[str, list[tuple[str, str]]] = {}
     for page in pages:
         for code, row, detail in page[1]:
-            told.setdefault(_text(code), []).append((job_id(batch, _text(row)), _text(detail)))
+            told.setdefault(decoded(code), []).append((job_id(batch, decoded(row)), decoded(detail)))
     missing, lost = told.pop("missing", []), told.pop("record_lost", [])
     facts: list[Fact] = []
     for _, detail in lost:
@@ -312,9 +315,10 @@ def _flag(*, on: bool) -> str:
     return "1" if on else ""
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode(errors=_SURROGATES) if isinstance(value, bytes) else value
-
-
 def _bytes(value: Any) -> Any:
     return value.encode(errors=_SURROGATES) if isinstance(value, str) else value
+
+
+def _fact(code: str, job: str) -> Fact:
+    """What was found of one job."""
+    return Fact(code=code, batch=split_job_id(job)[0], job=job)

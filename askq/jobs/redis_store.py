@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import heapq
 import json
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cache, partial
-from importlib import resources
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.retry import Retry
-
-from askq.errors import StoreDenied, StoreError, StoreUnreachable
+from askq.errors import StoreError
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, keys, redis_limits
 from askq.jobs.books import Books
@@ -40,7 +24,6 @@ from askq.jobs.model import (
     TERMINAL,
     Added,
     BatchStatus,
-    Budget,
     Claim,
     Job,
     Lane,
@@ -51,38 +34,22 @@ from askq.jobs.model import (
     Outcome,
     Pause,
     State,
-    Usage,
 )
+from askq.jobs.records import budget_of, claim_of, decoded, encoded, job_of, pause_of, record_of, status_of
 from askq.jobs.redis_audit import RedisBooks
+from askq.jobs.redis_wire import Call, RedisWire, lua, run_id_of
 from askq.jobs.store import Health
-from askq.pauses import concerning, waits_for
 
 _PAGE = 200
 _ROWS_PER_CALL = 50
+"""So that no call holds up the others of a busy server for more than a millisecond or two."""
 _STATUSES_PER_CALL = 50
 _DAY_S = 86_400
 _SAME_STEP_S = 10.0
 """Workers that notice within this time that the clock was set back speak of the same step."""
-_DISK_WAIT_MS = 1500
-"""How long one question whether something is on disk may stay open; below the time-out of a reply."""
-_DISK_S = 10.0
-_SURROGATES = "surrogatepass"
-"""Text comes from files and services, and half of a surrogate pair must not stop a batch of commits."""
 
 
-class _Call:
-    """One script call of a pipeline: repeated alone when the server has lost the script."""
-
-    __slots__ = ("args", "keys", "script")
-
-    def __init__(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> None:
-        self.script = script
-        self.keys = keys
-        # Encoded here, because the client's fast packer cannot be told what to do with surrogates.
-        self.args = [_bytes(arg) if isinstance(arg, str) else arg for arg in args]
-
-
-class RedisStore:
+class RedisStore(RedisWire):
     """`Store` over one Redis server.
 
     `keep_days` is how long finished jobs stay. Raises StoreUnreachable when the server does not answer twice, each
@@ -91,31 +58,8 @@ class RedisStore:
     """
 
     def __init__(self, url: str, *, keep_days: float = 30, timeout_s: float = 3.0) -> None:
+        super().__init__(url, timeout_s=timeout_s)
         self._keep_s = int(keep_days * _DAY_S)
-        self._shown = _without_password(url)
-        self._mute: str | None = None
-        """The server (its run id) that cannot say whether something is on its disk."""
-        try:
-            self._redis: redis.Redis = redis.Redis.from_url(
-                url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                health_check_interval=10,
-                max_connections=64,
-                # One quick repeat heals a connection that died while it was idle. Repeating is safe: every write
-                # is idempotent or fenced.
-                retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1),
-            )
-            # A connection is made of the address only when it is first needed; one made here tells what is wrong.
-            pool = self._redis.connection_pool
-            pool.connection_class(**pool.connection_kwargs)
-        except (ValueError, TypeError):
-            # Whoever parsed it may quote a part of the password, so neither text nor cause is passed on.
-            raise StoreError(
-                f"{self._shown!r} is not a Redis address",
-                remedy="REDIS_URL looks like redis://:password@host:6379/0, or rediss:// with TLS. "
-                "Write special characters of a password as %XX (/ is %2F).",
-            ) from None
 
     # -- asking ------------------------------------------------------------------------------------------
 
@@ -124,7 +68,7 @@ class RedisStore:
 
     def assistant(self, digest: str) -> str | None:
         found = self._run(lambda: self._redis.get(keys.assistant(digest)))
-        return None if found is None else _text(found)
+        return None if found is None else decoded(found)
 
     def open_batch(self, new: NewBatch) -> tuple[str, bool]:
         mine = new_batch_id()
@@ -146,7 +90,7 @@ class RedisStore:
             # Field by field "unless there": whoever comes second, or comes back after a crash, changes nothing.
             pipe = self._redis.pipeline(transaction=True)
             for field, value in values.items():
-                pipe.hsetnx(keys.batch(batch), field, _bytes(value))
+                pipe.hsetnx(keys.batch(batch), field, encoded(value))
             if new.max_cost_usd is not None and not known:
                 # A bound that comes later would know nothing of what is under way already.
                 pipe.hsetnx(keys.budget(batch), "limit", codec.limit_in_millionths(new.max_cost_usd))
@@ -165,64 +109,60 @@ class RedisStore:
         while not self._run(lambda: self._redis.set(key, value, nx=True)):
             known = self._run(lambda: self._redis.get(key))
             if known is not None:
-                return _text(known)
+                return decoded(known)
             # It went away between the two calls: the key is free after all.
         return value
 
     def batch_under(self, idempotency_key: str) -> str | None:
         found = self._run(lambda: self._redis.get(keys.idempotency(idempotency_key)))
-        return None if found is None else _text(found)
+        return None if found is None else decoded(found)
 
     def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
-        calls: list[_Call] = []
+        calls: list[Call] = []
         order: list[int] = []
-        for shard, members in _by_shard(batch, jobs).items():
-            for start in range(0, len(members), _ROWS_PER_CALL):
-                part = members[start : start + _ROWS_PER_CALL]
-                names = [keys.due(shard, Lane.START), keys.rows(shard, batch), keys.count(shard, batch)]
-                args: list[str | int | bytes] = []
-                for at, id_ in part:
-                    new = jobs[at]
-                    names += (keys.job(id_), keys.ask(id_))
-                    order.append(at)
-                    args += (
-                        id_,
-                        new.question.row_id,
-                        new.question.index,
-                        codec.digest(new),
-                        new.assistant,
-                        new.assistant_digest,
-                        new.protocol,
-                        codec.dump_question(new.question),
-                    )
-                calls.append(_Call("add", names, args))
+        for shard, part in _parts(batch, jobs):
+            names = [keys.due(shard, Lane.START), keys.rows(shard, batch), keys.count(shard, batch)]
+            records, asks = keys.job_stem(shard), keys.ask_stem(shard)
+            args: list[str | int | bytes] = []
+            for at, id_ in part:
+                new = jobs[at]
+                names += (records + id_, asks + id_)
+                order.append(at)
+                args += (
+                    id_,
+                    new.question.row_id,
+                    new.question.index,
+                    codec.digest(new),
+                    new.assistant,
+                    new.assistant_digest,
+                    new.protocol,
+                    codec.dump_question(new.question),
+                )
+            calls.append(Call("add", names, args))
         verdicts = [verdict for found in self._scripts(calls) for verdict in found]
         return _added(jobs, dict(zip(order, verdicts, strict=True)))
 
     def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
-        def read() -> list[Any]:
-            pipe = self._redis.pipeline(transaction=False)
-            for new in jobs:
-                id_ = job_id(batch, new.question.row_id)
-                pipe.hget(keys.job(id_), "digest")
-                pipe.zscore(keys.rows(shard_of(id_), batch), new.question.row_id)
-            return list(pipe.execute())
-
-        found = self._run(read)
-        # Of a row without a record nothing is known but that it was there: it has ended and expired.
-        known = {
-            new.question.row_id: None if old is None else _text(old)
-            for new, old, index in zip(jobs, found[::2], found[1::2], strict=True)
-            if old is not None or index is not None
-        }
+        calls: list[Call] = []
+        order: list[int] = []
+        for shard, part in _parts(batch, jobs):
+            stem = keys.job_stem(shard)
+            names = [keys.rows(shard, batch), *(stem + id_ for _, id_ in part)]
+            order += (at for at, _ in part)
+            calls.append(Call("compare", names, [jobs[at].question.row_id for at, _ in part]))
+        found = (old for olds in self._scripts(calls) for old in olds)
+        known: dict[str, str] = {}
+        # In the order of the shards; of rows with the same id, which share one, the earlier is still first.
         verdicts = {}
-        for at, new in enumerate(jobs):
-            mine = codec.digest(new)
-            if new.question.row_id not in known:
-                known[new.question.row_id] = mine
+        for at, old in zip(order, found, strict=True):
+            row, mine = jobs[at].question.row_id, codec.digest(jobs[at])
+            if old == 0 and row not in known:
+                known[row] = mine
                 verdicts[at] = 1
             else:
-                verdicts[at] = 0 if known[new.question.row_id] in (None, mine) else -1
+                before = known[row] if old == 0 else decoded(old)
+                # Of a row without a record nothing is known but that it was there: it has ended and expired.
+                verdicts[at] = 0 if before in ("", mine) else -1
         return _added(jobs, verdicts)
 
     def seal(self, batch: str, total: int) -> None:
@@ -236,12 +176,12 @@ class RedisStore:
         def write() -> list[Any]:
             pipe = self._redis.pipeline(transaction=True)
             pipe.hset(key, "total", str(total))
-            for name in _lasting(batch, None if idem is None else _text(idem)):
+            for name in _lasting(batch, None if idem is None else decoded(idem)):
                 pipe.persist(name)
             pipe.info("server")
             return pipe.execute()
 
-        self._wait_for_disk(_run_id(self._run(write)[-1]))
+        self._wait_for_disk(run_id_of(self._run(write)[-1]))
 
     def retry(self, jobs: Sequence[str], ends: Collection[State]) -> list[Outcome]:
         wanted, other = set(ends) & ASKED_AGAIN, TERMINAL - (set(ends) & ASKED_AGAIN)
@@ -250,16 +190,16 @@ class RedisStore:
             shard, (batch, _) = shard_of(job), split_job_id(job)
             names = [keys.job(job), keys.due(shard, Lane.START), keys.count(shard, batch)]
             names += [keys.ask(job), keys.answer(job), keys.dead(shard)]
-            calls.append(_Call("retry", names, [job, _words(wanted), _words(other), " ".join(codec.OF_A_RUN)]))
+            calls.append(Call("retry", names, [job, _words(wanted), _words(other), " ".join(codec.OF_A_RUN)]))
         # The batch first: once a job is pending again nothing of it may expire.
         self._persist({split_job_id(job)[0] for job in jobs})
-        return [Outcome(_text(found)) for found in self._scripts(calls, on_disk=True)]
+        return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=True)]
 
     def _persist(self, batches: Collection[str]) -> None:
         for batch in batches:
             idem = self._run(partial(self._redis.hget, keys.batch(batch), "idem"))
             pipe = self._redis.pipeline(transaction=True)
-            for name in _lasting(batch, None if idem is None else _text(idem)):
+            for name in _lasting(batch, None if idem is None else decoded(idem)):
                 pipe.persist(name)
             self._run(pipe.execute)
 
@@ -269,8 +209,8 @@ class RedisStore:
             shard = shard_of(job)
             names = [keys.job(job), keys.due(shard, Lane.START), keys.due(shard, Lane.POLL)]
             names += [keys.count(shard, split_job_id(job)[0]), keys.ask(job)]
-            calls.append(_Call("cancel", names, [job, _words(PENDING), self._keep_s, CANCELLED_IN_TIME]))
-        return [Outcome(_text(found)) for found in self._scripts(calls, on_disk=True)]
+            calls.append(Call("cancel", names, [job, _words(PENDING), self._keep_s, CANCELLED_IN_TIME]))
+        return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=True)]
 
     def dead_letters(self) -> dict[str, float]:
         def read() -> list[Any]:
@@ -279,7 +219,7 @@ class RedisStore:
                 pipe.zrange(keys.dead(shard), 0, -1, withscores=True)
             return list(pipe.execute())
 
-        return {_text(job): when for members in self._run(read) for job, when in members}
+        return {decoded(job): when for members in self._run(read) for job, when in members}
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -291,11 +231,11 @@ class RedisStore:
         if limit <= 0:
             return []
         ids = self._run(lambda: self._redis.zrevrange(keys.BATCHES, 0, limit - 1))
-        return self._statuses([_text(id_) for id_ in ids])
+        return self._statuses([decoded(id_) for id_ in ids])
 
     def find_batches(self, prefix: str) -> list[str]:
         ids = self._run(lambda: self._redis.zrevrange(keys.BATCHES, 0, -1))
-        return [text for id_ in ids if (text := _text(id_)).startswith(prefix)][:10]
+        return [text for id_ in ids if (text := decoded(id_)).startswith(prefix)][:10]
 
     def _statuses(self, ids: Sequence[str]) -> list[BatchStatus]:
         def read() -> list[dict[bytes, bytes]]:
@@ -315,12 +255,12 @@ class RedisStore:
         *found, pauses, waiting, (seconds, micros) = self._run(read)
         now = seconds + micros / 1e6
         waits = self.waits() if waiting else []
-        paused = [_pause(data) for data in pauses.values()]
+        paused = [pause_of(data) for data in pauses.values()]
         statuses = []
         for at, id_ in enumerate(ids):
             record, budget, *shards = found[at * (SHARDS + 2) : (at + 1) * (SHARDS + 2)]
             if record:
-                statuses.append(_batch_status(id_, record, _budget(budget, now), shards, paused, waits))
+                statuses.append(status_of(id_, record, budget_of(budget, now), shards, paused, waits))
         return statuses
 
     def job(self, job: str) -> Job | None:
@@ -343,7 +283,7 @@ class RedisStore:
                 partial(self._redis.zrange, keys.rows(shard, batch), start, start + _PAGE - 1, withscores=True)
             )
             for row, index in page:
-                yield index, _text(row)
+                yield index, decoded(row)
             if len(page) < _PAGE:
                 return
             start += _PAGE
@@ -367,10 +307,10 @@ class RedisStore:
             record, question, answer, *scores = found[5 * at : 5 * at + 5]
             if not record or question is None:
                 continue
-            values = _record(record)
+            values = record_of(record)
             if states is None or State(values["state"]) in states:
                 due = next((score for score in scores if score is not None), None)
-                jobs.append(_job(id_, values, question, answer, due))
+                jobs.append(job_of(id_, values, question, answer, due))
         return jobs
 
     # -- working -----------------------------------------------------------------------------------------
@@ -379,12 +319,12 @@ class RedisStore:
         if not shards or limit <= 0:
             return []
 
-        def call(shard: int, most: int) -> _Call:
+        def call(shard: int, most: int) -> Call:
             stems = (keys.job_stem(shard), most, lease_s, keys.ask_stem(shard))
-            return _Call("claim", [keys.due(shard, lane)], stems)
+            return Call("claim", [keys.due(shard, lane)], stems)
 
         def claims(found: Sequence[Any]) -> list[Claim]:
-            return [_claim(float(now), *member) for now, *members in found for member in members]
+            return [claim_of(float(now), *member) for now, *members in found for member in members]
 
         if limit >= len(shards):
             return claims(self._scripts([call(shard, limit // len(shards)) for shard in shards]))
@@ -397,18 +337,18 @@ class RedisStore:
         return taken
 
     def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
-        calls = [_Call("renew", names, [lease_s, *members]) for names, members in _held(claims)]
-        return [_text(id_) for lost in self._scripts(calls) for id_ in lost]
+        calls = [Call("renew", names, [lease_s, *members]) for names, members in _held(claims)]
+        return [decoded(id_) for lost in self._scripts(calls) for id_ in lost]
 
     def give_back(self, claims: Sequence[tuple[str, int]], *, delay_s: float) -> int:
-        calls = [_Call("give_back", names, [delay_s, *members]) for names, members in _held(claims)]
+        calls = [Call("give_back", names, [delay_s, *members]) for names, members in _held(claims)]
         return sum(self._scripts(calls))
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         calls = [self._move(move) for move in moves]
-        return [Outcome(_text(found)) for found in self._scripts(calls, on_disk=on_disk)]
+        return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=on_disk)]
 
-    def _move(self, move: Move) -> _Call:
+    def _move(self, move: Move) -> Call:
         rule = MOVES[move.name]
         shard, (batch, _) = shard_of(move.job), split_job_id(move.job)
         names = [
@@ -444,10 +384,10 @@ class RedisStore:
         for name, value in fields.items():
             if value is not None:
                 args += (name, value)
-        return _Call("move", names, args)
+        return Call("move", names, args)
 
     def witness(self, job: str, attempt: int, run_id: str) -> None:
-        self._scripts([_Call("witness", [keys.job(job)], [attempt, run_id])])
+        self._scripts([Call("witness", [keys.job(job)], [attempt, run_id])])
 
     def next_due(self, lane: Lane) -> float | None:
         def read() -> list[Any]:
@@ -470,7 +410,7 @@ class RedisStore:
         if not self._run(lambda: self._redis.set(keys.CLOCK, "1", nx=True, px=_millis(_SAME_STEP_S))):
             return False
         names = [[keys.due(shard, lane) for lane in (Lane.START, Lane.POLL)] for shard in range(SHARDS)]
-        self._scripts([_Call("shift", pair, [seconds]) for pair in names])
+        self._scripts([Call("shift", pair, [seconds]) for pair in names])
         # What is held until a moment of the old clock would be held that much longer. The living take it anew at once.
         held = [keys.lease(shard, lane) for shard in range(SHARDS) for lane in Lane]
         held += [key(lane) for key in (keys.chains, keys.hint) for lane in Lane]
@@ -498,15 +438,15 @@ class RedisStore:
         self._run(lambda: self._redis.zrem(keys.chains(lane), execution))
 
     def release(self, lane: Lane, execution: str, shards: Sequence[int]) -> None:
-        self._scripts([_Call("release", [keys.lease(shard, lane)], [execution]) for shard in shards])
+        self._scripts([Call("release", [keys.lease(shard, lane)], [execution]) for shard in shards])
 
     def hold(self, lane: Lane, execution: str, shards: Sequence[int], *, ttl_s: float) -> list[int]:
-        calls = [_Call("hold", [keys.lease(shard, lane)], [execution, _millis(ttl_s)]) for shard in shards]
+        calls = [Call("hold", [keys.lease(shard, lane)], [execution, _millis(ttl_s)]) for shard in shards]
         return [shard for shard, held in zip(shards, self._scripts(calls), strict=True) if held]
 
     def _register(self, register: str, member: str, ttl_s: float) -> list[str]:
-        (alive,) = self._scripts([_Call("register", [register], [member, ttl_s])])
-        return [_text(name) for name in alive]
+        (alive,) = self._scripts([Call("register", [register], [member, ttl_s])])
+        return [decoded(name) for name in alive]
 
     # -- budgets -----------------------------------------------------------------------------------------
 
@@ -522,20 +462,20 @@ class RedisStore:
     def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
         batch, _ = split_job_id(job)
         cost = codec.cost_in_millionths(cost_usd)
-        (granted,) = self._scripts([_Call("reserve", [keys.budget(batch)], [job, attempt, cost])])
+        (granted,) = self._scripts([Call("reserve", [keys.budget(batch)], [job, attempt, cost])])
         return bool(granted)
 
     def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
         batch, _ = split_job_id(job)
         cost = "" if cost_usd is None else codec.cost_in_millionths(cost_usd)
-        self._scripts([_Call("settle", [keys.budget(batch)], [job, attempt, cost])])
+        self._scripts([Call("settle", [keys.budget(batch)], [job, attempt, cost])])
 
     def reconcile_budget(self, batch: str, *, only: str | None = None) -> int:
         found = self._run(lambda: self._redis.hgetall(keys.budget(batch)))
         aside = {
-            job: int(_text(kept).partition("/")[0])
+            job: int(decoded(kept).partition("/")[0])
             for field, kept in found.items()
-            if (job := _text(field).partition("@")[2]) and only in (None, job)
+            if (job := decoded(field).partition("@")[2]) and only in (None, job)
         }
 
         def read() -> list[Any]:
@@ -546,7 +486,7 @@ class RedisStore:
 
         settled = 0
         for (job, attempt), (state, attempts, cost) in zip(aside.items(), self._run(read), strict=True):
-            if state is None or State(_text(state)) in TERMINAL:
+            if state is None or State(decoded(state)) in TERMINAL:
                 made = state is None or int(attempts or 0) >= attempt
                 self.settle(job, attempt, (None if cost is None else float(cost)) if made else 0.0)
                 settled += 1
@@ -564,7 +504,7 @@ class RedisStore:
         return self._limit(redis_limits.look(scope))
 
     def _limit(self, call: redis_limits.Arguments) -> Permit:
-        return redis_limits.permit(self._scripts([_Call("limit", *call)])[0])
+        return redis_limits.permit(self._scripts([Call("limit", *call)])[0])
 
     def waits(self) -> list[Wait]:
         now = self.now()
@@ -572,15 +512,15 @@ class RedisStore:
         found = self._run(
             lambda: self._redis.zrangebyscore(keys.WAITS, now - redis_limits.FORGOTTEN_S, "+inf", withscores=True)
         )
-        scopes = [redis_limits.scope(_text(member)) for member, _ in found]
-        looks = self._scripts([_Call("limit", *redis_limits.look(scope)) for scope in scopes])
+        scopes = [redis_limits.scope(decoded(member)) for member, _ in found]
+        looks = self._scripts([Call("limit", *redis_limits.look(scope)) for scope in scopes])
         return [
             redis_limits.wait(scope, until, redis_limits.permit(look))
             for scope, (_, until), look in zip(scopes, found, looks, strict=True)
         ]
 
     def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
-        (found,) = self._scripts([_Call("took", *redis_limits.took(digest, seconds))])
+        (found,) = self._scripts([Call("took", *redis_limits.took(digest, seconds))])
         return redis_limits.weights(found)
 
     def waiting(self, lane: Lane) -> int:
@@ -609,7 +549,7 @@ class RedisStore:
             protocol=protocol,
         )
         known = self._run(lambda: self._redis.hget(keys.PAUSES, concerned))
-        if known is not None and (before := _pause(known)).code == code:
+        if known is not None and (before := pause_of(known)).code == code:
             pause = dataclasses.replace(pause, since=before.since)
         self._run(lambda: self._redis.hset(keys.PAUSES, concerned, json.dumps(dataclasses.asdict(pause))))
         self._run(lambda: self._redis.set(keys.probe(concerned), "1", px=_millis(probe_after_s)))
@@ -621,7 +561,7 @@ class RedisStore:
         return bool(found)
 
     def pauses(self) -> list[Pause]:
-        return [_pause(data) for data in self._run(lambda: self._redis.hgetall(keys.PAUSES)).values()]
+        return [pause_of(data) for data in self._run(lambda: self._redis.hgetall(keys.PAUSES)).values()]
 
     def probe(self, account: str, *, again_after_s: float, protocol: str | None = None) -> bool:
         key = keys.probe(_concerned(account, protocol))
@@ -632,13 +572,13 @@ class RedisStore:
 
     def remote_assistant(self, account: str, digest: str) -> str | None:
         found = self._run(lambda: self._redis.get(keys.remote(account, digest)))
-        return None if found is None else _text(found)
+        return None if found is None else decoded(found)
 
     def save_remote_assistant(self, account: str, digest: str, remote: str) -> str:
         return self._first(keys.remote(account, digest), remote)
 
     def drop_remote_assistant(self, account: str, digest: str, remote: str) -> None:
-        self._scripts([_Call("release", [keys.remote(account, digest)], [remote])])
+        self._scripts([Call("release", [keys.remote(account, digest)], [remote])])
 
     def beat(self, node: Node, *, ttl_s: float) -> None:
         self._register(keys.NODES, json.dumps(dataclasses.asdict(node), sort_keys=True), ttl_s)
@@ -654,11 +594,11 @@ class RedisStore:
             eviction=str(info.get("maxmemory_policy", "?")),
             used_memory=int(info.get("used_memory", 0)),
             max_memory=int(info.get("maxmemory", 0)),
-            confirms=bool(info.get("aof_enabled")) and self._confirms(),
+            confirms=bool(info.get("aof_enabled")) and self._confirms(info),
         )
 
     def tidy(self, *, keep_s: float) -> int:
-        ids = [_text(id_) for id_ in self._run(lambda: self._redis.zrange(keys.BATCHES, 0, -1))]
+        ids = [decoded(id_) for id_ in self._run(lambda: self._redis.zrange(keys.BATCHES, 0, -1))]
 
         def lifetimes() -> list[int]:
             pipe = self._redis.pipeline(transaction=False)
@@ -701,176 +641,13 @@ class RedisStore:
         return RedisBooks(
             self._redis,
             run=self._run,
-            scripts=lambda calls: self._scripts([_Call(*call) for call in calls]),
-            text=lambda name: _scripts()[name][1],
+            scripts=lambda calls: self._scripts([Call(*call) for call in calls]),
+            text=lambda name: lua()[name][1],
             keep_s=self._keep_s,
         )
 
     def close(self) -> None:
         self._redis.close()
-
-    # -- the wire ----------------------------------------------------------------------------------------
-
-    def _scripts(self, calls: Sequence[_Call], *, on_disk: bool = False) -> list[Any]:
-        """Run script calls in one pipeline; a server that was restarted gets the scripts again.
-
-        `on_disk`: return when they, and all that anybody wrote before, are on the server's disk.
-        """
-        if not calls:
-            return []
-
-        def run() -> list[Any]:
-            pipe = self._redis.pipeline(transaction=False)
-            for call in calls:
-                pipe.evalsha(_scripts()[call.script][0], len(call.keys), *call.keys, *call.args)
-            if on_disk:
-                pipe.info("server")
-            found = list(pipe.execute(raise_on_error=False))
-            for at, result in enumerate(found):
-                if isinstance(result, NoScriptError):
-                    call = calls[at]
-                    found[at] = self._redis.eval(_scripts()[call.script][1], len(call.keys), *call.keys, *call.args)
-                elif isinstance(result, Exception):
-                    raise result
-            return found
-
-        results: list[Any] = self._run(run)
-        if on_disk:
-            self._wait_for_disk(_run_id(results.pop()))
-        return results
-
-    def _wait_for_disk(self, run_id: str) -> None:
-        """Return when everything written so far is on the disk of the server that has this run id and was written to.
-
-        The file is written in order, so one write of our own that is on disk proves it of all before. A server that
-        cannot tell is believed. Raises StoreUnreachable when the disk takes too long, and when the server is another
-        one by now: what was written to the first one may be gone, and must be written again.
-        """
-        until = time.monotonic() + _DISK_S
-        while self._mute != run_id:
-            reached = self._run(partial(self._on_disk, run_id))
-            if reached is None:
-                # It knows no such question; where it writes through, there is no need for one.
-                self._mute = run_id
-            elif reached:
-                return
-            elif time.monotonic() > until:
-                raise StoreUnreachable(
-                    f"Redis at {self._shown} has not written to its disk for {_DISK_S:g} s",
-                    remedy="Check the disk of the server. Nothing was lost.",
-                )
-
-    def _on_disk(self, run_id: str) -> bool | None:
-        """Whether what was written so far is on the server's disk by now (a wait of a second or two at most); None
-        where it cannot say: it is older than 7.2, keeps no append-only file, or leaves it to the system when to write
-        to the disk."""
-        pipe = self._redis.pipeline(transaction=False)
-        # The answer is about the writes of this connection: without one it would come at once and mean nothing.
-        pipe.set(keys.DISK, "1")
-        pipe.info("server")
-        pipe.waitaof(1, 0, _DISK_WAIT_MS)
-        written, server, reached = pipe.execute(raise_on_error=False)
-        if isinstance(written, Exception):
-            raise written
-        if _run_id(server) != run_id:
-            raise StoreUnreachable(
-                f"Redis at {self._shown} was restarted before what was written was on its disk",
-                remedy="Do it again: it may be gone.",
-            )
-        if isinstance(reached, ResponseError):
-            return None
-        if isinstance(reached, Exception):
-            raise reached
-        if not reached[0] and self._appendfsync() == "no":
-            return None
-        return bool(reached[0])
-
-    def _confirms(self) -> bool:
-        """Whether it can say that something is on its disk. Asked, because a version does not tell what a user may."""
-        fsync = self._run(self._appendfsync)
-        return fsync == "always" or (fsync != "no" and bool(self._run(self._knows_waitaof)))
-
-    def _knows_waitaof(self) -> bool:
-        try:
-            # For no copy at all it need not wait.
-            self._redis.waitaof(0, 0, 1)
-        except ResponseError:
-            return False
-        return True
-
-    def _appendfsync(self) -> str | None:
-        """When the server writes to its disk, where it says so."""
-        try:
-            return self._redis.config_get("appendfsync").get("appendfsync")
-        except ResponseError:
-            return None
-
-    def _run(self, action: Callable[[], Any]) -> Any:
-        try:
-            return action()
-        except (AuthenticationError, NoPermissionError) as exc:
-            raise StoreDenied(
-                f"Redis at {self._shown} refused us: {exc}", remedy="Put the right user and password into REDIS_URL."
-            ) from exc
-        except (redis.ConnectionError, redis.TimeoutError) as exc:
-            raise StoreUnreachable(
-                f"Redis at {self._shown} does not answer: {exc}",
-                remedy="Check that it is running and that REDIS_URL is right.",
-            ) from exc
-        except ResponseError as exc:
-            raise StoreError(f"Redis at {self._shown} refused: {exc}", remedy=_remedy(exc)) from exc
-        except RedisError as exc:
-            raise StoreError(f"Redis at {self._shown} failed: {exc}") from exc
-
-
-def _run_id(server: Any) -> str:
-    """What tells a server from the same one restarted, and from the one that took its place."""
-    if isinstance(server, Exception):
-        raise server
-    return str(server.get("run_id", ""))
-
-
-@cache
-def _scripts() -> dict[str, tuple[str, str]]:
-    """Name → (SHA-1, text) of every transition, read from the package once."""
-    folder = resources.files("askq.jobs") / "lua"
-    found = {}
-    for entry in folder.iterdir():
-        if not entry.name.endswith(".lua"):
-            continue
-        text = entry.read_text("utf-8")
-        sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        found[entry.name.removesuffix(".lua")] = (sha, text)
-    return found
-
-
-def _remedy(exc: ResponseError) -> str | None:
-    # A server of version 6 tells the reason of a script's failure inside a text of its own.
-    text = str(exc)
-    if isinstance(exc, OutOfMemoryError) or "OOM" in text:
-        return "Redis is full: raise maxmemory or remove finished batches. Nothing was lost."
-    if isinstance(exc, ReadOnlyError) or "READONLY" in text or "MISCONF" in text:
-        return "Redis takes no writes: check its disk and its role. Nothing was lost."
-    return None
-
-
-def _without_password(url: str) -> str:
-    """An address as it may be shown: a password may stand before the @ and among the options after the ?."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        scheme, rest = "", url
-    if "@" in rest and "@" not in rest.partition("?")[0]:
-        # The @ belongs to an option, or the ? to the password: nobody can tell.
-        return f"{scheme}{separator}…"
-    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode(errors=_SURROGATES) if isinstance(value, bytes) else value
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors=_SURROGATES)
 
 
 def _millis(seconds: float) -> int:
@@ -907,13 +684,15 @@ def _lasting(batch: str, idempotency_key: str | None) -> list[str]:
     return names
 
 
-def _by_shard(batch: str, jobs: Sequence[NewJob]) -> dict[int, list[tuple[int, str]]]:
-    """Position in `jobs` and job id of each, by shard."""
+def _parts(batch: str, jobs: Sequence[NewJob]) -> Iterator[tuple[int, list[tuple[int, str]]]]:
+    """Position in `jobs` and job id of each, by shard, in parts for one call of a script each."""
     groups: dict[int, list[tuple[int, str]]] = {}
     for at, new in enumerate(jobs):
         id_ = job_id(batch, new.question.row_id)
         groups.setdefault(shard_of(id_), []).append((at, id_))
-    return groups
+    for shard, members in groups.items():
+        for start in range(0, len(members), _ROWS_PER_CALL):
+            yield shard, members[start : start + _ROWS_PER_CALL]
 
 
 def _added(jobs: Sequence[NewJob], verdicts: Mapping[int, int]) -> Added:
@@ -922,160 +701,4 @@ def _added(jobs: Sequence[NewJob], verdicts: Mapping[int, int]) -> Added:
         added=sum(verdict == 1 for verdict in verdicts.values()),
         already=sum(verdict == 0 for verdict in verdicts.values()),
         conflicts=tuple(new.question.row_id for at, new in enumerate(jobs) if verdicts[at] == -1),
-    )
-
-
-def _record(flat: Mapping[bytes, bytes] | Sequence[bytes]) -> dict[str, str]:
-    if isinstance(flat, Mapping):
-        return {_text(name): _text(value) for name, value in flat.items()}
-    parts = [_text(part) for part in flat]
-    return dict(zip(parts[::2], parts[1::2], strict=True))
-
-
-def _float(text: str | None) -> float | None:
-    return None if text is None else float(text)
-
-
-def _usage(values: Mapping[str, str]) -> Usage:
-    return Usage(
-        input_tokens=int(values.get("in", 0)),
-        cached_tokens=int(values.get("cached", 0)),
-        output_tokens=int(values.get("out", 0)),
-        total_tokens=int(values.get("total", 0)),
-        cost_usd=_float(values.get("cost")),
-    )
-
-
-def _job(id_: str, values: Mapping[str, str], question: bytes, answer: bytes | None, due: float | None) -> Job:
-    index = int(values["index"])
-    usage = _usage(values) if "total" in values else None
-    return Job(
-        id=id_,
-        index=index,
-        state=State(values["state"]),
-        question=codec.load_question(question, row_id=split_job_id(id_)[1], index=index),
-        assistant=values["assistant"],
-        assistant_digest=values["adigest"],
-        protocol=values["protocol"],
-        fence=int(values.get("fence", 0)),
-        attempts=int(values.get("attempts", 0)),
-        runs=int(values.get("runs", 0)),
-        polls=int(values.get("polls", 0)),
-        remote=values.get("remote"),
-        thread_id=values.get("thread"),
-        run_id=values.get("run"),
-        error_code=values.get("error_code"),
-        error_message=values.get("error_message"),
-        note=values.get("note"),
-        cancel=values.get("cancel"),
-        retries=int(values.get("retries", 0)),
-        answer=None if answer is None else codec.load_answer(answer, usage),
-        created_at=float(values["created"]),
-        started_at=_float(values.get("started")),
-        completed_at=_float(values.get("completed")),
-        due_at=due,
-    )
-
-
-def _claim(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: bytes) -> Claim:
-    values = _record(record)
-    job = _text(id_)
-    question = codec.load_question(text, row_id=split_job_id(job)[1], index=int(values["index"])) if text else None
-    return Claim(
-        id=job,
-        fence=int(values["fence"]),
-        state=State(values["state"]),
-        assistant_digest=values["adigest"],
-        assistant=values["assistant"],
-        protocol=values["protocol"],
-        question=question,
-        first="first" in values,
-        claims=int(values["claims"]),
-        attempts=int(values.get("attempts", 0)),
-        allowance=int(values.get("base", 0)),
-        resets=int(values.get("resets", 0)),
-        runs=int(values.get("runs", 0)),
-        polls=int(values.get("polls", 0)),
-        looks=int(values.get("looks", 0)),
-        errors=int(values.get("errors", 0)),
-        thread_id=values.get("thread"),
-        run_id=values.get("run"),
-        witness=values.get("witness"),
-        remote=values.get("remote"),
-        cancel=values.get("cancel"),
-        cancel_sent="cancel_sent" in values,
-        limited_at=_float(values.get("limited")),
-        created_at=float(values["created"]),
-        intent_at=_float(values.get("intent_at")),
-        started_at=_float(values.get("started")),
-        deadline=_float(values.get("deadline")),
-        estimated=_float(values.get("est")),
-        seen=_float(values.get("seen")),
-        usage=_usage(values) if "total" in values else None,
-        error_code=values.get("error_code"),
-        error_message=values.get("error_message"),
-        was_due=float(due),
-        now=now,
-    )
-
-
-def _pause(data: bytes) -> Pause:
-    return Pause(**json.loads(data))
-
-
-def _budget(found: Sequence[bytes | None], now: float) -> Budget | None:
-    limit, spent, reserved, refused = (None if part is None else int(part) for part in found)
-    if limit is None:
-        return None
-    return Budget(
-        limit_usd=limit / 1e6,
-        spent_usd=(spent or 0) / 1e6,
-        reserved_usd=(reserved or 0) / 1e6,
-        refused_at=None if refused is None else float(refused),
-        waiting_s=0.0 if refused is None else max(0.0, now - refused),
-    )
-
-
-def _batch_status(
-    id_: str,
-    record: Mapping[bytes, bytes],
-    budget: Budget | None,
-    shards: Sequence[Mapping[bytes, bytes]],
-    pauses: Sequence[Pause],
-    waits: Sequence[Wait],
-) -> BatchStatus:
-    values = _record(record)
-    counters = [_record(shard) for shard in shards]
-    counts = {state: sum(int(shard.get(state, 0)) for shard in counters) for state in State}
-    costs = [float(shard["cost"]) for shard in counters if "cost" in shard]
-    usage = Usage(
-        input_tokens=sum(int(shard.get("in", 0)) for shard in counters),
-        cached_tokens=sum(int(shard.get("cached", 0)) for shard in counters),
-        output_tokens=sum(int(shard.get("out", 0)) for shard in counters),
-        total_tokens=sum(int(shard.get("total", 0)) for shard in counters),
-        cost_usd=sum(costs) if costs else None,
-    )
-    sealed = "total" in values
-    status = BatchStatus(
-        id=id_,
-        name=values.get("name"),
-        assistant=values["assistant"],
-        protocol=values["protocol"],
-        idempotency_key=values.get("idem"),
-        metadata=json.loads(values.get("meta", "{}")),
-        table=values.get("table"),
-        created_at=float(values["created"]),
-        sealed=sealed,
-        # Rows being added to a sealed batch make it undone at once, and not only when it is sealed again.
-        total=max(int(values.get("total", 0)), sum(counts.values())),
-        counts=counts,
-        usage=usage,
-        finished_at=max((float(shard["finished"]) for shard in counters if "finished" in shard), default=None),
-        budget=budget,
-        stale=sum(int(shard.get("stale", 0)) for shard in counters),
-    )
-    if status.done:
-        return status
-    return dataclasses.replace(
-        status, finished_at=None, paused=concerning(status, pauses), waits=waits_for(status, waits)
     )

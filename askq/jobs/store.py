@@ -43,7 +43,8 @@ class Health:
     max_memory: int
     """Bytes; 0 = no limit."""
     confirms: bool = True
-    """Whether it can say that something is on its disk (WAITAOF of Redis 7.2 and Valkey, or `appendfsync always`)."""
+    """Whether it can say that something is on its disk: with `appendfsync always`, or by WAITAOF where that is true
+    (Redis 8)."""
 
     @property
     def danger(self) -> str | None:

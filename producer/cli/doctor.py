@@ -68,7 +68,7 @@ def _redis(parts: Parts) -> tuple[bool | None, str]:
     if not health.confirms:
         return None, told + (
             "append-only file on, evicts nothing, but cannot say what is on its disk: after a power cut a question\n"
-            "asked in the last second may be paid for again. Use Redis 7.2 or newer, Valkey, or `appendfsync always`"
+            "asked in the last second may be paid for again. Use `appendfsync always`, or Redis 8"
         )
     return True, told + "append-only file on, evicts nothing, says what is on its disk"
 

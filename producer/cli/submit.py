@@ -72,9 +72,9 @@ def submit_command(
             return 0
         store = parts.store(must_be_safe=True)
         try:
-            submitted = submit(store, submission)
+            unheard: list[str | None] = []
+            submitted = submit(store, submission, begun=lambda: unheard.append(parts.nudge()))
             session.remember(submitted.batch)
-            unheard = parts.nudge()
             if as_json:
                 print_json(
                     {
@@ -90,8 +90,8 @@ def submit_command(
                 session.say(line)
             if not submitted.created:
                 session.say(f"This key was used before: {submitted.already} known, {submitted.added} added.")
-            if unheard is not None:
-                session.say(f"Celery's broker did not answer ({unheard}); the workers find the list by themselves.")
+            for why in filter(None, unheard):
+                session.say(f"Celery's broker did not answer ({why}); the workers find the list by themselves.")
             if not store.nodes():
                 session.say("No worker is running: `askq up` or `askq worker` answers it.")
             if wait:

@@ -13,6 +13,26 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
+        return _state(pid) != "Z"
     except FileNotFoundError:
         return not Path("/proc/self").exists()
+
+
+def stopped(pid: int) -> bool:
+    """Whether a process was sent SIGSTOP and waits for SIGCONT; False where the system does not show it."""
+    try:
+        return _state(pid) == "T"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process; none where the system does not show them."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from askq.assistants.model import Assistant
 from askq.jobs.model import BatchStatus, Job, NewBatch, NewJob, Question
 from askq.jobs.redis_store import RedisStore
+from tests.acceptance.processes import children
 from tests.parts import answers_redis, eventually, free_port, redis_binary
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +33,8 @@ class Process:
         self.argv = argv
         self.log = log
         self.env = env
+        self.outlives_file_limits = False
+        """Whether a write beyond RLIMIT_FSIZE fails, as on a full disk, instead of ending the process."""
         self.child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -41,6 +46,8 @@ class Process:
                 env=None if self.env is None else dict(self.env),
                 cwd=ROOT,
                 start_new_session=True,
+                # Python ignores SIGXFSZ, and a child that gets no default back ignores it too.
+                restore_signals=not self.outlives_file_limits,
             )
 
     @property
@@ -55,6 +62,10 @@ class Process:
             else:
                 self.child.send_signal(how)
             self.child.wait(30)
+
+    def pids(self) -> list[int]:
+        """The process and its children, as far as they can be seen."""
+        return [] if self.child is None or not self.alive else [self.child.pid, *children(self.child.pid)]
 
     def tail(self) -> str:
         return self.log.read_text("utf-8", "replace")[-3000:]
@@ -89,9 +100,14 @@ class Stack:
         argv = [redis_binary(), "--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(data)]
         argv += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
         process = self._process("redis", argv)
+        process.outlives_file_limits = True
         process.start()
         self.wait_for_redis()
         return process
+
+    def client(self) -> redis.Redis:
+        """A client that looks behind the store; whoever asks closes it."""
+        return redis.Redis(port=self.redis_port)
 
     def wait_for_redis(self) -> None:
         eventually(lambda: answers_redis(self.redis_port), seconds=READY_S, what="Redis answers")
@@ -126,13 +142,19 @@ class Stack:
         }
 
     def worker(
-        self, name: str = "worker", *, concurrency: int = 2, app: str = "worker.celery", **environment: str
+        self,
+        name: str = "worker",
+        settings: Mapping[str, str] | None = None,
+        *,
+        concurrency: int = 2,
+        app: str = "worker.celery",
+        **environment: str,
     ) -> Process:
         """A worker, started."""
         argv = [sys.executable, "-m", "celery", "-A", app, "worker", "--queues", "askq.start,askq.poll"]
         argv += ["--concurrency", str(concurrency), "--hostname", f"{name}@%h", "--loglevel", "INFO"]
         argv += ["--without-gossip", "--without-mingle"]
-        process = self._process(name, argv, self.environment(**environment))
+        process = self._process(name, argv, self.environment(**(settings or {}), **environment))
         process.start()
         return process
 

@@ -116,7 +116,7 @@ def test_it_keeps_what_it_is_given_and_lets_nobody_else_in(home: Home) -> None:
         port, password = parts(url)
         for name, value in {
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": "always",
             "maxmemory": "0",
             "maxmemory-policy": "noeviction",
             "protected-mode": "yes",

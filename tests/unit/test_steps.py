@@ -107,7 +107,16 @@ LOST = Ambiguous("timeout", "no reply within 30 s")
 
 def test_a_prepared_thread_is_saved() -> None:
     move = legal(steps.prepared(claim(), "thread_1"), claim()).move
-    assert (move.name, move.delay, move.fields["thread"]) == ("prepare", 0.0, "thread_1")
+    assert (move.name, move.fields["thread"]) == ("prepare", "thread_1")
+
+
+@pytest.mark.parametrize("waited", [0.0, 700.0])
+def test_a_prepared_job_goes_before_those_that_were_to_come_after_it(waited: float) -> None:
+    """Given a list that is stored faster than it is prepared, then its first run does not wait for its last thread."""
+    call_s = 2.0
+    due = NOW - waited
+    move = legal(steps.prepared(claim(was_due=due), "thread_1"), claim()).move
+    assert NOW + call_s + move.delay < due
 
 
 def test_being_limited_while_preparing_waits_as_told_and_counts_nothing() -> None:
@@ -416,8 +425,8 @@ def test_a_job_that_kills_workers_is_put_aside() -> None:
 
 def test_a_prepared_job_keeps_its_place() -> None:
     move = steps.prepared(claim(was_due=NOW - 30), "thread_1").move
-    assert move.delay == -30, "or a long list would be prepared whole before its first run"
-    assert steps.prepared(claim(was_due=NOW + 1), "thread_1").move.delay == 0.0
+    assert move.delay == -30 - steps.PREPARED_AHEAD_S, "or a long list would be prepared whole before its first run"
+    assert steps.prepared(claim(was_due=NOW + 1), "thread_1").move.delay == -steps.PREPARED_AHEAD_S
 
 
 def test_waiting_for_a_permit_counts_for_nothing_however_long() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from worker.protocols.base import Ask, Found, RunState, Search, Status, ToolCall
 from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
+from worker.protocols.rereads import path_of
 from worker.protocols.wire import Reply, Wire
 
 # Every call announces the sunset at run time; askq serves what is left of this protocol on purpose.
@@ -119,9 +120,7 @@ class AssistantsProtocol:
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         messages = await self._wire.every(
-            lambda query: self._beta.threads.messages.with_raw_response.list(
-                thread_id, extra_query={**query, "run_id": run_id}
-            ),
+            lambda query: self._messages(thread_id, {**query, "run_id": run_id}),
             names=run_id,
         )
         steps: list[JsonObject] = []
@@ -151,10 +150,22 @@ class AssistantsProtocol:
 
     async def _run(self, thread_id: str, run_id: str) -> Reply:
         """GET the run. It needs no id of its own to be understood, but something must show that it is one."""
-        call = self._beta.threads.runs.with_raw_response.retrieve(run_id, thread_id=thread_id)
+        call = self._wire.rereads.get(
+            "run",
+            path_of("threads", thread_id, "runs", run_id),
+            lambda: self._beta.threads.runs.with_raw_response.retrieve(run_id, thread_id=thread_id),
+        )
         reply = await self._wire.call(call, names=run_id, needs_id=False)
         reply.require("status", "id")
         return reply
+
+    def _messages(self, thread_id: str, query: dict[str, Any]) -> Awaitable[Any]:
+        return self._wire.rereads.get(
+            "messages",
+            path_of("threads", thread_id, "messages"),
+            lambda: self._beta.threads.messages.with_raw_response.list(thread_id, extra_query=query),
+            query=query,
+        )
 
     def _status(self, reply: Reply, run_id: str) -> Status:
         run = reply.body

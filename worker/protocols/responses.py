@@ -32,6 +32,7 @@ from worker.protocols.base import (
 from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
+from worker.protocols.rereads import path_of
 from worker.protocols.wire import Reply, Wire
 
 STATES: Mapping[str, RunState] = {
@@ -178,7 +179,11 @@ class ResponsesProtocol:
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
         reply = await self._wire.call(
-            self._client.responses.with_raw_response.retrieve(run_id, include=_INCLUDE),
+            self._wire.rereads.get(
+                "response",
+                path_of("responses", run_id),
+                lambda: self._client.responses.with_raw_response.retrieve(run_id, include=_INCLUDE),
+            ),
             names=run_id,
             needs_id=False,
         )

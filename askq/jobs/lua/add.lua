@@ -7,31 +7,30 @@
 -- Leaves behind: per added row one record, its text, a member of due:start and of rows, one more queued.
 
 local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
-local found = {}
-local added = 0
+local stamp = string.format('%.6f', time[1] + time[2] / 1e6)
+local found, due, rows = {}, {}, {}
 for row = 0, (#KEYS - 3) / 2 - 1 do
-  local record, text = KEYS[4 + 2 * row], KEYS[5 + 2 * row]
+  local record = KEYS[4 + 2 * row]
   local at = 8 * row
   local known = redis.call('HGET', record, 'digest')
-  if not known and redis.call('ZSCORE', KEYS[2], ARGV[at + 2]) then
-    found[row + 1] = 0
-  elseif not known then
-    redis.call('HSET', record, 'state', 'queued', 'index', ARGV[at + 3], 'digest', ARGV[at + 4],
-      'assistant', ARGV[at + 5], 'adigest', ARGV[at + 6], 'protocol', ARGV[at + 7],
-      'created', string.format('%.6f', now))
-    redis.call('SET', text, ARGV[at + 8])
-    redis.call('ZADD', KEYS[1], string.format('%.6f', now), ARGV[at + 1])
-    redis.call('ZADD', KEYS[2], ARGV[at + 3], ARGV[at + 2])
-    added = added + 1
-    found[row + 1] = 1
-  elseif known == ARGV[at + 4] then
+  if known then
+    found[row + 1] = known == ARGV[at + 4] and 0 or -1
+  elseif redis.call('ZSCORE', KEYS[2], ARGV[at + 2]) then
     found[row + 1] = 0
   else
-    found[row + 1] = -1
+    redis.call('HSET', record, 'state', 'queued', 'index', ARGV[at + 3], 'digest', ARGV[at + 4],
+      'assistant', ARGV[at + 5], 'adigest', ARGV[at + 6], 'protocol', ARGV[at + 7], 'created', stamp)
+    redis.call('SET', KEYS[5 + 2 * row], ARGV[at + 8])
+    local next = #due
+    due[next + 1], due[next + 2] = stamp, ARGV[at + 1]
+    rows[next + 1], rows[next + 2] = ARGV[at + 3], ARGV[at + 2]
+    found[row + 1] = 1
   end
 end
-if added > 0 then
-  redis.call('HINCRBY', KEYS[3], 'queued', added)
+-- Together, because each call and each line of the append-only file costs more than a member does.
+if #due > 0 then
+  redis.call('ZADD', KEYS[1], unpack(due))
+  redis.call('ZADD', KEYS[2], unpack(rows))
+  redis.call('HINCRBY', KEYS[3], 'queued', #due / 2)
 end
 return found

@@ -45,20 +45,18 @@ if target == '' then
 end
 
 -- A full server looks at the first write only, and lets a deletion pass. So a move that goes on to a paid call is
--- refused there, whole, and any other is made: it saves what was paid for.
+-- refused there, whole, and any other is made: it saves what was paid for. The rest is written with two calls, because
+-- every call is also a line of the append-only file.
+local drop = tonumber(ARGV[13])
 if ARGV[10] == '1' then
   redis.call('HSET', KEYS[1], 'claims', '0')
+  if drop > 0 then
+    redis.call('HDEL', KEYS[1], unpack(ARGV, 14, 13 + drop))
+  end
 else
-  redis.call('HDEL', KEYS[1], 'claims')
+  redis.call('HDEL', KEYS[1], 'claims', unpack(ARGV, 14, 13 + drop))
 end
-redis.call('HSET', KEYS[1], 'state', target, 'done', token)
-local drop = tonumber(ARGV[13])
-for i = 14, 13 + drop do
-  redis.call('HDEL', KEYS[1], ARGV[i])
-end
-for i = 14 + drop, #ARGV, 2 do
-  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-end
+redis.call('HSET', KEYS[1], 'state', target, 'done', token, unpack(ARGV, 14 + drop))
 
 if target ~= state then
   redis.call('HINCRBY', KEYS[4], state, -1)

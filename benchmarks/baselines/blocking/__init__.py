@@ -1,0 +1,1 @@
+"""One task that asks and waits for the answer."""

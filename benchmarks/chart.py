@@ -1,0 +1,47 @@
+"""Horizontal bars as an SVG file, readable on light and dark pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+_ROW = 26
+_NAMES = 170
+_BARS = 420
+_NOTES = 290
+_TOP = 44
+_STYLE = "text{fill:#1f2328}.bar{fill:#8c959f}.ours{fill:#1a7f37}@media (prefers-color-scheme:dark){text{fill:#e6edf3}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One row: its length, and words beside it."""
+
+    name: str
+    value: float | None
+    """None: not measured, no bar."""
+    note: str = ""
+    ours: bool = False
+
+
+def bars(title: str, rows: Sequence[Bar]) -> str:
+    """The picture: lengths in proportion, from 0."""
+    longest = max((row.value for row in rows if row.value is not None), default=0) or 1
+    height = _TOP + _ROW * len(rows) + 10
+    size = f"0 0 {_NAMES + _BARS + _NOTES} {height}"
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size}" font-family="sans-serif" font-size="13" role="img">',
+        f"<title>{escape(title)}</title>",
+        f"<style>{_STYLE}</style>",
+        f'<text x="8" y="24" font-size="15" font-weight="600">{escape(title)}</text>',
+    ]
+    for number, row in enumerate(rows):
+        top = _TOP + number * _ROW
+        length = 0.0 if row.value is None else _BARS * row.value / longest
+        lines.append(f'<text x="{_NAMES - 8}" y="{top + 15}" text-anchor="end">{escape(row.name)}</text>')
+        if row.value is not None:
+            kind = "ours" if row.ours else "bar"
+            lines.append(f'<rect class="{kind}" x="{_NAMES}" y="{top + 2}" width="{length:.1f}" height="18" rx="2"/>')
+        lines.append(f'<text x="{_NAMES + length + 8:.1f}" y="{top + 15}">{escape(row.note)}</text>')
+    return "\n".join([*lines, "</svg>"]) + "\n"

@@ -1,0 +1,80 @@
+"""What the API does wrong, by the names the failure model gives it: each kind is one or more rules of the local API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Rule = dict[str, Any]
+
+# Row ids begin with their kind and stand in every create's metadata. Only creates of plain questions are disturbed:
+# of a run that ends without an answer nothing is left where its id was lost and runs cannot be listed, so neither askq
+# nor anybody else could count it.
+_CREATE: Rule = {"method": "POST", "path": "/(runs|responses)$", "contains": ".plain-"}
+_LOOK: Rule = {"method": "GET", "path": "/(runs|responses)/[^/]+$"}
+_READ: Rule = {"method": "GET", "path": "."}
+_PREPARE: Rule = {"method": "POST", "path": "/(threads|conversations)$"}
+_RUNS: Rule = {"method": "POST", "path": "/runs$", "contains": ".plain-"}
+_RESPONSES: Rule = {"method": "POST", "path": "/responses$", "contains": ".plain-"}
+
+_SOON: Rule = {"kind": "status", "status": 429, "headers": {"Retry-After": "1"}}
+_BARE: Rule = {"kind": "status", "status": 429}
+_NO_URL = "Invalid URL (POST /v1/gone)"
+_QUOTA: Rule = {"kind": "status", "status": 429, "code": "insufficient_quota", "type": "insufficient_quota"}
+_ACTIVE = "Thread thread_x already has an active run run_x."
+_LOCKED = "Another process is currently operating on this conversation. Please retry in a few seconds."
+
+
+def _status(status: int, **more: Any) -> Rule:
+    return {"kind": "status", "status": status, **more}
+
+
+OFTEN: Mapping[str, tuple[Rule, ...]] = {
+    "429 with Retry-After": (_CREATE | _SOON, _LOOK | _SOON),
+    "429 without Retry-After": (_CREATE | _BARE, _LOOK | _BARE),
+    "500 before the run": (_CREATE | _status(500), _PREPARE | _status(500), _READ | _status(500)),
+    "500 after the run": (_CREATE | {"kind": "status_after", "status": 500},),
+    "502": (_CREATE | _status(502), _READ | _status(502)),
+    "503": (_CREATE | _status(503), _READ | _status(503)),
+    "409": (_CREATE | _status(409),),
+    "timeout before the run": (_CREATE | {"kind": "timeout", "seconds": 60},),
+    "timeout after the run": (_CREATE | {"kind": "timeout", "seconds": 60, "perform": True},),
+    "timeout of a read": (_LOOK | {"kind": "timeout", "seconds": 60},),
+    "reset before the run": (_CREATE | {"kind": "drop"}, _PREPARE | {"kind": "drop"}, _READ | {"kind": "drop"}),
+    "reset after the run": (_CREATE | {"kind": "drop_after"},),
+    "slow body": (_CREATE | {"kind": "slow_body", "seconds": 2}, _READ | {"kind": "slow_body", "seconds": 2}),
+    "truncated JSON": (_CREATE | {"kind": "truncated_json"}, _READ | {"kind": "truncated_json"}),
+    "cut body": (_CREATE | {"kind": "cut_body"}, _READ | {"kind": "cut_body"}),
+    "HTML with status 200": (_CREATE | {"kind": "html_200"}, _READ | {"kind": "html_200"}),
+    "unknown status": (_LOOK | {"kind": "patch", "set": {"status": "warming_up"}},),
+    "404 on the run": (_LOOK | _status(404, message="No run found with id 'run_x'."),),
+    # A proxy that repeats a request does this: the first made the run, the second is told that the thread is taken.
+    "active run refused": (
+        _RUNS | {"kind": "status_after", "status": 400, "message": _ACTIVE},
+        _RESPONSES | {"kind": "status_after", "status": 400, "code": "conversation_locked", "message": _LOCKED},
+    ),
+}
+"""Kinds that may come at any time."""
+
+PAUSING: Mapping[str, tuple[Rule, ...]] = {
+    "quota exhausted": (_CREATE | _QUOTA,),
+    "401": (_CREATE | _status(401, message="Incorrect API key provided."),),
+    "403": (_CREATE | _status(403, message="Your project does not have this scope."),),
+    "404 on the endpoint": (_CREATE | _status(404, message=_NO_URL),),
+}
+"""Kinds that pause the whole account, and the job for half a minute."""
+
+LONG: Mapping[str, tuple[Rule, ...]] = {
+    "429 with Retry-After above 120 s": (_LOOK | _status(429, headers={"Retry-After": "121"}),),
+}
+"""Takes two minutes of every process it hits: for reads, when there is nothing more to create."""
+
+ENDS: Mapping[str, str] = {
+    "expired": "run expired",
+    "incomplete": "run incomplete",
+    "cancelled": "run cancelled by somebody else",
+    "failed": "run failed",
+    "stuck": "run stuck in progress",
+    "unknown": "unknown status",
+}
+"""Kind of question → what its run does wrong by itself."""

@@ -1,0 +1,95 @@
+"""What is asked, and what must come of it: the answer and the end are functions of the question's kind and text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from askq.assistants.model import ProtocolName
+from askq.jobs.model import State
+
+PLAIN = "plain"
+
+_SCRIPTED: Mapping[str, Mapping[str, Any]] = {
+    "unknown": {"statuses": ["queued", "warming_up", "in_progress"]},
+    "expired": {"status": "expired"},
+    "incomplete": {"status": "incomplete", "partial": "Half of: {question}"},
+    "cancelled": {"status": "cancelled"},
+    "failed": {"status": "failed", "error": {"code": "rate_limit_exceeded"}},
+    "stuck": {"status": "stuck"},
+    "slow": {"duration": [12, 15]},
+}
+"""Kinds of questions whose runs the script ends otherwise; the kind stands in the question in brackets."""
+
+ODD = tuple(kind for kind in _SCRIPTED if kind != "slow")
+
+_ENDS: Mapping[str, State] = {
+    PLAIN: State.COMPLETED,
+    "unknown": State.COMPLETED,
+    "expired": State.EXPIRED,
+    "incomplete": State.INCOMPLETE,
+    "cancelled": State.CANCELLED,
+    "failed": State.FAILED,
+    "stuck": State.EXPIRED,
+    "slow": State.COMPLETED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One row the producer was told to ask: a line of its file, which is written before anything is submitted."""
+
+    key: str
+    """Idempotency key of the list the row belongs to."""
+    row: str
+    text: str
+    kind: str
+    protocol: ProtocolName
+
+    @classmethod
+    def of(cls, key: str, number: int, protocol: ProtocolName, kind: str = PLAIN) -> Self:
+        """The n-th question of a list. Its row id begins with its kind, so that faults can be aimed by metadata."""
+        text = f"[{kind}] What is {number} squared, as {key} asks?"
+        return cls(key=key, row=f"{kind}-{number:05d}", text=text, kind=kind, protocol=protocol)
+
+    def end(self) -> State:
+        """How the job ends when every call comes through."""
+        if self.kind == "expired" and self.protocol == "responses":
+            return State.FAILED  # Responses know no expiry
+        return _ENDS[self.kind]
+
+    def ends(self) -> set[State]:
+        """How the job may end. Once its deadline has passed, nobody can tell whose cancel it was that a run obeyed."""
+        return {self.end(), State.EXPIRED} if self.kind == "cancelled" else {self.end()}
+
+    def answer(self) -> str | None:
+        """The text that is right, and no other."""
+        match self.end():
+            case State.COMPLETED:
+                return f"Answer to: {self.text}"
+            case State.INCOMPLETE:
+                return f"Half of: {self.text}"
+        return None
+
+
+def write(path: Path, rows: list[Asked]) -> None:
+    """Add rows to the producer's file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
+
+
+def read(path: Path) -> list[Asked]:
+    """The producer's file."""
+    with path.open(encoding="utf-8") as file:
+        return [Asked(**json.loads(line)) for line in file]
+
+
+def script(duration: tuple[float, float]) -> dict[str, Any]:
+    """The script of the local API."""
+    return {
+        "default": {"answer": "Answer to: {question}", "duration": list(duration)},
+        "rule": [{"contains": f"[{kind}]", **effects} for kind, effects in _SCRIPTED.items()],
+    }

@@ -1,0 +1,30 @@
+"""One experiment in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from tests.chaos import suite
+from tests.chaos.report import Report
+
+
+def end_in_order() -> None:
+    """Asked to end, a process still ends what it has started: an exception runs through every `finally`."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
+def run(name: str, profile: str, seed: int, folder: Path) -> tuple[str, Report]:
+    """Carry an experiment out: its name and its report."""
+    began = time.monotonic()
+    try:
+        report = suite.run(name, profile, seed, folder)
+    except Exception as error:  # an experiment that cannot be carried out has failed; the others still say something
+        report = Report()
+        report.missed.append(f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+    report.wall_s = time.monotonic() - began
+    return name, report

@@ -1,0 +1,307 @@
+"""One experiment: real parts, workers that are kept running, rows that keep coming, and trouble.
+
+A profile makes a `World`, lets it be struck for a while, lets it settle and takes the verdict.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from askq.assistants.model import Assistant, ProtocolName
+from askq.errors import StoreError
+from producer.questions import open_items
+from producer.submit import Submission, submit
+from tests.acceptance.stack import Stack
+from tests.chaos import failpoints, questions
+from tests.chaos.checker import check
+from tests.chaos.crew import Crew
+from tests.chaos.faults import Rule
+from tests.chaos.questions import PLAIN, Asked
+from tests.chaos.report import Report
+from tests.chaos.server import Server
+from tests.chaos.tape import Tape
+
+_STEP_S = 0.05
+_PATIENCE_S = 240.0
+QUICK = {"ASKQ_LEASE_S": "4", "ASKQ_CALL_TIMEOUT_S": "4"}
+"""Settings for parts that measure no recovery: shorter waits, more trouble in the same time."""
+
+Strike = Callable[["World"], bool]
+
+
+class World:
+    """See `world`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        keyed: bool,
+        workers: int,
+        settings: Mapping[str, str],
+        kills: float,
+        stops: Mapping[str, float],
+        run_s: tuple[float, float],
+        timeout_s: float,
+    ) -> None:
+        self.pick = random.Random(seed)
+        self.keyed = keyed
+        self.timeout_s = timeout_s
+        self.done: Counter[str] = Counter()
+        self.began = time.monotonic()
+        self.file = folder / "asked.jsonl"
+        self.file.touch()
+        self.stack = Stack(folder, script=questions.script(run_s), keyed=keyed)
+        self.server = Server(self.stack, lambda: self.crew.tick())
+        self.tape = Tape(self.stack.redis_port)
+        self._log = folder / "failpoints.log"
+        self._settings = dict(settings)
+        if kills or stops:
+            self._settings |= failpoints.environment(self._log, seed, kills=kills, stops=stops)
+        # Longer than the leases on jobs and on shards, so that somebody else has them when the sleeper wakes up.
+        self.crew = Crew([], self.pick, sleep_s=max(4.0, float(settings.get("ASKQ_LEASE_S", 6.0))) + 2.0)
+        self.hire(workers)
+        self._waves: list[tuple[float, str, list[Asked]]] = []
+        self._open: list[tuple[str, list[Asked]]] = []
+        self._keys = 0
+        self._armed: dict[str, str] = {}
+        self._counted: Counter[str] = Counter()
+
+    def hire(self, workers: int) -> None:
+        """Start workers."""
+        for number in range(len(self.crew.workers), len(self.crew.workers) + workers):
+            self.crew.workers.append(self.stack.worker(f"w{number}", self._settings))
+
+    def fired(self) -> dict[str, Counter[str]]:
+        """Failpoints that went off: action → name → how often."""
+        return failpoints.fired(self._log)
+
+    def disarm(self) -> None:
+        """Replace every worker by one without failpoints."""
+        self.crew.wake_all()
+        for worker in self.crew.workers:
+            worker.env = {name: value for name, value in (worker.env or {}).items() if "FAILPOINTS" not in name}
+        self.crew.kill_all()
+
+    # -- rows ----------------------------------------------------------------------------------------------
+
+    def ask(self, protocol: ProtocolName, count: int, *, waves: int = 1, kinds: Sequence[str] = (PLAIN,)) -> None:
+        """Have `count` rows asked, in so many lists of which each is submitted when it is released."""
+        for wave in range(waves):
+            self._keys += 1
+            key = f"{protocol}-{self._keys}"
+            numbers = range(wave * count // waves, (wave + 1) * count // waves)
+            rows = [Asked.of(key, number, protocol, kinds[number % len(kinds)]) for number in numbers]
+            questions.write(self.file, rows)
+            self._waves.append((wave / waves, key, rows))
+
+    def release(self, share: float) -> None:
+        """Submit the lists whose turn it is when this share of an experiment is over."""
+        self._open += [(key, rows) for turn, key, rows in self._waves if turn <= share]
+        self._waves = [wave for wave in self._waves if wave[0] > share]
+
+    def assistant(self, protocol: ProtocolName) -> Assistant:
+        """Who answers."""
+        return Assistant(name="chaos", protocol=protocol, model="gpt-test", timeout_s=self.timeout_s)
+
+    def submit(self, key: str, rows: Sequence[Asked]) -> None:
+        """What `askq submit --idempotency-key` does. Raises StoreError; the same call then adds the rest."""
+        with open_items([{"id": row.row, "question": row.text} for row in rows]) as listed:
+            summary = listed.check()
+            assistant = self.assistant(rows[0].protocol)
+            wanted = Submission(questions=listed, summary=summary, assistant=assistant, others={}, idempotency_key=key)
+            submit(self.stack.store, wanted)
+
+    def _feed(self) -> None:
+        while self._open:
+            try:
+                self.submit(*self._open[0])
+            except StoreError:
+                self.done["submit refused, to be repeated"] += 1
+                return
+            self._open.pop(0)
+
+    # -- time ----------------------------------------------------------------------------------------------
+
+    def live(self, seconds: float) -> None:
+        """Let time pass. When a strike falls is the experiment; no verdict hangs on it."""
+        until = time.monotonic() + seconds
+        while True:
+            self.crew.tick()
+            self._feed()
+            if time.monotonic() >= until:
+                return
+            time.sleep(min(_STEP_S, max(0.0, until - time.monotonic())))
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass without submitting anything: a submission waits for the disk."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.crew.tick()
+            time.sleep(_STEP_S)
+
+    def spread(self, seconds: float) -> None:
+        """Let time pass, and release the lists evenly over it."""
+        began = time.monotonic()
+        while (share := (time.monotonic() - began) / seconds) < 1:
+            self.release(share)
+            self.live(0.2)
+        self.release(1)
+
+    def suffer(self, strikes: Mapping[Strike, int], *, times: int, every: tuple[float, float]) -> None:
+        """Strike so often at random moments, and release the lists evenly over the strikes.
+
+        Counted and not timed: a slow machine makes it last longer, not weaker. Dealt like cards, each strike so many
+        times a round: chance decides the order, and leaves none out.
+        """
+        struck = 0
+        deck: list[Strike] = []
+        until = time.monotonic() + _PATIENCE_S
+        while struck < times:
+            assert time.monotonic() < until, f"{struck} of {times} strikes within {_PATIENCE_S:g} s"
+            self.release(struck / times)
+            self.live(self.pick.uniform(*every))
+            if not deck:
+                deck = [strike for strike, number in strikes.items() for _ in range(number)]
+                self.pick.shuffle(deck)
+            if deck[-1](self):
+                deck.pop()
+                struck += 1
+        self.release(1)
+
+    def begin(self) -> None:
+        """Release the first lists, and wait until work is under way."""
+        self.release(0)
+        self.wait(lambda: len(self.stack.ledger()) > 3, seconds=60, what="runs are created")
+
+    def wait(self, condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+        """Live until a condition holds; fail loudly when it does not."""
+        until = time.monotonic() + seconds
+        while not self._holds(condition):
+            assert time.monotonic() < until, f"not within {seconds:g} s: {what}"
+            self.live(_STEP_S)
+
+    def _holds(self, condition: Callable[[], bool]) -> bool:
+        try:
+            return condition()
+        except StoreError:
+            return False
+
+    @property
+    def feeding(self) -> bool:
+        """Whether there are lists still to be submitted."""
+        return bool(self._waves or self._open)
+
+    def ended(self) -> bool:
+        """Whether every list was submitted and every job has ended."""
+        if self.feeding:
+            return False
+        batches = [self.stack.store.batch_under(key) for key in {row.key for row in questions.read(self.file)}]
+        return all(batch is not None and self.stack.status(batch).done for batch in batches)
+
+    def persist(self, seconds: float) -> None:
+        """Let trouble at the API go on while work does, for so long at most."""
+        until = time.monotonic() + seconds
+        while not self._holds(self.ended) and time.monotonic() < until:
+            self.live(0.2)
+
+    def settle(self, seconds: float) -> None:
+        """End all trouble and let the work come to its end; what has not ended by then is counted as stuck."""
+        self.release(1)
+        self.calm()
+        self.persist(seconds)
+
+    # -- the API -------------------------------------------------------------------------------------------
+
+    def arm(self, kind: str, *rules: Rule) -> None:
+        """Put rules of the local API in force, under a name by which what they did is counted."""
+        made = self.stack.admin("faults", {"faults": [rule | {"seed": self.pick.randrange(1 << 31)} for rule in rules]})
+        self._armed |= {rule["id"]: kind for rule in made["data"]}
+
+    def slow_calls(self, *, creates_s: float, reads_s: float) -> None:
+        """Let calls take a while, as they do at a real service: no fault, and not counted as one."""
+        for method, seconds in (("POST", creates_s), ("GET", reads_s)):
+            self.stack.admin("faults", {"kind": "delay", "method": method, "path": ".", "seconds": seconds})
+
+    def fault_kinds(self) -> Counter[str]:
+        """How often each kind has gone off."""
+        found = Counter(self._counted)
+        for rule in self.stack.admin("faults")["data"]:
+            if rule["id"] in self._armed:
+                found[self._armed[rule["id"]]] += rule["hits"]
+        return +found
+
+    def calm(self) -> None:
+        """No more trouble."""
+        self.crew.wake_all()
+        self._counted = self.fault_kinds()
+        for rule in self._armed:
+            self.stack.admin(f"faults/{rule}", method="DELETE")
+        self._armed = {}
+
+    # -- verdict -------------------------------------------------------------------------------------------
+
+    def verdict(self) -> Report:
+        """What the ledger, the store and the producer's file say, and what was done."""
+        self.tape.close()
+        report = check(self.file, self.stack.store, self.stack.ledger(), self.server.client, keyed=self.keyed)
+        fired = self.fired()
+        report.points += fired["kill"] + fired["stop"]
+        report.kills += len(self.crew.kills) + fired["kill"].total()
+        if fired["stop"]:
+            report.strikes["stop at a failpoint"] += fired["stop"].total()
+        report.redis_restarts += self.server.done["SIGKILL of Redis"]
+        report.strikes += self.done + self.crew.done + self.server.done
+        report.fault_kinds += self.fault_kinds()
+        if self.crew.by_itself:
+            report.strikes["worker ended by itself"] += self.crew.by_itself
+        report.overstayed += len(self.crew.overstayed)
+        report.problems += [f"overstayed: {text}" for text in self.crew.overstayed]
+        report.stale_commits += self.tape.stale_attempted
+        report.stale_accepted += self.tape.stale_accepted
+        report.wall_s += time.monotonic() - self.began
+        return report
+
+
+@contextmanager
+def world(
+    folder: Path,
+    *,
+    seed: int,
+    keyed: bool = False,
+    workers: int = 2,
+    settings: Mapping[str, str] = QUICK,
+    kills: float = 0.0,
+    stops: Mapping[str, float] | None = None,
+    run_s: tuple[float, float] = (0.5, 3.0),
+    timeout_s: float = 20.0,
+) -> Iterator[World]:
+    """Parts of its own in a folder of its own; all of them end with it.
+
+    `kills` and `stops` arm failpoints (`tests.chaos.failpoints`). `run_s` is how long runs take, `timeout_s` the
+    assistant's deadline (and how long an uncertain create is waited for).
+    """
+    folder.mkdir(parents=True)
+    made = World(
+        folder,
+        seed=seed,
+        keyed=keyed,
+        workers=workers,
+        settings=settings,
+        kills=kills,
+        stops=stops or {},
+        run_s=run_s,
+        timeout_s=timeout_s,
+    )
+    try:
+        yield made
+    finally:
+        made.tape.close()
+        made.server.client.close()
+        made.stack.close()
