@@ -209,8 +209,8 @@ _ROLES = {
     "askq.embedded.keeper": "keepers",
     "askq.localapi": "local API",
     "-server 127.0.0.1:": "Redis",
-    "celery --app worker.celery --no-color flower": "Flower",
-    "celery --app worker.celery --no-color worker": "worker and pool processes",
+    "-m worker --no-color flower": "Flower",
+    "-m worker --no-color worker": "worker and pool processes",
     "producer.cli": "askq run and askq flower",
 }
 

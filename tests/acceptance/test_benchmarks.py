@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ _LONGEST_S = 400.0
 """Beyond the deadlines of every scenario itself: they end what they started before anybody has to."""
 
 
-def tiny(scenario: str, folder: Path) -> dict[str, Any]:
+def run_tiny(scenario: str, folder: Path) -> dict[str, Any]:
     """What a tiny run of a scenario found."""
     written = folder / "results.json"
     argv = [sys.executable, "-m", "benchmarks", scenario, "--tiny", "--json", str(written)]
@@ -35,15 +37,38 @@ def tiny(scenario: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_main_job_loses_nothing(tmp_path: Path) -> None:
-    for protocol, found in tiny("main-job", tmp_path).items():
+Tiny = Callable[[str], dict[str, Any]]
+"""What a tiny run of a scenario found; it waits for the end."""
+
+
+@pytest.fixture(scope="module")
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+    """Runs scenarios, two at a time where most of them are asked for: they spend their time starting and waiting."""
+    asked = sum(item.path == request.path for item in request.session.items)
+    with ThreadPoolExecutor(2) as pool:
+        started: dict[str, Future[dict[str, Any]]] = {}
+
+        def start(scenario: str) -> Future[dict[str, Any]]:
+            if scenario not in started:
+                started[scenario] = pool.submit(run_tiny, scenario, tmp_path_factory.mktemp(scenario))
+            return started[scenario]
+
+        for scenario in (*SCENARIOS, *SIDE_BY_SIDE) if asked > 8 else ():
+            start(scenario)
+        yield lambda scenario: start(scenario).result()
+        for run in started.values():
+            run.cancel()
+
+
+def test_the_main_job_loses_nothing(tiny: Tiny) -> None:
+    for protocol, found in tiny("main-job").items():
         assert found["answered"] == found["questions"] == found["ledger_runs"], protocol
         assert found["wrong_answers"] == 0
 
 
-def test_everything_killed_at_half_and_the_same_command_again(tmp_path: Path) -> None:
+def test_everything_killed_at_half_and_the_same_command_again(tiny: Tiny) -> None:
     """Given 40 questions, when every process is SIGKILLed at half, then the same command ends with 40 runs in all."""
-    cases = tiny("kill-everything", tmp_path)
+    cases = tiny("kill-everything")
     assert set(cases) == {"assistants", "responses"}
     for name, found in cases.items():
         assert 20 <= found["answered_at_the_kill"] < 40, name
@@ -61,8 +86,8 @@ def test_everything_killed_at_half_and_the_same_command_again(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("scenario", ["survival", "survival-responses"])
-def test_askq_survives_what_the_pipelines_are_measured_with(tmp_path: Path, scenario: str) -> None:
-    found = tiny(scenario, tmp_path)
+def test_askq_survives_what_the_pipelines_are_measured_with(tiny: Tiny, scenario: str) -> None:
+    found = tiny(scenario)
     assert list(found["cells"]) == ["tutorial", "best_practice", "askq"]
     for contender, columns in found["cells"].items():
         for cell in columns.values():
@@ -76,9 +101,9 @@ def test_askq_survives_what_the_pipelines_are_measured_with(tmp_path: Path, scen
         assert askq["answered"] == askq["runs"] == found["questions"], askq
 
 
-def test_limits_are_found_and_kept(tmp_path: Path) -> None:
+def test_limits_are_found_and_kept(tiny: Tiny) -> None:
     """The figures of a tiny run say little, and nobody's machine is idle: that all is answered says more."""
-    found = tiny("limits", tmp_path)
+    found = tiny("limits")
     polls = found.pop("polls")
     for name, case in {**found, **{kind: polls[kind] for kind in ("cold", "learned")}}.items():
         assert case["answered"] == case["ledger_runs"] == case["attempts"] == case["questions"], name
@@ -91,8 +116,8 @@ def test_limits_are_found_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scenario", ["cost", "sustained"])
-def test_every_question_has_one_run_and_its_price_is_told(tmp_path: Path, scenario: str) -> None:
-    for protocol, found in tiny(scenario, tmp_path).items():
+def test_every_question_has_one_run_and_its_price_is_told(tiny: Tiny, scenario: str) -> None:
+    for protocol, found in tiny(scenario).items():
         assert found["answered"] == found["questions"] == found["ledger_runs"], protocol
         assert found["wrong_answers"] == 0
         assert found["polls_per_question"] >= 1
@@ -101,16 +126,16 @@ def test_every_question_has_one_run_and_its_price_is_told(tmp_path: Path, scenar
         assert parts["all"] == pytest.approx(parts["client"] + parts["workers"] + parts["redis"], abs=0.02)
 
 
-def test_runs_that_wait_are_polled(tmp_path: Path) -> None:
-    found = tiny("waiting", tmp_path)
+def test_runs_that_wait_are_polled(tiny: Tiny) -> None:
+    found = tiny("waiting")
     assert found["still_waiting"] == found["runs_waiting"]
     assert found["polls"] > 0
     assert 0 <= found["late_s"]["p50"] <= found["late_s"]["p95"] <= found["late_s"]["most"]
     assert found["redis_bytes_per_waiting_job_besides_its_text"] > 0
 
 
-def test_a_list_is_stored_once_and_its_first_run_does_not_wait_for_its_last_row(tmp_path: Path) -> None:
-    found = tiny("enqueue", tmp_path)
+def test_a_list_is_stored_once_and_its_first_run_does_not_wait_for_its_last_row(tiny: Tiny) -> None:
+    found = tiny("enqueue")
     assert found["alone"]["stored"] == found["rows"]
     again = found["after_a_killed_producer"]
     assert again["same_batch"]
@@ -118,14 +143,14 @@ def test_a_list_is_stored_once_and_its_first_run_does_not_wait_for_its_last_row(
     assert found["while_a_worker_runs"]["first_run_after_its_row_s"] > 0
 
 
-def test_the_commands_that_look_are_timed(tmp_path: Path) -> None:
-    found = tiny("commands", tmp_path)
+def test_the_commands_that_look_are_timed(tiny: Tiny) -> None:
+    found = tiny("commands")
     assert found["askq --help"]["cpu_ms"] > 0
     assert found["askq status"]["cpu_ms"] > 0
 
 
-def test_a_kill_at_half_and_the_same_command_again_side_by_side(tmp_path: Path) -> None:
-    rows = tiny("peers-kill", tmp_path)["rows"]
+def test_a_kill_at_half_and_the_same_command_again_side_by_side(tiny: Tiny) -> None:
+    rows = tiny("peers-kill")["rows"]
     assert list(rows) == ["askq", "sdk-gather"]
     askq, gather = rows["askq"], rows["sdk-gather"]
     # A create that was not sent yet when its worker died cannot be told from one that arrived: exit code 5.
@@ -139,8 +164,8 @@ def test_a_kill_at_half_and_the_same_command_again_side_by_side(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("scenario", ["peers-limited", "peers-limited-silently", "peers-cost"])
-def test_askq_and_the_sdk_on_the_same_server(tmp_path: Path, scenario: str) -> None:
-    found = tiny(scenario, tmp_path)
+def test_askq_and_the_sdk_on_the_same_server(tiny: Tiny, scenario: str) -> None:
+    found = tiny(scenario)
     for contender, row in found["rows"].items():
         assert row["exit_code"] == 0, contender
         assert row["wrong"] == row["paid_twice"] == 0, contender

@@ -16,6 +16,7 @@ from askq.errors import StoreUnreachable
 from askq.ids import SHARDS
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State, Usage
+from tests.parts import eventually
 from worker import chain, steps
 from worker.engine import Engine
 from worker.protocols.base import (
@@ -330,6 +331,38 @@ class Deaf(MemoryStore):
         if any(move.name == "start" for move in moves):
             self.gate.wait(10)
         return super().commit(moves, on_disk=on_disk)
+
+
+class Slow(MemoryStore):
+    """A view of a store that cannot renew, and whose intents take until the gate is opened."""
+
+    def __init__(self, truth: MemoryStore) -> None:
+        self.__dict__ = truth.__dict__
+        self.gate, self.intending = threading.Event(), threading.Event()
+
+    def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
+        raise StoreUnreachable("too slow")
+
+    def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
+        if any(move.name == "intend" for move in moves):
+            self.intending.set()
+            self.gate.wait(10)
+        return super().commit(moves, on_disk=on_disk)
+
+
+def test_a_call_is_not_made_when_its_lease_may_be_over(store: MemoryStore, service: Service, engines: Engines) -> None:
+    """Given an intent that takes longer than the lease, when it is on record at last, then nothing is sent."""
+    batch = submit(store, 1)
+    slow = Slow(store)
+    late = engines(slow)
+    drive(late, slow.intending.is_set)
+    eventually(lambda: (store.next_due(Lane.START) or 0.0) < 0.0, what="the lease is over", every=0.01)
+    slow.gate.set()
+    late.call(late.drain(5, paid_s=5))
+    assert service.ledger == []
+    drive(engines(), finished(store, batch))
+    job = only(store, batch)
+    assert (job.state, job.attempts, job.runs, len(service.ledger)) == (State.COMPLETED, 1, 1, 1)
 
 
 def test_a_zombie_cannot_commit_and_its_run_is_not_paid_again(
