@@ -5,20 +5,41 @@ A failure prints the command that repeats it; `CHAOS_SEED` sets the seed.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from tests.chaos import suite
+from tests.chaos import run_alone, suite
+from tests.chaos.report import Report
 
 SEED = int(os.environ.get("CHAOS_SEED", "11"))
+NAMES = suite.names("short")
+ReportOf = Callable[[str], Report]
+"""The report of an experiment; it waits for the end."""
+
+
+@pytest.fixture(scope="module")
+def report_of(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Report]]:
+    """Carries out the experiments that are asked for, two at a time: they are most of the time waiting."""
+    items = [item for item in request.session.items if item.path == request.path]
+    asked = [name for name in NAMES if any(f"[{name}]" in item.name for item in items)]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), run_alone.end_in_order) as pool:
+        started = {
+            name: pool.submit(run_alone.run, name, "short", SEED, tmp_path_factory.mktemp(name) / name)
+            for name in asked
+        }
+        yield lambda name: started[name].result()[1]
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", suite.names("short"))
-def test_nothing_is_lost_stuck_wrong_or_paid_twice(tmp_path: Path, name: str) -> None:
-    report = suite.run(name, "short", SEED, tmp_path / name)
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_lost_stuck_wrong_or_paid_twice(report_of: ReportOf, name: str) -> None:
+    report = report_of(name)
     again = f"python -m tests.chaos --profile short --only {name} --seed {SEED}"
     assert not report.broken, "\n".join([*report.broken, *report.problems[:20], again])
     assert not report.missed, "\n".join(["it did not do what it says:", *report.missed, again])
