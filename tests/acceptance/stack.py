@@ -89,6 +89,20 @@ class Stack:
         self.api = self._api()
         self.store = RedisStore(self.redis_url)
 
+    def forbid_config(self) -> None:
+        """Let askq's processes from now on use Redis as a user who may not look at its settings.
+
+        A test may then play a disk that writes nothing with `appendfsync no`, which askq believes where it sees it.
+        """
+        may = ["on", ">pw", "~*", "&*", "+@all", "-config"]
+        with self.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "askq", *may)
+        # Users are not kept through a restart.
+        self.redis.argv += ["--user", "askq", *may, "--user", "default", "on", "nopass", "~*", "&*", "+@all"]
+        self.redis_url = self.redis_url.replace("//", "//askq:pw@")
+        self.store.close()
+        self.store = RedisStore(self.redis_url)
+
     def _process(self, name: str, argv: list[str], env: Mapping[str, str] | None = None) -> Process:
         process = Process(name, argv, self.folder / f"{name}.log", env)
         self._processes.append(process)

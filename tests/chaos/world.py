@@ -49,6 +49,7 @@ class World:
         stops: Mapping[str, float],
         run_s: tuple[float, float],
         timeout_s: float,
+        blind: bool,
     ) -> None:
         self.pick = random.Random(seed)
         self.keyed = keyed
@@ -58,6 +59,8 @@ class World:
         self.file = folder / "asked.jsonl"
         self.file.touch()
         self.stack = Stack(folder, script=questions.script(run_s), keyed=keyed)
+        if blind:
+            self.stack.forbid_config()
         self.server = Server(self.stack, lambda: self.crew.tick())
         self.tape = Tape(self.stack.redis_port)
         self._log = folder / "failpoints.log"
@@ -281,11 +284,13 @@ def world(
     stops: Mapping[str, float] | None = None,
     run_s: tuple[float, float] = (0.5, 3.0),
     timeout_s: float = 20.0,
+    blind: bool = False,
 ) -> Iterator[World]:
     """Parts of its own in a folder of its own; all of them end with it.
 
     `kills` and `stops` arm failpoints (`tests.chaos.failpoints`). `run_s` is how long runs take, `timeout_s` the
-    assistant's deadline (and how long an uncertain create is waited for).
+    assistant's deadline (and how long an uncertain create is waited for). With `blind` askq may not look at the
+    settings of Redis, so that it does not see how a stopped disk is played.
     """
     folder.mkdir(parents=True)
     made = World(
@@ -298,6 +303,7 @@ def world(
         stops=stops or {},
         run_s=run_s,
         timeout_s=timeout_s,
+        blind=blind,
     )
     try:
         yield made

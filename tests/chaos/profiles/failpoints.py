@@ -29,7 +29,7 @@ class Size:
 
 SIZES = {
     "short": Size(20, 5, 4, (legs.MIXED,), 1.8, 10.0, 4),
-    "full": Size(50, 55, 24, (legs.WITHOUT_KEYS, legs.MIXED), 1.6, 20.0, 32),
+    "full": Size(50, 55, 24, (legs.WITHOUT_KEYS, legs.MIXED), 1.6, 20.0, 30),
 }
 _MOST_LISTS = 8
 

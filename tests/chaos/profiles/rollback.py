@@ -44,7 +44,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         world.settle(75)
 
     report = Report()
-    for verdict in legs.each(size.legs, seed, folder, cut_power):
+    for verdict in legs.each(size.legs, seed, folder, cut_power, blind=True):
         report += verdict
     report.rollbacks += report.strikes["roll-back"]
     report.need("roll-backs that took something back", report.rollbacks, size.cuts * len(size.legs) * 0.6)
