@@ -14,7 +14,7 @@ from askq.jobs import keys
 from askq.jobs.audit import AHEAD_S, LATE_S, SAMPLE, Fact, Starting
 from askq.jobs.books import Recount, SchedulePage
 from askq.jobs.model import DEAD_LETTER, LANE_OF, TERMINAL, Lane, State
-from askq.jobs.records import decoded
+from askq.jobs.records import decoded, encoded
 
 _PAGE = 100
 """Rows or members per script: about a millisecond of the server's time, at some ten microseconds a row."""
@@ -23,7 +23,6 @@ _LOCK_S = 60.0
 _REGISTER_PAST_S = 60.0
 _REGISTER_AHEAD_S = 60.0
 """Whoever registers does so for a few seconds at a time."""
-_SURROGATES = "surrogatepass"
 _LANES = json.dumps({state: {None: 0, Lane.START: 1, Lane.POLL: 2}[LANE_OF.get(state)] for state in State})
 _ENDS = "," + ",".join(sorted(TERMINAL)) + ","
 
@@ -316,7 +315,7 @@ def _flag(*, on: bool) -> str:
 
 
 def _bytes(value: Any) -> Any:
-    return value.encode(errors=_SURROGATES) if isinstance(value, str) else value
+    return encoded(value) if isinstance(value, str) else value
 
 
 def _fact(code: str, job: str) -> Fact:

@@ -48,17 +48,6 @@ POISON = {"error_code": "poison"}
 USAGE = Usage(input_tokens=7, cached_tokens=2, output_tokens=3, total_tokens=10, cost_usd=0.00125)
 
 
-@pytest.fixture(params=["memory", *SERVERS])
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    made: Stage
-    if request.param == "memory":
-        made = MemoryStage()
-    else:
-        made = RedisStage(request.getfixturevalue("redis_servers")(request.param))
-    yield made
-    made.close()
-
-
 @pytest.fixture(params=SERVERS)
 def behind(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> Iterator[RedisStage]:
     made = RedisStage(redis_servers(request.param))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
@@ -21,17 +21,6 @@ from tests.parts import RedisServer, redis_binaries
 
 SCOPE = Scope(account="acc", protocol="responses", model="a/model")
 FREE = Bound()
-
-
-@pytest.fixture(params=["memory", *redis_binaries()])
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    made: Stage
-    if request.param == "memory":
-        made = MemoryStage()
-    else:
-        made = RedisStage(request.getfixturevalue("redis_servers")(request.param))
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import pytest
 
 from askq.ids import job_id
 from askq.jobs.model import Lane, Outcome, State
-from tests.contract.store_stage import LONG, MemoryStage, RedisStage, Stage, audit, bring, claim, job_of, move, submit
-from tests.parts import RedisServer, redis_binaries
-
-
-@pytest.fixture(params=["memory", *redis_binaries()])
-def stage(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> Iterator[Stage]:
-    made: Stage = MemoryStage() if request.param == "memory" else RedisStage(redis_servers(request.param))
-    yield made
-    made.close()
+from tests.contract.store_stage import LONG, Stage, audit, bring, claim, job_of, move, submit
 
 
 def test_the_schedule_follows_a_clock_that_was_set_back(stage: Stage) -> None:
