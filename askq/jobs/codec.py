@@ -8,6 +8,7 @@ import math
 import zlib
 from typing import Any
 
+from askq.files.model import Attachment
 from askq.jobs.model import Answer, Move, NewJob, Question, Usage
 
 COMPRESS_ABOVE = 1024
@@ -40,6 +41,8 @@ def dump_question(question: Question) -> bytes:
     for name in ("assistant", "model", "instructions"):
         if (part := getattr(question, name)) is not None:
             value[name] = part
+    if question.files:
+        value["files"] = [file.to_json() for file in question.files]
     if question.input:
         value["input"] = dict(question.input)
     return dump(value)
@@ -47,7 +50,9 @@ def dump_question(question: Question) -> bytes:
 
 def load_question(data: bytes, *, row_id: str, index: int) -> Question:
     """The question `dump_question` wrote."""
-    return Question(row_id=row_id, index=index, **load(data))
+    value = load(data)
+    value["files"] = tuple(Attachment.from_json(file) for file in value.get("files", ()))
+    return Question(row_id=row_id, index=index, **value)
 
 
 def dump_answer(answer: Answer) -> bytes:
@@ -101,5 +106,7 @@ def _millionths(usd: float) -> float:
 def digest(job: NewJob) -> str:
     """What tells whether a row submitted again is the same question to the same assistant."""
     question = job.question
-    parts = (question.text, question.model, question.instructions, job.assistant_digest, job.protocol)
+    parts: list[Any] = [question.text, question.model, question.instructions, job.assistant_digest, job.protocol]
+    if question.files:
+        parts.append([file.to_json() for file in question.files])
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()[:24]

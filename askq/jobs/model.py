@@ -13,6 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from askq.files.model import Attachment
 from askq.jobs.limits import Wait
 
 
@@ -166,6 +167,8 @@ class Question:
     """Name of an assistant for this row alone."""
     model: str | None = None
     instructions: str | None = None
+    files: tuple[Attachment, ...] = ()
+    """Files and images that go with it."""
     input: Mapping[str, Any] = field(default_factory=dict)
     """The other columns, untouched."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from producer.questions.reading import QUESTION_MARKS, Draft, Notes, Row, listed, quoted
@@ -13,9 +13,12 @@ from producer.questions.template import Template
 QUESTION_NAMES = ("question", "input", "prompt", "text", "query")
 """The first of these that a table has is the question; the others are carried through."""
 ID_NAMES = ("id", "custom_id", "key")
+FILE_NAMES = ("file", "files")
+IMAGE_NAMES = ("image", "images")
+"""The first of these that a table has names what goes along with the question; it is carried through, too."""
 _ASIDE = ("assistant", "model", "instructions")
 _OTHER_ENDS = (".", "!", "\u3002", "\uff01")
-_NOT_YET_USED = {"thread", "conversation", "file"}
+_NOT_YET_USED = {"thread", "conversation"}
 
 MAX_COLUMNS = 2_000
 """Different columns of a whole list; an object per row with ever new keys would not fit a table or the memory."""
@@ -35,6 +38,8 @@ def key_of(name: str) -> str:
 
 _QUESTION_KEYS = tuple(map(key_of, QUESTION_NAMES))
 _ID_KEYS = tuple(map(key_of, ID_NAMES))
+_FILE_KEYS = tuple(map(key_of, FILE_NAMES))
+_IMAGE_KEYS = tuple(map(key_of, IMAGE_NAMES))
 _KNOWN_KEYS = frozenset((*_QUESTION_KEYS, *_ID_KEYS, *_ASIDE))
 
 
@@ -60,15 +65,30 @@ class Layout:
     assistant: int | None
     model: int | None
     instructions: int | None
+    file: int | None
+    image: int | None
     carried: tuple[tuple[str, int], ...]
 
 
 class Columns:
     """The columns of one list: decides a layout for each set of names and remembers what it saw."""
 
-    def __init__(self, *, column: str | None, id_column: str | None, template: Template | None, notes: Notes) -> None:
+    def __init__(
+        self,
+        *,
+        column: str | None,
+        id_column: str | None,
+        template: Template | None,
+        notes: Notes,
+        file_column: str | None = None,
+        image_column: str | None = None,
+        attach: bool = True,
+    ) -> None:
         self._column = column
         self._id_column = id_column
+        self._file_column = file_column
+        self._image_column = image_column
+        self._attach = attach
         self._template = template
         self._notes = notes
         self._layouts: dict[tuple[str, ...], Layout] = {}
@@ -132,9 +152,13 @@ class Columns:
         else:
             parts = tuple(self._fill(field, names, positions, question) for field in self._template.fields)
         assistant, model, instructions = (first((key,)) for key in _ASIDE)
+        file, image = self._attached(names, positions, first)
         roles = {
             index: role
             for index, role in (
+                # Paths stay among the user's columns: they come back as they were.
+                (file, "file"),
+                (image, "image"),
                 (None if self._template else question, "question"),
                 (row_id, "id"),
                 (assistant, "assistant"),
@@ -155,7 +179,27 @@ class Columns:
             assistant=assistant,
             model=model,
             instructions=instructions,
-            carried=tuple((name, index) for index, name in enumerate(names) if index not in roles),
+            file=file,
+            image=image,
+            carried=tuple(
+                (name, index) for index, name in enumerate(names) if roles.get(index) in (None, "file", "image")
+            ),
+        )
+
+    def _attached(
+        self,
+        names: tuple[str, ...],
+        positions: dict[str, int],
+        first: Callable[[Sequence[str]], int | None],
+    ) -> tuple[int | None, int | None]:
+        """Where the files and the images of a row are named."""
+        if not self._attach:
+            return None, None
+        file = self._named(self._file_column, names, positions, option="--file-column")
+        image = self._named(self._image_column, names, positions, option="--image-column")
+        return (
+            first(_FILE_KEYS) if file is None else file,
+            first(_IMAGE_KEYS) if image is None else image,
         )
 
     def _named(
@@ -223,6 +267,10 @@ class Columns:
             size=row.size,
             text_column=None if layout.question is None else layout.names[layout.question],
             id_column=None if layout.row_id is None else layout.names[layout.row_id],
+            files=None if layout.file is None else values[layout.file],
+            images=None if layout.image is None else values[layout.image],
+            file_column=None if layout.file is None else layout.names[layout.file],
+            image_column=None if layout.image is None else layout.names[layout.image],
         )
 
 
