@@ -11,6 +11,11 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{sNN}:rows:<batch>` | sorted set | row id → position in the list |
 | `askq:{sNN}:count:<batch>` | hash | jobs by state, tokens, cost, time of the last end |
 | `askq:{sNN}:lease:<lane>` | string | the chain execution that serves this shard |
+| `askq:{sNN}:objects:<owner>` | hash | remote objects of a job, batch or thing (`objects.py`): name → JSON |
+| `askq:{sNN}:buried` | sorted set | owner → when the first of its objects is to be deleted at the service |
+| `askq:{sNN}:users:<thing>` | set | batches and jobs that use a thing: an assistant, an uploaded file, a store |
+| `askq:{sNN}:uses:<user>` | set | the things that a batch or job uses |
+| `askq:{sNN}:receipt:<batch or job>` | hash | what `askq forget` has erased of it so far: counts |
 | `askq:{sNN}:dead` | sorted set | dead letters: jobs that killed workers → when they were given up |
 | `askq:batch:<id>` | hash | name, assistant, total … |
 | `askq:budget:<batch>` | hash | millionths of a dollar: bound of a batch, spent, put aside for jobs under way |
@@ -103,6 +108,31 @@ def rows(shard: int, batch_id: str) -> str:
 
 def count(shard: int, batch_id: str) -> str:
     return f"{shard_prefix(shard)}count:{batch_id}"
+
+
+def objects_stem(shard: int) -> str:
+    """What the keys of a shard's remote objects begin with; their owner follows."""
+    return f"{shard_prefix(shard)}objects:"
+
+
+def objects(owner: str) -> str:
+    return objects_stem(shard_of(owner)) + owner
+
+
+def buried(shard: int) -> str:
+    return f"{shard_prefix(shard)}buried"
+
+
+def users(thing: str) -> str:
+    return f"{shard_prefix(shard_of(thing))}users:{thing}"
+
+
+def uses(user: str) -> str:
+    return f"{shard_prefix(shard_of(user))}uses:{user}"
+
+
+def receipt(shard: int, forgotten: str) -> str:
+    return f"{shard_prefix(shard)}receipt:{forgotten}"
 
 
 def dead(shard: int) -> str:
