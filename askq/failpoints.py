@@ -16,7 +16,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-CALLS = ("ensure_assistant", "prepare", "start", "find", "poll", "answer", "cancel", "probe")
+CALLS = (
+    *("ensure_assistant", "prepare", "start", "find", "poll", "answer", "cancel", "probe"),
+    *("upload", "store.create", "store.fill", "store.look", "store.delete", "file.delete", "index", "made", "download"),
+)
 """Remote calls; each has a place before it and one after it."""
 PARTS = (
     "claim",
@@ -26,6 +29,9 @@ PARTS = (
     "witness",
     "reserve",
     "reschedule",
+    "item.claim",
+    "item.move",
+    "file.keep",
     "submit.open",
     "submit.add",
     "submit.seal",

@@ -15,6 +15,8 @@ from askq.jobs.books import Books
 from askq.jobs.limits import Bound, Heard, LimitRecord, Permit, Scope, Wait
 from askq.jobs.memory_audit import Kept, MemoryBooks
 from askq.jobs.memory_objects import Registry
+from askq.jobs.library import Change, Item, Wish
+from askq.jobs.memory_library import Shelf
 from askq.jobs.model import (
     ASKED_AGAIN,
     CANCELLED_IN_TIME,
@@ -146,6 +148,7 @@ class MemoryStore:
         self._took: dict[str, dict[int, float]] = {}
         self._set_back_until = 0.0
         self._kept = Kept()
+        self._shelf = Shelf(clock)
         self._registry = Registry(clock)
         self._keep_s = KEEP_S
 
@@ -642,6 +645,42 @@ class MemoryStore:
     def all_buried(self) -> Iterator[Tombstone]:
         with self._lock:
             return iter(list(self._registry.all_buried()))
+
+    # -- the library -----------------------------------------------------------------------------------
+
+    def want(
+        self,
+        account: str,
+        wishes: Sequence[Wish],
+        *,
+        again: bool = False,
+        only_known: bool = False,
+        kept: bool = False,
+    ) -> list[Item | None]:
+        with self._lock:
+            return [self._shelf.want(account, wish, again=again, only_known=only_known) for wish in wishes]
+
+    def items(self, account: str, names: Collection[str] | None = None) -> list[Item]:
+        with self._lock:
+            return self._shelf.items(account, names)
+
+    def claim_items(self, account: str, *, limit: int, lease_s: float) -> list[Item]:
+        with self._lock:
+            return self._shelf.claim(account, limit=limit, lease_s=lease_s)
+
+    def move_item(
+        self, account: str, item: Item, change: Change, *, due_s: float | None, take_over: bool = False
+    ) -> Outcome:
+        with self._lock:
+            return self._shelf.move(account, item, change, due_s=due_s, take_over=take_over)
+
+    def drop_item(self, account: str, item: Item) -> Outcome:
+        with self._lock:
+            return self._shelf.move(account, item, {}, due_s=None, take_over=False, gone=True)
+
+    def next_item(self, account: str) -> float | None:
+        with self._lock:
+            return self._shelf.next_due(account)
 
     # -- accounts and nodes ----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from askq.errors import StoreUnsafe
 from askq.jobs.books import Books
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
+from askq.jobs.library import Change, Item, Wish
 from askq.jobs.model import (
     Added,
     BatchStatus,
@@ -288,6 +289,43 @@ class Store(Protocol):
 
     def all_buried(self) -> Iterator[Tombstone]:
         """Every object that waits to be deleted, due or not."""
+
+    # -- the library (askq.jobs.library) -----------------------------------------------------------------
+
+    def want(
+        self,
+        account: str,
+        wishes: Sequence[Wish],
+        *,
+        again: bool = False,
+        only_known: bool = False,
+        kept: bool = False,
+    ) -> list[Item | None]:
+        """The items somebody needs, as they are now; one that is not there is put down to be made.
+
+        `again`: what had failed is tried anew. `only_known`: nothing is put down; None for what is not there. A record
+        nobody has asked for in a long time expires, unless it is to be `kept`.
+        """
+
+    def items(self, account: str, names: Collection[str] | None = None) -> list[Item]:
+        """The items of these names that are there, or all of an account's, oldest first."""
+
+    def claim_items(self, account: str, *, limit: int, lease_s: float) -> list[Item]:
+        """Lease items that are to be worked on, earliest first, each under a new fence."""
+
+    def move_item(
+        self, account: str, item: Item, change: Change, *, due_s: float | None, take_over: bool = False
+    ) -> Outcome:
+        """Change an item under the fence it was read with; due again in so many seconds, or at rest (None).
+
+        `take_over`: whoever has claimed it meanwhile commits nothing any more.
+        """
+
+    def drop_item(self, account: str, item: Item) -> Outcome:
+        """Forget an item: nothing of it is at the service."""
+
+    def next_item(self, account: str) -> float | None:
+        """Seconds until an item is due, negative when overdue; None when none is."""
 
     # -- accounts and nodes ------------------------------------------------------------------------------
 
