@@ -8,8 +8,9 @@ clause:
 A clause applies to a question that has one of its words (`hot`, `drama`), leaving aside words that say nothing (`the`,
 `when`, `switch`), those of the function's name, and the values of its parameters. The values that the clause names
 become the arguments, one call for each combination: fan on, AC on. A question that names the values itself ("Turn the
-light off") is its own clause. Numbers are taken from the question, in order. A function with a parameter that cannot be
-filled so is not called.
+light off") is its own clause. Numbers are taken from the question, in order, for a function one of whose words it has;
+a function without parameters is called for a word of its name. A function with a parameter that cannot be filled so is
+not called.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _calls(question: str, function: Mapping[str, Any]) -> list[Wanted]:
     choices = {name: _choices(rules) for name, rules in properties.items() if isinstance(rules, Mapping)}
     numeric = [name for name, rules in properties.items() if _kind(rules) in ("integer", "number") and name in required]
     free = [name for name in required if not choices.get(name) and name not in numeric]
-    if free or not properties:
+    if free:
         return []
     own = _stems(_words(" ".join([function["name"].replace("_", " "), *properties])))
     named = _stems(value for values in choices.values() for value in values)
@@ -87,12 +88,11 @@ def _calls(question: str, function: Mapping[str, Any]) -> list[Wanted]:
     filled = dict(zip(numeric, map(_number, numbers), strict=True)) if numeric else {}
     found: list[Wanted] = []
     for clause in applying:
-        for arguments in _combinations(clause, choices, required - set(numeric)):
-            call = Wanted(
-                function["name"],
-                {name: ({**filled, **arguments})[name] for name in properties if name in filled or name in arguments},
-            )
-            if call not in found:
+        for named_values in _combinations(clause, choices, required - set(numeric)):
+            arguments = {**filled, **named_values}
+            call = Wanted(function["name"], {name: arguments[name] for name in properties if name in arguments})
+            # Without arguments nothing but its name tells that it is meant.
+            if call not in found and (arguments or asked & own):
                 found.append(call)
     return found
 
@@ -109,8 +109,8 @@ def _combinations(
             named[name] = list(dict.fromkeys(mentioned))
         elif name in required:
             return
-    for values in itertools.product(*named.values()):
-        yield dict(zip(named, values, strict=True))
+    for chosen in itertools.product(*named.values()):
+        yield dict(zip(named, chosen, strict=True))
 
 
 def _choices(rules: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,9 @@ def test_what_cannot_be_filled_is_not_called() -> None:
     }
     assert wanted("It is hot", [mail]) == []
     assert wanted("It is hot", [{"name": "nothing"}]) == []
+    flags = {"name": "lamp", "parameters": {"properties": {"on": {"type": "boolean"}}, "required": []}}
+    assert wanted("It is hot", [flags]) == []
+    assert [call.said() for call in wanted("Open the door", [{"name": "open_door"}])] == ["open_door()"]
     assert called("It is hot", mail, CONTROL) == ["fan on", "AC on"]
 
 
