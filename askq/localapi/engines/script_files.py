@@ -103,7 +103,7 @@ def links(codes: list[Code]) -> str:
 
 def _file(wanted: str, request: Request) -> tuple[str, str]:
     """Id and name of a file that is named by either; a name nobody has gets an id of its own."""
-    for given in request.given:
+    for given in request.files:
         if wanted in (given.file_id, given.name):
             return given.file_id, given.name
     if wanted.startswith("file-"):

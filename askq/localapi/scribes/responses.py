@@ -7,6 +7,7 @@ from collections.abc import Collection
 from askq.localapi.engines.base import Call, Code, Outcome, Output, Request, Search, Text, Turn
 from askq.localapi.files.products import Products
 from askq.localapi.scribes.contained import Contained, search_item
+from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
 from askq.localapi.wire import JsonObject, derived_id
 from askq.localapi.work import Work
@@ -40,6 +41,7 @@ class ResponsesScribe:
             "max_output_tokens": body["max_output_tokens"],
             "reasoning_effort": (body["reasoning"] or {}).get("effort"),
             "format": _format(body["text"]),
+            **tool_options(body),
         }
         return Request(
             work_id=work.id,
@@ -50,7 +52,7 @@ class ResponsesScribe:
             tools=tuple(body["tools"]),
             options={name: value for name, value in options.items() if value is not None},
             metadata=body["metadata"],
-            number=work.number,
+            number=work.number if work.first is None else work.first,
         )
 
     def write(self, work: Work, outcome: Outcome, at: float) -> bool:
