@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CALLS = (
-    *("ensure_assistant", "prepare", "start", "find", "poll", "answer", "cancel", "probe"),
+    *("ensure_assistant", "prepare", "join", "start", "find", "poll", "answer", "cancel", "probe"),
     *("upload", "store.create", "store.fill", "store.look", "store.delete", "file.delete", "index", "made", "download"),
 )
 """Remote calls; each has a place before it and one after it."""
 PARTS = (
     "claim",
     "renew",
+    "follow",
     "limits",
     "permits",
     "witness",

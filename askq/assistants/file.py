@@ -136,6 +136,7 @@ def _build(
         completion_window=window,
         timeout_s=timeout_s or _WINDOW_S.get(window or "", _TIMEOUT_S[protocol]),
         on_uncertain=run.get("on_uncertain", "fail"),
+        on_failure=table(values, "thread").get("on_failure", "stop"),
         price=values.get("price"),
         limits=values.get("limits") or None,
         metadata=values.get("metadata", {}),

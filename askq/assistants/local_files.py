@@ -89,9 +89,13 @@ def expand(base: Path, name: str, tool: str) -> list[Path]:
     try:
         place = base / name
         if any(sign in name for sign in "*?["):
-            root, pattern = (Path(place.anchor), str(place.relative_to(place.anchor))) if place.is_absolute() else (
-                Path(),
-                str(place),
+            root, pattern = (
+                (Path(place.anchor), str(place.relative_to(place.anchor)))
+                if place.is_absolute()
+                else (
+                    Path(),
+                    str(place),
+                )
             )
             named = sorted(root.glob(pattern))
         elif place.is_dir():

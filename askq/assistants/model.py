@@ -13,8 +13,12 @@ from askq.files.model import Resources
 
 ProtocolName = Literal["assistants", "responses"]
 _LATER: Mapping[str, object] = {
-    **{"price": None, "limits": None, "resources": None, "thread_resources": None},
+    "price": None,
+    "limits": None,
+    "resources": None,
+    "thread_resources": None,
     "on_failed_file": "stop",
+    "on_failure": "stop",
 }
 """Fields that came later, and what they are where nobody uses them."""
 
@@ -51,6 +55,9 @@ class Assistant:
     """askq's own deadline for a run, in seconds from its creation (`[run] timeout`)."""
     on_uncertain: Literal["fail", "retry"] = "fail"
     """What to do when a paid create may or may not have happened and nothing can tell (`[run] on_uncertain`)."""
+    on_failure: Literal["stop", "skip"] = "stop"
+    """What becomes of a conversation when one of its questions fails (`[thread] on_failure`): the rest is not asked, or
+    goes on without it."""
     price: Mapping[str, float] | None = None
     """US dollars per million tokens (`input`, `output`, perhaps `cached_input`), where askq does not know the price."""
     resources: Resources | None = None

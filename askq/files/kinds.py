@@ -94,9 +94,7 @@ def check_searched(name: str) -> None:
             f"file search cannot read {suffix}",
             "Tables are for code interpreter: add it to the assistant's tools, or save the table as .txt or .json.",
         )
-    raise Unfit(
-        f"file search cannot read {_suffix(name)}", f"Convert it to one of {', '.join(sorted(DOCUMENTS))}."
-    )
+    raise Unfit(f"file search cannot read {_suffix(name)}", f"Convert it to one of {', '.join(sorted(DOCUMENTS))}.")
 
 
 def tool_for(name: str, tools: Collection[str]) -> str:

@@ -32,7 +32,12 @@ class RedisLibrary(RedisWire):
         calls = []
         for wish in wishes:
             record = {"kind": wish.kind, "title": wish.title, **change_fields({"about": wish.about})}
-            args: list[str | int] = [wish.name, "1" if again else "", "1" if only_known else "", "" if kept else self._keep_s]
+            args: list[str | int] = [
+                wish.name,
+                "1" if again else "",
+                "1" if only_known else "",
+                "" if kept else self._keep_s,
+            ]
             args += [part for name, value in record.items() for part in (name, value or "")]
             calls.append(Call("item_want", self._names(account, wish.name), args))
         found = self._scripts(calls)

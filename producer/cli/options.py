@@ -32,6 +32,7 @@ def input_options(command: F) -> F:
             "file_column": options.pop("file_column"),
             "image_column": options.pop("image_column"),
             "attach": not options.pop("no_files"),
+            "thread_column": options.pop("thread_column"),
             "format": options.pop("input_format"),
             "template": options.pop("template"),
             "split": options.pop("split"),
@@ -44,6 +45,9 @@ def input_options(command: F) -> F:
         click.option("--file-column", metavar="NAME", help="The column with paths of files that go along."),
         click.option("--image-column", metavar="NAME", help="The column with images: paths or addresses."),
         click.option("--no-files", is_flag=True, help="Columns called file or image are only text."),
+        click.option(
+            "--thread-column", metavar="NAME", help="The column that says which conversation a question belongs to."
+        ),
         click.option("--template", metavar="TEXT", help="Build questions from columns: 'Translate to {lang}: {text}'."),
         click.option("--split", type=click.Choice(["line", "blank-line"]), help="What separates questions in a text."),
         click.option(

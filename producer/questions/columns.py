@@ -16,9 +16,10 @@ ID_NAMES = ("id", "custom_id", "key")
 FILE_NAMES = ("file", "files")
 IMAGE_NAMES = ("image", "images")
 """The first of these that a table has names what goes along with the question; it is carried through, too."""
+THREAD_NAMES = ("thread", "conversation")
+"""Rows with the same value here are one conversation."""
 _ASIDE = ("assistant", "model", "instructions")
 _OTHER_ENDS = (".", "!", "\u3002", "\uff01")
-_NOT_YET_USED = {"thread", "conversation"}
 
 MAX_COLUMNS = 2_000
 """Different columns of a whole list; an object per row with ever new keys would not fit a table or the memory."""
@@ -40,7 +41,8 @@ _QUESTION_KEYS = tuple(map(key_of, QUESTION_NAMES))
 _ID_KEYS = tuple(map(key_of, ID_NAMES))
 _FILE_KEYS = tuple(map(key_of, FILE_NAMES))
 _IMAGE_KEYS = tuple(map(key_of, IMAGE_NAMES))
-_KNOWN_KEYS = frozenset((*_QUESTION_KEYS, *_ID_KEYS, *_ASIDE))
+_THREAD_KEYS = tuple(map(key_of, THREAD_NAMES))
+_KNOWN_KEYS = frozenset((*_QUESTION_KEYS, *_ID_KEYS, *_THREAD_KEYS, *_ASIDE))
 
 
 class ColumnFault(Exception):
@@ -62,6 +64,7 @@ class Layout:
     question: int | None
     """What must not be blank; None when the template does without the question."""
     row_id: int | None
+    thread: int | None
     assistant: int | None
     model: int | None
     instructions: int | None
@@ -83,9 +86,11 @@ class Columns:
         file_column: str | None = None,
         image_column: str | None = None,
         attach: bool = True,
+        thread_column: str | None = None,
     ) -> None:
         self._column = column
         self._id_column = id_column
+        self._thread_column = thread_column
         self._file_column = file_column
         self._image_column = image_column
         self._attach = attach
@@ -93,7 +98,7 @@ class Columns:
         self._notes = notes
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self.seen: dict[str, str | None] = {}
-        """Every name in order of appearance, with the part it is (`question`, `id`, `assistant` …) or None."""
+        """Every name in order of appearance, with the part it is (`question`, `id`, `thread` …) or None."""
         self.delimiter: str | None = None
         """What separates the cells, where the list is a table that has any."""
 
@@ -137,6 +142,11 @@ class Columns:
         row_id = self._named(self._id_column, names, positions, option="--id-column")
         if row_id is not None and row_id == question:
             raise ColumnFault(f"{quoted(names[row_id])} cannot be both the question and the id")
+        thread = self._named(self._thread_column, names, positions, option="--thread-column")
+        if thread is not None and thread in (question, row_id):
+            other = "question" if thread == question else "id"
+            raise ColumnFault(f"{quoted(names[thread])} cannot be both the {other} and the conversation")
+        taken.add(thread)
         if question is None:
             taken.add(row_id)
             question = first(_QUESTION_KEYS)
@@ -144,6 +154,9 @@ class Columns:
         if row_id is None:
             row_id = first(_ID_KEYS)
         taken.add(row_id)
+        if thread is None:
+            thread = first(_THREAD_KEYS)
+        taken.add(thread)
         if self._template is None:
             if question is None:
                 question = self._only(names)
@@ -161,6 +174,7 @@ class Columns:
                 (image, "image"),
                 (None if self._template else question, "question"),
                 (row_id, "id"),
+                (thread, "thread"),
                 (assistant, "assistant"),
                 (model, "model"),
                 (instructions, "instructions"),
@@ -169,13 +183,12 @@ class Columns:
         }
         for index, name in enumerate(names):
             self.remember(name, roles.get(index))
-            if index not in roles and key_of(name) in _NOT_YET_USED:
-                self._notes.say("carried through and not yet used: column {}", name)
         return Layout(
             names=names,
             parts=parts,
             question=question if question in parts else None,
             row_id=row_id,
+            thread=thread,
             assistant=assistant,
             model=model,
             instructions=instructions,
@@ -271,6 +284,8 @@ class Columns:
             images=None if layout.image is None else values[layout.image],
             file_column=None if layout.file is None else layout.names[layout.file],
             image_column=None if layout.image is None else layout.names[layout.image],
+            thread=None if layout.thread is None else values[layout.thread],
+            thread_column=None if layout.thread is None else layout.names[layout.thread],
         )
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import sys
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -49,10 +50,12 @@ class Summary:
     columns: tuple[str, ...]
     """Every column in order of appearance, the question and the id included."""
     roles: Mapping[str, str]
-    """Columns with a meaning: name to `question`, `id`, `assistant`, `model` or `instructions`."""
+    """Columns with a meaning: name to `question`, `id`, `thread`, `assistant`, `model` or `instructions`."""
     assistants: Mapping[str, int]
     """Assistants that rows ask for themselves, each with the line that does so first."""
     format: str
+    conversations: int
+    """How many different conversations its rows belong to; 0 where each stands alone."""
     digest: str
     """SHA-256 of the bytes, hexadecimal."""
     files: int = 0
@@ -75,6 +78,7 @@ class Options:
     image_column: str | None = None
     attach: bool = True
     """Whether columns named `file` and `image` are more than text."""
+    thread_column: str | None = None
     template: Template | None = None
     split: str = "line"
     max_rows: int = MAX_ROWS
@@ -121,6 +125,7 @@ class QuestionList:
         columns = self._columns(notes)
         faults: list[Fault] = []
         assistants: dict[str, int] = {}
+        threads: set[int] = set()
         ids = [array("q") for _ in range(_PARTITIONS)]
         rows = 0
         for line, found in self._read(columns, notes):
@@ -133,6 +138,8 @@ class QuestionList:
             rows += 1
             number = hash(found.row_id)
             ids[number % _PARTITIONS].append(number)
+            if found.thread is not None:
+                threads.add(hash(same_thread(found.thread)))
             if found.assistant is not None and found.assistant not in assistants:
                 assistants[found.assistant] = line
         else:
@@ -152,6 +159,7 @@ class QuestionList:
             roles={name: role for name, role in columns.seen.items() if role is not None},
             assistants=assistants,
             format=self._format,
+            conversations=len(threads),
             digest=self._found.digest,
             files=self._attachments.count,
             file_bytes=self._attachments.size,
@@ -187,6 +195,7 @@ class QuestionList:
         return Columns(
             column=options.column,
             id_column=options.id_column,
+            thread_column=options.thread_column,
             template=options.template,
             notes=notes,
             file_column=options.file_column,
@@ -299,6 +308,12 @@ class QuestionList:
 _OWN_IDS = "Give every row an id of its own, or name another column with --id-column."
 
 
+def same_thread(name: str) -> str:
+    """The name of a conversation as it is compared: the same text may be composed in two ways, and Korean from a Mac
+    often is in the longer one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _remember(draft: Draft, columns: Columns) -> None:
     if draft.id_column is not None:
         columns.remember(draft.id_column, "id")
@@ -314,6 +329,7 @@ def open_list(
     file_column: str | None = None,
     image_column: str | None = None,
     attach: bool = True,
+    thread_column: str | None = None,
     format: str | None = None,  # noqa: A002 (the option's name)
     template: str | None = None,
     split: str | None = None,
@@ -323,11 +339,11 @@ def open_list(
 ) -> QuestionList:
     """The list in a file, or on standard input for "-" (read to its end here).
 
-    `column` and `id_column` name the columns to use, `file_column` and `image_column` those that name files to go along
-    (`attach=False`: none does, whatever the columns are called), `format` is one of `formats.FORMATS`, `template` makes the
-    question from several columns, `split="blank-line"` takes paragraphs of a text instead of lines. Raises InputError
-    for a wrong option and for a file that is not there, not readable or of no known kind; what is in it is looked at
-    by `QuestionList.check`.
+    `column`, `id_column` and `thread_column` name the columns to use, `file_column` and `image_column` those that name
+    files to go along (`attach=False`: none does, whatever the columns are called), `format` is one of
+    `formats.FORMATS`, `template` makes the question from several columns, `split="blank-line"` takes paragraphs of a
+    text instead of lines. Raises InputError for a wrong option and for a file that is not there, not readable or of no
+    known kind; what is in it is looked at by `QuestionList.check`.
     """
     if split not in (None, *_SPLITS):
         raise InputError(f'"{split}" is no way to split a text', remedy=f"Known: {', '.join(_SPLITS)}.")
@@ -338,6 +354,7 @@ def open_list(
         file_column=file_column,
         image_column=image_column,
         attach=attach,
+        thread_column=thread_column,
         template=None if template is None else Template(template),
         split=split or "line",
         max_rows=max_rows,
@@ -357,6 +374,7 @@ def open_items(
     *,
     column: str | None = None,
     id_column: str | None = None,
+    thread_column: str | None = None,
     template: str | None = None,
     max_rows: int = MAX_ROWS,
     max_question_bytes: int = MAX_QUESTION_BYTES,
@@ -380,6 +398,7 @@ def open_items(
         format=formats.JSONL,
         column=column,
         id_column=id_column,
+        thread_column=thread_column,
         template=None if template is None else Template(template),
         max_rows=max_rows,
         max_question_bytes=max_question_bytes,
@@ -392,6 +411,7 @@ def from_items(
     *,
     column: str | None = None,
     id_column: str | None = None,
+    thread_column: str | None = None,
     template: str | None = None,
     max_rows: int = MAX_ROWS,
     max_question_bytes: int = MAX_QUESTION_BYTES,
@@ -401,6 +421,7 @@ def from_items(
         items,
         column=column,
         id_column=id_column,
+        thread_column=thread_column,
         template=template,
         max_rows=max_rows,
         max_question_bytes=max_question_bytes,

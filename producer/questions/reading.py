@@ -48,6 +48,8 @@ class Draft:
     images: object = None
     file_column: str | None = None
     image_column: str | None = None
+    thread: object = None
+    thread_column: str | None = None
 
 
 class Notes:
