@@ -429,6 +429,7 @@ class MemoryStore:
             tokens=record.count("total") or None,
             error_code=record.text("error_code"),
             error_message=record.text("error_message"),
+            held=codec.load_held(record.text("held")),
         )
 
     def wake(self, jobs: Sequence[str]) -> None:
