@@ -22,8 +22,8 @@ _RESPONSES: Rule = {"method": "POST", "path": "/responses$", "contains": ".plain
 
 _SOON: Rule = {"kind": "status", "status": 429, "headers": {"Retry-After": "1"}}
 _BARE: Rule = {"kind": "status", "status": 429}
-# Nothing tells a create that is refused at random from one that is refused for a limit. One in eight teaches the limiter
-# that this account takes one create a second, and every other fault is met as rarely.
+# Nothing tells a create that is refused at random from one that is refused for a limit. One in eight teaches the
+# limiter that this account takes one create a second, and every other fault is met as rarely.
 _SELDOM: Rule = {"probability": 1 / 4}
 _NO_URL = "Invalid URL (POST /v1/gone)"
 _QUOTA: Rule = {"kind": "status", "status": 429, "code": "insufficient_quota", "type": "insufficient_quota"}
