@@ -52,10 +52,10 @@ class Summary:
     assistants: Mapping[str, int]
     """Assistants that rows ask for themselves, each with the line that does so first."""
     format: str
-    conversations: int
-    """How many different conversations its rows belong to; 0 where each stands alone."""
     digest: str
     """SHA-256 of the bytes, hexadecimal."""
+    conversations: int = 0
+    """How many different conversations its rows belong to; 0 where each stands alone."""
     delimiter: str | None = None
     """What separates the cells of a table: the answers' table is written so that the same program opens it."""
 

@@ -160,13 +160,15 @@ class AssistantsProtocol:
             )
         # The poll that saw the end is usually this process's own.
         ended = self._ended.pop(run_id, None) or self._read_end((await self._run(thread_id, run_id)).body)
-        ours = [m for m in messages if m.get("role") == "assistant" and m.get("run_id") == run_id]
-        if not ours:
-            # A server may neither know the filter `run_id` nor say whose a message is: then it is what follows the
-            # question, which is the last one, because no other is asked before this one has ended.
-            asked = [at for at, m in enumerate(messages) if m.get("role") == "user"]
-            later = messages[asked[-1] + 1 :] if asked else messages
-            ours = [m for m in later if m.get("role") == "assistant" and m.get("run_id") is None]
+        # A server may neither know the filter `run_id` nor say whose a message is: then it is what follows the last
+        # question, because no other is asked before this one has ended.
+        asked = max((at for at, message in enumerate(messages) if message.get("role") == "user"), default=-1)
+        ours = [
+            message
+            for at, message in enumerate(messages)
+            if message.get("role") == "assistant"
+            and (message.get("run_id") == run_id or (at > asked and message.get("run_id") is None))
+        ]
         return read_answer(ours, steps, model=ended.model, usage=ended.usage)
 
     async def cancel(self, thread_id: str, run_id: str) -> None:
