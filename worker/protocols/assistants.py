@@ -17,7 +17,7 @@ from openai import AsyncOpenAI
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from askq.prices import has_known_prices, with_cost
-from worker.protocols.base import Ask, Before, Found, RunState, Search, Status, ToolCall
+from worker.protocols.base import Ambiguous, Ask, Before, Found, RunState, Search, Status, ToolCall
 from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
@@ -96,7 +96,9 @@ class AssistantsProtocol:
             names=before.thread_id,
             needs_id=False,
         )
-        if not any(_asks(message, ask) for message in objects(newest.body.get("data"))[:1]):
+        if not isinstance(newest.body.get("data"), list):
+            raise Ambiguous("unreadable", "the reply is no list")
+        if not any(_asks(message, ask) for message in objects(newest.body["data"])[:1]):
             await self._wire.call(
                 self._beta.threads.messages.with_raw_response.create(
                     before.thread_id,
