@@ -259,17 +259,13 @@ def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: flo
         case Gone() if claim.errors >= MOST_GONE:
             return end(claim, "conversation_vanished", error.message)
         case Busy():
-            return _occupied(claim, error, assistant, "defer")
+            # The question before has ended, and its run not yet, or not for all to see.
+            since = claim.limited_at if claim.limited_at is not None else claim.now
+            if claim.now - since > assistant.timeout_s:
+                return end(claim, "conversation_busy", error.message)
+            told: Fields = {"limited": since, "note": f"waits for its conversation: {error.message}"[:300]}
+            return _move(claim, "defer", delay=min(max(0.5, 0.3 * (claim.now - since)), 15.0), fields=told)
     return not_prepared(claim, error, jitter)
-
-
-def _occupied(claim: Claim, error: Busy, assistant: Assistant, name: str, fields: Fields | None = None) -> Decision:
-    """Another run is at work in the conversation, though the question before has ended: perhaps it has only just."""
-    since = claim.limited_at if claim.limited_at is not None else claim.now
-    if claim.now - since > assistant.timeout_s:
-        return end(claim, "conversation_busy", error.message, fields=fields)
-    told: Fields = {**(fields or {}), "limited": since, "note": f"waits for its conversation: {error.message}"[:300]}
-    return _move(claim, name, delay=min(max(0.5, 0.3 * (claim.now - since)), 15.0), fields=told)
 
 
 def intent(claim: Claim, lease_s: float) -> Move:
@@ -315,7 +311,7 @@ def created(
     return _move(claim, "start", delay=delay, fields=fields)
 
 
-def not_created(claim: Claim, error: CallError, jitter: float, *, assistant: Assistant, lists_runs: bool) -> Decision:
+def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
     """The paid call brought no run id. `claim` is as it was before the intent."""
     never: Fields = {"attempts": claim.attempts, "looks": None}
     match error:
@@ -335,9 +331,6 @@ def not_created(claim: Claim, error: CallError, jitter: float, *, assistant: Ass
                 return _move(claim, "void", delay=backoff(errors, jitter), fields={**never, "errors": errors})
             gone: Fields = {**never, "thread": None, "resets": claim.resets + 1, "errors": errors}
             return _move(claim, "void", delay=backoff(errors, jitter), fields=gone)
-        case Busy() if claim.joined is not None and not lists_runs:
-            # This call has made nothing, and it was the only one of its intent; looking could tell no more.
-            return _occupied(claim, error, assistant, "void", never)
         case Busy():
             return _move(claim, "defer", delay=0.2, fields={"note": "the thread is busy: looking for our run in it"})
     # Ambiguous, and anything a new adapter may invent: a run may exist, so it is looked for before anything else.

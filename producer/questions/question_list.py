@@ -54,8 +54,6 @@ class Summary:
     assistants: Mapping[str, int]
     """Assistants that rows ask for themselves, each with the line that does so first."""
     format: str
-    conversations: int
-    """How many different conversations its rows belong to; 0 where each stands alone."""
     digest: str
     """SHA-256 of the bytes, hexadecimal."""
     files: int = 0
@@ -63,6 +61,8 @@ class Summary:
     file_bytes: int = 0
     files_digest: str | None = None
     """Differs when a file that is attached has another content; None where none is."""
+    conversations: int = 0
+    """How many different conversations its rows belong to; 0 where each stands alone."""
     delimiter: str | None = None
     """What separates the cells of a table: the answers' table is written so that the same program opens it."""
 

@@ -104,6 +104,15 @@ class World:
             questions.write(self.file, rows)
             self._waves.append((wave / waves, key, rows))
 
+    def converse(self, protocol: ProtocolName, count: int, turns: int) -> None:
+        """Have `count` conversations of so many questions asked, as one list in which they are interleaved."""
+        self._keys += 1
+        key = f"{protocol}-{self._keys}"
+        talks = [Asked.talk(key, number, turns, protocol) for number in range(count)]
+        rows = [talk[turn] for turn in range(turns) for talk in talks]
+        questions.write(self.file, rows)
+        self._waves.append((0.0, key, rows))
+
     def release(self, share: float) -> None:
         """Submit the lists whose turn it is when this share of an experiment is over."""
         self._open += [(key, rows) for turn, key, rows in self._waves if turn <= share]
@@ -115,7 +124,7 @@ class World:
 
     def submit(self, key: str, rows: Sequence[Asked]) -> None:
         """What `askq submit --idempotency-key` does. Raises StoreError; the same call then adds the rest."""
-        with open_items([{"id": row.row, "question": row.text} for row in rows]) as listed:
+        with open_items([row.item() for row in rows]) as listed:
             summary = listed.check()
             assistant = self.assistant(rows[0].protocol)
             wanted = Submission(questions=listed, summary=summary, assistant=assistant, others={}, idempotency_key=key)

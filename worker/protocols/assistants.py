@@ -20,6 +20,7 @@ from askq.jobs.model import Answer, Usage
 from askq.prices import has_known_prices, with_cost
 from worker.protocols.base import (
     NOTHING_GIVEN,
+    Ambiguous,
     Ask,
     Before,
     Found,
@@ -113,7 +114,9 @@ class AssistantsProtocol:
             names=before.thread_id,
             needs_id=False,
         )
-        if not any(_asks(message, ask) for message in objects(newest.body.get("data"))[:1]):
+        if not isinstance(newest.body.get("data"), list):
+            raise Ambiguous("unreadable", "the reply is no list")
+        if not any(_asks(message, ask) for message in objects(newest.body["data"])[:1]):
             await self._wire.call(
                 self._beta.threads.messages.with_raw_response.create(
                     before.thread_id,
@@ -191,13 +194,15 @@ class AssistantsProtocol:
             )
         # The poll that saw the end is usually this process's own.
         ended = self._ended.pop(run_id, None) or self._read_end((await self._run(thread_id, run_id)).body)
-        ours = [m for m in messages if m.get("role") == "assistant" and m.get("run_id") == run_id]
-        if not ours:
-            # A server may neither know the filter `run_id` nor say whose a message is: then it is what follows the
-            # question, which is the last one, because no other is asked before this one has ended.
-            asked = [at for at, m in enumerate(messages) if m.get("role") == "user"]
-            later = messages[asked[-1] + 1 :] if asked else messages
-            ours = [m for m in later if m.get("role") == "assistant" and m.get("run_id") is None]
+        # A server may neither know the filter `run_id` nor say whose a message is: then it is what follows the last
+        # question, because no other is asked before this one has ended.
+        asked = max((at for at, message in enumerate(messages) if message.get("role") == "user"), default=-1)
+        ours = [
+            message
+            for at, message in enumerate(messages)
+            if message.get("role") == "assistant"
+            and (message.get("run_id") == run_id or (at > asked and message.get("run_id") is None))
+        ]
         return await self._with_names(read_answer(ours, steps, model=ended.model, usage=ended.usage))
 
     async def _with_names(self, answer: Answer) -> Answer:
