@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +66,16 @@ class Downloads:
             made, notes = [], [error.message]
         files: list[Mapping[str, Any]] = []
         left = self._limits.total_bytes
-        for number, one in enumerate(made):
-            if number >= self._limits.files:
+        # Pictures that are part of the reply itself come last: as a rule they are files of the container once more.
+        made.sort(key=lambda one: one.file_id is None)
+        for one in made:
+            if len(files) >= self._limits.files:
                 files.append(_entry(one, error=("too_many", f"only {self._limits.files} files of an answer are kept")))
                 continue
-            entry = await self._one(claim, one, filing, min(left, self._limits.file_bytes), last=last)
+            known = {str(entry.get("sha256")) for entry in files}
+            entry = await self._one(claim, one, filing, min(left, self._limits.file_bytes), known, last=last)
+            if entry is None:
+                continue
             left -= int(entry.get("size", 0)) if "path" in entry else 0
             files.append(entry)
         if notes and not files:
@@ -82,11 +87,15 @@ class Downloads:
         for key in [key for key in self._kept if key[0] == claim.id]:
             del self._kept[key]
 
-    async def _one(self, claim: Claim, made: Made, filing: Filing, most: int, *, last: bool) -> Mapping[str, Any]:
+    async def _one(
+        self, claim: Claim, made: Made, filing: Filing, most: int, known: Collection[str], *, last: bool
+    ) -> Mapping[str, Any] | None:
         try:
             made = await filing.named(made)
             kept = self._kept.get((claim.id, made.key)) or await self._content(made, filing, most)
             self._kept[claim.id, made.key] = kept
+            if made.file_id is None and kept.sha256 in known:
+                return None
             hit("file.keep.before")
             batch, row = split_job_id(claim.id)
             path = await asyncio.to_thread(self._folder.name, kept, _wanted(made), batch=batch, row=row)
