@@ -399,7 +399,7 @@ class Library:
                     ids[found.name] = found.remote
         if len(ids) < len(wishes):
             data = {**item.data, "uploaded": len(ids), "total": len(wishes)}
-            return Next({"data": data}, due_s=0.3 + len(wishes) / 1000)
+            return Next({"data": data}, due_s=0.1 + len(wishes) / 1000)
 
         def share() -> None:
             for name in ids:
@@ -443,7 +443,7 @@ class Library:
         missing = [id_ for id_ in ids.values() if id_ not in present]
         if missing:
             await filing.fill_store(store_id, missing[:MOST_PER_BATCH])
-            return Next.filling(item, store_id, due_s=0.3 if len(missing) > MOST_PER_BATCH else 0.5)
+            return Next.filling(item, store_id, due_s=0.1)
         return Next.indexing(item, Sees(waiting=len(ids), done=0, failed=0))
 
     # -- the end ---------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ class Next:
         """The service reads the files."""
         looks = int(item.data.get("looks", 0)) + 1
         data = {**item.data, "looks": looks, "total": len(item.files), "done": seen.done, "failed": seen.failed}
-        return cls({"state": ItemState.INDEXING, "data": data}, due_s=min(0.3 * 1.4**looks, 10.0))
+        return cls({"state": ItemState.INDEXING, "data": data}, due_s=min(0.1 * 1.4**looks, 10.0))
 
     @classmethod
     def not_here(cls, item: Item, folder: Path) -> Self:

@@ -16,6 +16,7 @@ from askq.embedded.supervisor import Supervisor
 from askq.errors import InputError, WaitTimeout
 from askq.jobs.model import BatchStatus, State
 from askq.jobs.store import Store
+from producer.answers.outputs import Outputs
 from producer.answers.plain import plain
 from producer.answers.record import to_record
 from producer.answers.writer import Writer, writer_for
@@ -88,13 +89,17 @@ def run_command(
         status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)
         store = parts.store()
         try:
+            seen = Outputs()
             for writer in writers:
-                writer.write(store.jobs(status.id))
+                seen = Outputs()
+                writer.write(seen.through(store.jobs(status.id)))
         finally:
             store.close()
     if as_json:
         print_json(_report(status, writers))
     _conclude(session, status, writers)
+    if told := seen.told(session.settings.files_dir):
+        session.say(told)
     return UNFINISHED if status.counts[State.COMPLETED] < status.total else 0
 
 
@@ -130,6 +135,9 @@ def ask_command(
         print_json(record)
     elif record["answer"] is not None:
         click.echo(plain(record["answer"]))
+    for file in record["files"]:
+        if "path" in file:
+            session.say(f"{session.settings.files_dir / file['path']} ({file['size']:,} bytes)")
     if record["error"] is not None:
         session.say(f"askq: {record['error']['code']}: {plain(record['error']['message'] or '')}")
         session.say(record["error"]["remedy"])
