@@ -1,4 +1,4 @@
-"""What runs have made: fetched whole, under safe names, within limits; what cannot be had is told and costs nothing else."""
+"""What runs have made: fetched whole, under safe names, within limits; what cannot be had costs nothing else."""
 
 from __future__ import annotations
 
