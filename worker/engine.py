@@ -111,7 +111,7 @@ class Engine:
         self._assistants: dict[str, Assistant] = {}
         self._filing = filing or _no_filing
         files = folder or Folder(Path("askq-files"))
-        self.library = Library(store, account, files, self._filing)
+        self.library = Library(store, account, files, self._filing, lease_s=lease_s)
         self._materials = Materials(store, account, self.library)
         self._downloads = Downloads(files, output)
         self._fetching: set[asyncio.Task[Any]] = set()

@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 8
 """Items one process works on at a time."""
-_LEASE_S = 15.0
 _NAP_S = 0.25
 _PATIENCE_S = 5.0
 """How long the background goes on looking when nothing is due."""
@@ -75,8 +74,11 @@ class _Ready:
 class Library:
     """The items of one account, as one process uses and makes them. Belongs to one event loop."""
 
-    def __init__(self, store: Store, account: str, folder: Folder, filing: Callable[[], Filing]) -> None:
+    def __init__(
+        self, store: Store, account: str, folder: Folder, filing: Callable[[], Filing], *, lease_s: float = 5.0
+    ) -> None:
         self._store = store
+        self._lease_s = lease_s
         self._account = account
         self._folder = folder
         self._filing = filing
@@ -226,7 +228,7 @@ class Library:
         while self._tasks or time.monotonic() - idle_since < _PATIENCE_S:
             try:
                 items = await asyncio.to_thread(
-                    self._store.claim_items, self._account, limit=_AT_ONCE - len(self._tasks), lease_s=_LEASE_S
+                    self._store.claim_items, self._account, limit=_AT_ONCE - len(self._tasks), lease_s=self._lease_s
                 )
             except StoreError as error:
                 log.warning("the library waits for the store: %s", error.message)
@@ -269,9 +271,9 @@ class Library:
 
     async def _renew(self, item: Item, worker: asyncio.Task[Any] | None) -> None:
         while True:
-            await asyncio.sleep(_LEASE_S / 3)
+            await asyncio.sleep(self._lease_s / 4)
             try:
-                outcome = await self._moved(item, {}, due_s=_LEASE_S)
+                outcome = await self._moved(item, {}, due_s=self._lease_s)
             except StoreError:
                 continue
             if outcome is not Outcome.MOVED and worker is not None:
@@ -323,7 +325,7 @@ class Library:
         ref = item.file
         if not self._folder.has(ref.sha256):
             return Next.not_here(item, self._folder.root)
-        if await self._moved(item, {"state": ItemState.MAKING, "tries": item.tries + 1}, due_s=_LEASE_S) is not (
+        if await self._moved(item, {"state": ItemState.MAKING, "tries": item.tries + 1}, due_s=self._lease_s) is not (
             Outcome.MOVED
         ):
             return None
@@ -423,7 +425,7 @@ class Library:
         if item.state is ItemState.MAKING and (found := await filing.find_stores(thing(self._account, item))):
             await self._remember(item, found[0])
             return Next.filling(item, found[0])
-        if await self._moved(item, {"state": ItemState.MAKING, "tries": item.tries + 1}, due_s=_LEASE_S) is not (
+        if await self._moved(item, {"state": ItemState.MAKING, "tries": item.tries + 1}, due_s=self._lease_s) is not (
             Outcome.MOVED
         ):
             return None
