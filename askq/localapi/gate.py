@@ -175,6 +175,9 @@ def endpoint(api: Api, route: Route, idempotency: Idempotency) -> WebHandler:
             api.storage.commit_soon()
         else:
             await api.storage.commit()
+        if reply.later is not None:
+            response = _response(await reply.later(), headers=reply.headers)
+            await api.storage.commit()
         if reply.wait_for is not None:
             return _response(await _ended(api, request, reply.wait_for, reply.include))
         return response

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from askq.localapi.engines.base import Engine, Outcome, Plan, ProtocolName, Request, Usage, estimate_usage
+from askq.localapi.engines.base import Desk, Engine, Outcome, Plan, ProtocolName, Request, Usage, estimate_usage
 from askq.localapi.errors import LocalApiError
 from askq.localapi.files.products import Products, stripped
 from askq.localapi.given import last_round
@@ -54,6 +54,8 @@ class Works:
         self._labours: dict[str, asyncio.Task[None]] = {}
         self._bells: dict[str, asyncio.Event] = {}
         self._slots = asyncio.Semaphore(engine.concurrency)
+        self.desk: Callable[[Request], Desk | None] = lambda request: None
+        """Makes the place where an engine that works does it."""
 
     def register(self, protocol: ProtocolName, scribe: Scribe) -> None:
         """Say who writes for a protocol."""
@@ -126,7 +128,7 @@ class Works:
     def _begin_leg(self, work: Work, request: Request | None = None) -> None:
         request = request or self._scribes[work.protocol].request(work)
         try:
-            work.plan = self._engine.plan(request)
+            work.plan = _impossible(request) if request.flaw else self._engine.plan(request)
         except Exception as exc:  # whatever the engine raises is the run's failure, not the server's
             _log.exception("the %s engine failed on %s", self._engine.name, work.id)
             work.plan = Plan(outcome=_failure(exc), seconds=0.0)
@@ -134,7 +136,8 @@ class Works:
             work.plan = dataclasses.replace(work.plan, outcome=self._products.stow(work.plan.outcome))
         self.save(work)
         if work.plan is None:
-            self._labours[work.id] = asyncio.create_task(self._labour(work, request), name=f"labour-{work.id}")
+            labour = self._labour(work, dataclasses.replace(request, desk=self.desk(request)))
+            self._labours[work.id] = asyncio.create_task(labour, name=f"labour-{work.id}")
 
     async def _labour(self, work: Work, request: Request) -> None:
         async with self._slots:
@@ -311,6 +314,10 @@ def _strip(work: Work) -> None:
         work.outcome = stripped(work.outcome)
     if work.plan is not None:
         work.plan = dataclasses.replace(work.plan, outcome=stripped(work.plan.outcome))
+
+
+def _impossible(request: Request) -> Plan:
+    return Plan(outcome=Outcome(status="failed", error_message=request.flaw), seconds=0.0)
 
 
 def _failure(exc: Exception) -> Outcome:

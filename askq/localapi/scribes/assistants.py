@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from askq.localapi.engines.base import Call, Code, Outcome, Request, Search, Text, Turn
 from askq.localapi.files.products import Products
+from askq.localapi.scribes.given import Belongings, pictures
 from askq.localapi.scribes.made import Made, code_call, search_call
 from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
@@ -24,15 +25,20 @@ _RUN_REASONS = {"max_output_tokens": "max_completion_tokens"}
 class AssistantsScribe:
     """Writes for runs."""
 
-    def __init__(self, store: Store, products: Products) -> None:
+    def __init__(self, store: Store, products: Products, belongings: Belongings) -> None:
         self._store = store
+        self._belongings = belongings
         self._products = products
 
     def request(self, work: Work) -> Request:
         """The thread's messages, then the calls this run has made and the outputs it was given."""
         body = work.body
         turns = [
-            Turn(role="assistant" if message["role"] == "assistant" else "user", text=message_text(message))
+            Turn(
+                role="assistant" if message["role"] == "assistant" else "user",
+                text=message_text(message),
+                pictures=pictures(message["content"]),
+            )
             for message in self._store.below("message", work.scope)
         ]
         for step in work.made:
@@ -61,6 +67,7 @@ class AssistantsScribe:
             options={name: value for name, value in options.items() if value is not None},
             metadata=body["metadata"],
             number=work.number,
+            **self._belongings.of_run(work),
         )
 
     def write(self, work: Work, outcome: Outcome, at: float) -> bool:
