@@ -385,9 +385,8 @@ class Library:
             if status in ("failed", "cancelled")
         ]
 
-    async def _file_ids(self, item: Item, *, note: bool = False) -> dict[str, str] | Next:
-        """The ids of a store's files, by item; or what to do while they are not all uploaded. `note`: the store uses
-        them, so that they stay as long as it does."""
+    async def _file_ids(self, item: Item) -> dict[str, str] | Next:
+        """The ids of a store's files, by item; or what to do while they are not all uploaded."""
         wishes = [file_item(ref, "assistants") for ref in item.files]
         ids: dict[str, str] = {}
         for start in range(0, len(wishes), MOST_PER_BATCH):
@@ -403,16 +402,10 @@ class Library:
             data = {**item.data, "uploaded": len(ids), "total": len(wishes)}
             return Next({"data": data}, due_s=0.1 + len(wishes) / 1000)
 
-        def share() -> None:
-            for name in ids:
-                self._store.share(f"{self._account}/{name}", thing(self._account, item))
-
-        if note:
-            await asyncio.to_thread(share)
         return ids
 
     async def _make_store(self, item: Item) -> Next | None:
-        ids = await self._file_ids(item, note=True)
+        ids = await self._file_ids(item)
         if isinstance(ids, Next):
             return ids
         filing = self._filing()
@@ -442,9 +435,17 @@ class Library:
             present = await filing.files_of(store_id)
         except Gone:
             return Next.anew()
-        missing = [id_ for id_ in ids.values() if id_ not in present]
+        missing = {name: id_ for name, id_ in ids.items() if id_ not in present}
         if missing:
-            await filing.fill_store(store_id, missing[:MOST_PER_BATCH])
+            some = dict(list(missing.items())[:MOST_PER_BATCH])
+
+            def note() -> None:
+                # The store uses them: they stay as long as it does.
+                for name in some:
+                    self._store.share(f"{self._account}/{name}", thing(self._account, item))
+
+            await asyncio.to_thread(note)
+            await filing.fill_store(store_id, list(some.values()))
             return Next.filling(item, store_id, due_s=0.1)
         return Next.indexing(item, Sees(waiting=len(ids), done=0, failed=0))
 

@@ -23,6 +23,7 @@ from worker.protocols.filing import Filing, Made, TooLarge
 WITH_CODE = Answer(text="done", code=({"input": "1", "output": "", "container_id": "cntr_1"},))
 LIMITS = Limits(files=5, file_bytes=1000, total_bytes=1500)
 JOB = "b_1.q1"
+PLAIN = {"content-type": "application/octet-stream"}
 
 
 def claim(**fields: Any) -> Claim:
@@ -224,19 +225,30 @@ async def test_a_container_that_has_expired_costs_its_files_alone(service: tuple
 async def test_a_file_that_comes_in_part_is_not_taken_for_whole(service: tuple[Service, Filing]) -> None:
     said, filing = service
     got: list[bytes] = []
-    said.says(text="abc", headers={"content-length": "9"})
+    said.says(text="abc", headers={"content-length": "9", **PLAIN})
     with pytest.raises(Ambiguous, match="3 of 9 bytes"):
         await filing.download(made("c1"), got.append, most=100)
-    said.says(text="abc")
+    said.says(text="abc", headers=PLAIN)
     got.clear()
     await filing.download(Made(kind="file", file_id="file-1"), got.append, most=100)
     assert b"".join(got) == b"abc"
     assert said.calls == ["GET /containers/cntr_1/files/c1/content", "GET /files/file-1/content"]
 
 
+async def test_a_page_of_a_proxy_is_not_taken_for_a_file(service: tuple[Service, Filing]) -> None:
+    said, filing = service
+    page, got = "<html>It works!</html>", list[bytes]()
+    said.says(text=page)
+    with pytest.raises(Ambiguous, match="a page came"):
+        await filing.download(made("c1", "chart.png", size=len(page)), got.append, most=100)
+    said.says(text=page)
+    await filing.download(made("c1", "report.html", size=len(page)), got.append, most=100)
+    assert b"".join(got) == page.encode()
+
+
 async def test_a_file_that_never_ends_is_cut_off(service: tuple[Service, Filing]) -> None:
     said, filing = service
-    said.says(text="x" * 500, headers={"transfer-encoding": "chunked"})
+    said.says(text="x" * 500, headers={"transfer-encoding": "chunked", **PLAIN})
     with pytest.raises(TooLarge):
         await filing.download(Made(kind="file", file_id="file-1"), lambda data: None, most=100)
 
