@@ -57,6 +57,7 @@ class Desk:
         self.stack = Stack(folder, script=SCRIPT)
         self.files = Folder(folder / "files")
         self.settings = {"ASKQ_FILES": str(self.files.root), "ASKQ_MAX_OUTPUT_FILE_BYTES": "4000"}
+        self.settings |= {"ASKQ_TICK_S": "0.1"}
         self.worker = self.stack.worker(settings=self.settings)
 
     def answers(self, protocol: str, tools: str, *rows: dict[str, str], more: str = "") -> dict[str, Job]:
