@@ -197,7 +197,7 @@ class Engine:
         Paid calls get `paid_s` seconds: their replies are worth more than a quick end.
         """
         tasks = {task for tasks in self._open.values() for task in tasks} | self._fetching
-        await self.library.drain(0.0)
+        tasks |= self.library.stop()
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
         if paid := {task for task in self._intended.values() if task is not None}:
@@ -318,7 +318,8 @@ class Engine:
         try:
             # Without a conversation at the service there is nothing to be joined: the run goes on from the last one.
             mark = await protocol.join(ask, joins.before) if joins.before.thread_id else ""
-        except CallError as error:
+        except CallError as refused:
+            error = await self._of_refusal(ask, refused)
             if error.limits is not None:
                 self._permits.refused(ask, error)
             await self._settle(claim, steps.not_joined(claim, error, assistant, _jitter()), error)

@@ -216,12 +216,11 @@ class Library:
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run())
 
-    async def drain(self, timeout_s: float) -> None:
-        """Let uploads that are under way end, for a while."""
+    def stop(self) -> set[asyncio.Task[None]]:
+        """Begin nothing more; what is under way."""
         if self._runner is not None:
             self._runner.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
+        return set(self._tasks)
 
     async def _run(self) -> None:
         idle_since = time.monotonic()

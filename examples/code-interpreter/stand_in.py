@@ -50,13 +50,13 @@ with open("/mnt/data/survival by sex.csv", "w", encoding="utf-8", newline="") as
 """
 )
 AGES = """import csv
-groups = {"0-12": range(13), "13-17": range(13, 18), "18-39": range(18, 40), "40-59": range(40, 60), "60+": range(60, 200)}
+groups = {"0-12": (0, 13), "13-17": (13, 18), "18-39": (18, 40), "40-59": (40, 60), "60+": (60, 200)}
 rows = list(csv.DictReader(open("/mnt/data/titanic.csv", encoding="utf-8")))
 with open("/mnt/data/age groups.csv", "w", encoding="utf-8", newline="") as file:
     table = csv.writer(file)
     table.writerow(["age_group", "passengers", "survivors"])
-    for name, ages in groups.items():
-        group = [row for row in rows if int(row["age"]) in ages]
+    for name, (first, end) in groups.items():
+        group = [row for row in rows if first <= int(row["age"]) < end]
         table.writerow([name, len(group), sum(int(row["survived"]) for row in group)])
         print(name, len(group))
 """

@@ -1,4 +1,4 @@
-"""Files with real workers and the local API: what is bad, late or gone has its documented outcome, and costs no more."""
+"""Files with real workers and the local API: what is bad, late or gone has its documented outcome, and no other."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.unit.protocols_stage import Service
 from tests.unit.test_steps import claim as a_claim
 from worker import steps
 from worker.downloads import MOST_TRIES, Downloads, Limits, NotNow, objects_made
-from worker.protocols.base import Ambiguous, CallError, Gone, Limited
+from worker.protocols.base import Ambiguous, Blocked, CallError, Gone, Limited
 from worker.protocols.filing import Filing, Made, TooLarge
 
 WITH_CODE = Answer(text="done", code=({"input": "1", "output": "", "container_id": "cntr_1"},))
@@ -116,6 +116,16 @@ async def test_what_is_gone_is_told_and_the_rest_is_there(folder: Folder) -> Non
     assert one["error"] == {"code": "gone", "message": "Container is expired."}
     assert "path" not in one
     assert two["path"] == "b_1/q1/b.csv"
+
+
+async def test_a_server_that_gives_out_no_files_costs_the_files_alone(folder: Folder) -> None:
+    remote = Remote(made("f1", "a.csv"))
+    remote.contents["f1"] = Blocked("endpoint_gone", "Not Found")
+    (file,) = await fetch(folder, remote)
+    assert file["error"]["code"] == "refused"
+    remote.contents["f1"] = Blocked("rejected_key", "Incorrect API key")
+    with pytest.raises(Blocked):
+        await Downloads(folder, LIMITS).fetch(claim(), WITH_CODE, remote)  # type: ignore[arg-type]
 
 
 async def test_a_container_that_is_gone_is_told_though_nothing_names_its_files(folder: Folder) -> None:
