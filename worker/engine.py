@@ -546,14 +546,20 @@ class Engine:
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
             return
         self._permits.got(claim.protocol, grants, None)
+        grants = []
         try:
             if steps.makes_files(answer):
+                # The container's list, and each file's description and content.
+                grants = await self._permits.get(claim.protocol, 1 + 2 * len(answer.files))
                 answer = await self._fetched(claim, answer)
         except NotNow as why:
+            self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.not_fetched(claim, str(why), _jitter()))
         except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
+            self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
 
     async def _fetched(self, claim: Claim, answer: Answer) -> Answer:
