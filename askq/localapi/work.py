@@ -35,6 +35,8 @@ class Work:
     made: list[JsonObject] = field(default_factory=list)
     """Run steps (assistants) or output items (responses)."""
 
+    streamed: bool = False
+    """It, or its current leg, was asked for as a stream."""
     started: float
     """When the current leg began: at the create, or when tool outputs were given."""
     begun: float | None = None
