@@ -11,6 +11,7 @@ from askq.localapi.routes.models import check_model
 from askq.localapi.routes.threads import create_thread, find_thread
 from askq.localapi.routes.tools import checked_choice, checked_tools
 from askq.localapi.scribes.assistants import pending_calls, run_wire
+from askq.localapi.scribes.made import step_wire
 from askq.localapi.wire import JsonObject, new_id, page
 from askq.localapi.work import Work
 
@@ -43,6 +44,7 @@ THREAD_AND_RUN_PARAMETERS = _SHARED | {"thread", "tool_resources"}
 
 def _settings(api: Api, body: JsonObject) -> JsonObject:
     """The run's own fields: those of the request, else those of its assistant; raises ApiError."""
+    fields.flag(body, "stream", default=False)  # refused before anything is made
     assistant = find_assistant(api, fields.required_text(body, "assistant_id"))
     model = fields.text(body, "model") or assistant["model"]
     check_model(api, model)
@@ -73,7 +75,8 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
     }
 
 
-def _begin(api: Api, thread: JsonObject, settings: JsonObject, *, streamed: bool, new: bool = False) -> Reply:
+def _begin(api: Api, thread: JsonObject, settings: JsonObject, call: Call, *, new: bool = False) -> Reply:
+    streamed = fields.flag(call.body, "stream", default=False)
     now = api.now()
     work = Work(
         id=new_id("run"),
@@ -92,7 +95,7 @@ def _begin(api: Api, thread: JsonObject, settings: JsonObject, *, streamed: bool
         run = {**run_wire(work, now), "status": "queued"}
         opening = (("thread.run.created", run), ("thread.run.queued", run))
         created = (("thread.created", thread),) if new else ()
-        return Reply(stream=Stream(work=work, first=(*created, *opening)), work=work)
+        return Reply(stream=Stream(work=work, first=(*created, *opening), include=call.include), work=work)
     return Reply(body=run_wire(work, now), work=work)
 
 
@@ -101,7 +104,6 @@ def _create(api: Api, call: Call) -> Reply:
     thread_id = thread["id"]
     fields.only(call.body, RUN_PARAMETERS)
     settings = _settings(api, call.body)
-    streamed = fields.flag(call.body, "stream", default=False)
     messages = [
         checked_message(message)
         for message in fields.objects(call.body, "additional_messages", most=ADDITIONAL_MESSAGES)
@@ -111,18 +113,17 @@ def _create(api: Api, call: Call) -> Reply:
         raise active_run(thread_id, active.id)
     for message in messages:
         add_message(api, thread_id, message)
-    return _begin(api, thread, settings, streamed=streamed)
+    return _begin(api, thread, settings, call)
 
 
 def _create_with_thread(api: Api, call: Call) -> Reply:
     fields.only(call.body, THREAD_AND_RUN_PARAMETERS)
     settings = _settings(api, call.body)
-    streamed = fields.flag(call.body, "stream", default=False)
     thread = dict(fields.obj(call.body, "thread") or {})
     resources = fields.obj(call.body, "tool_resources")
     if resources is not None:
         thread["tool_resources"] = resources
-    return _begin(api, create_thread(api, thread), settings, streamed=streamed, new=True)
+    return _begin(api, create_thread(api, thread), settings, call, new=True)
 
 
 def _run(api: Api, call: Call) -> Work:
@@ -191,21 +192,21 @@ def _submit_tool_outputs(api: Api, call: Call) -> Reply:
     if streamed:
         run = {**run_wire(work, api.now()), "status": "queued"}
         first = (("thread.run.step.completed", step), ("thread.run.queued", run))
-        return Reply(stream=Stream(work=work, first=first, before=len(work.made)))
+        return Reply(stream=Stream(work=work, first=first, before=len(work.made), include=call.include))
     return Reply(body=run_wire(work, api.now()))
 
 
 def _list_steps(api: Api, call: Call) -> Reply:
     work = _run(api, call)
     data, has_more = fields.cut_page(work.made, fields.page_query(call.query))
-    return Reply(body=page(data, has_more=has_more))
+    return Reply(body=page([step_wire(step, call.include) for step in data], has_more=has_more))
 
 
 def _retrieve_step(api: Api, call: Call) -> Reply:
     work, step_id = _run(api, call), call.params["step_id"]
     for step in work.made:
         if step["id"] == step_id:
-            return Reply(body=step)
+            return Reply(body=step_wire(step, call.include))
     raise not_found(f"No run step found with id '{step_id}'.")
 
 
