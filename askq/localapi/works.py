@@ -362,7 +362,7 @@ def _digest(request: Request) -> str:
     asked = [
         request.model,
         request.instructions,
-        [[turn.role, turn.text, turn.call_id, turn.name] for turn in request.turns],
+        [[turn.role, turn.text, turn.call_id, turn.name, *turn.images] for turn in request.turns],
         list(request.tools),
     ]
     text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

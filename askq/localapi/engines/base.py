@@ -25,6 +25,8 @@ class Turn:
     """The message; for a call its arguments as JSON text; for an output the output."""
     call_id: str = ""
     name: str = ""
+    images: tuple[JsonObject, ...] = ()
+    """Pictures of the message: `{url, detail}` or `{file_id, detail}`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,8 @@ class Text:
 
     value: str
     annotations: tuple[JsonObject, ...] = ()
+    refusal: bool = False
+    """It is a refusal, in place of an answer in the form that was asked for."""
     phase: str | None = None
     """`commentary` or `final_answer` on Responses, if the engine says."""
     quotes: tuple[Quote, ...] = ()

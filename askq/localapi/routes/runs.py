@@ -6,6 +6,7 @@ from askq.localapi import fields
 from askq.localapi.api import Api, Call, Reply, Route, Stream
 from askq.localapi.errors import active_run, invalid, not_found
 from askq.localapi.routes.assistants import find_assistant
+from askq.localapi.routes.formats import checked_response_format
 from askq.localapi.routes.messages import add_message, checked_message
 from askq.localapi.routes.models import check_model
 from askq.localapi.routes.threads import create_thread, find_thread
@@ -68,7 +69,7 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
         "max_prompt_tokens": fields.whole(body, "max_prompt_tokens", least=256),
         "max_completion_tokens": fields.whole(body, "max_completion_tokens", least=256),
         "truncation_strategy": fields.obj(body, "truncation_strategy") or {"type": "auto", "last_messages": None},
-        "response_format": body.get("response_format") or assistant["response_format"],
+        "response_format": checked_response_format(body) or assistant["response_format"],
         "tool_choice": checked_choice(body, tools),
         "parallel_tool_calls": fields.flag(body, "parallel_tool_calls", default=True),
         "reasoning_effort": fields.text(body, "reasoning_effort") or assistant["reasoning_effort"],
