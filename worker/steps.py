@@ -57,7 +57,7 @@ OWN_LIMIT = "own_limit"
 """The code of a refusal of our own: the account's limit leaves no permit for the call now."""
 
 Fields = Mapping[str, str | int | float | None]
-_CLEAN: Fields = {"errors": None, "note": None, "limited": None}
+_CLEAN: Fields = {"errors": None, "gone": None, "note": None, "limited": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,8 @@ def prepared(claim: Claim, thread_id: str) -> Decision:
         claim,
         "prepare",
         delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S,
-        fields={"thread": thread_id, **_CLEAN},
+        # A thread that vanishes every time it was made is not remade for ever.
+        fields={"thread": thread_id, **_CLEAN, "gone": claim.gone or None},
     )
 
 
@@ -248,11 +249,11 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
         case Blocked():
             return _blocked(claim, error, "void", never)
         case Gone():
-            errors = claim.errors + 1
-            if errors > MOST_GONE:
+            gone = claim.gone + 1
+            if gone > MOST_GONE:
                 return end(claim, "thread_vanished", error.message, fields=never)
-            gone: Fields = {**never, "thread": None, "resets": claim.resets + 1, "errors": errors}
-            return _move(claim, "void", delay=backoff(errors, jitter), fields=gone)
+            anew: Fields = {**never, "thread": None, "resets": claim.resets + 1, "gone": gone}
+            return _move(claim, "void", delay=backoff(gone, jitter), fields=anew)
         case Busy():
             return _move(claim, "defer", delay=0.2, fields={"note": "the thread is busy: looking for our run in it"})
     # Ambiguous, and anything a new adapter may invent: a run may exist, so it is looked for before anything else.
@@ -474,13 +475,15 @@ def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
         case Blocked():
             return _blocked(claim, error, "defer")
     errors = claim.errors + 1
-    if isinstance(error, Gone) and errors > MOST_GONE:
+    gone = claim.gone + 1 if isinstance(error, Gone) else claim.gone
+    if isinstance(error, Gone) and gone > MOST_GONE:
         return end(claim, "run_vanished", error.message, usage=claim.usage)
     if claim.deadline is not None and claim.now > claim.deadline + DEADLINE_ERRORS_S:
         return end(
             claim, "deadline", f"unreachable long after its deadline; the last error: {error}", usage=claim.usage
         )
-    return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
+    fields: Fields = {"errors": errors, "gone": gone or None, "note": str(error)[:300]}
+    return _move(claim, "defer", delay=backoff(errors, jitter), fields=fields)
 
 
 def unanswerable(claim: Claim) -> Decision:

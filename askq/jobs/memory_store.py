@@ -709,6 +709,7 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         polls=record.count("polls"),
         looks=record.count("looks"),
         errors=record.count("errors"),
+        gone=record.count("gone"),
         thread_id=record.text("thread"),
         run_id=record.text("run"),
         witness=record.text("witness"),

@@ -302,6 +302,8 @@ class Claim:
     """How often the run of the present intent was looked for."""
     errors: int
     """Consecutive failed calls since the last progress."""
+    gone: int = 0
+    """How often among them its thread or run was not found: whatever else failed says nothing of that."""
     thread_id: str | None
     run_id: str | None
     witness: str | None

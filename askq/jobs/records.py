@@ -97,6 +97,7 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         polls=int(values.get("polls", 0)),
         looks=int(values.get("looks", 0)),
         errors=int(values.get("errors", 0)),
+        gone=int(values.get("gone", 0)),
         thread_id=values.get("thread"),
         run_id=values.get("run"),
         witness=values.get("witness"),
