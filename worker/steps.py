@@ -32,6 +32,7 @@ from worker.schedule import (
     SETTLE_S,
     Pace,
     backoff,
+    before_deadline,
     until_poll,
 )
 
@@ -234,7 +235,10 @@ def created(
             return finished(claim, status, fields | {"started": claim.now})
         case RunState.INCOMPLETE | RunState.FAILED if status.answer is not None or status.error_code:
             return finished(claim, status, fields | {"started": claim.now})
-    delay = until_poll(assistant, 0.0, status.poll_after, jitter, pace) if status.state is RunState.PENDING else 0.0
+    delay = 0.0
+    if status.state is RunState.PENDING:
+        delay = until_poll(assistant, 0.0, status.poll_after, jitter, pace)
+        delay = before_deadline(delay, assistant.timeout_s, jitter)
     return _move(claim, "start", delay=delay, fields=fields)
 
 
@@ -383,6 +387,8 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float, pa
                 )
             age = claim.now - (claim.started_at or claim.now)
             delay = 1.0 if "cancel_sent" in fields else until_poll(assistant, age, status.poll_after, jitter, pace)
+            if claim.deadline is not None:
+                delay = before_deadline(delay, claim.deadline - claim.now, jitter)
             fields["seen"] = round(age, 2)
             return _move(claim, "poll", delay=delay, fields=fields)
         case RunState.ACTION:
