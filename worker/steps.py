@@ -226,6 +226,7 @@ def created(
         "looks": None,
         "witness": None,
         "est": estimated,
+        "asked_of": claim.question.model if claim.question is not None else None,
         "seen": None,
         **_CLEAN,
     }

@@ -722,6 +722,7 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         started_at=record.number("started"),
         deadline=record.number("deadline"),
         estimated=record.number("est"),
+        asked_of=record.text("asked_of"),
         seen=record.number("seen"),
         usage=_usage(record) if "total" in record.fields else None,
         error_code=record.text("error_code"),

@@ -319,6 +319,8 @@ class Claim:
     intent_at: float | None
     started_at: float | None
     deadline: float | None
+    asked_of: str | None = None
+    """The model that was asked, where it is not the assistant's."""
     estimated: float | None = None
     """Tokens put aside for the run."""
     seen: float | None = None

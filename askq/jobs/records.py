@@ -110,6 +110,7 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         started_at=_float(values.get("started")),
         deadline=_float(values.get("deadline")),
         estimated=_float(values.get("est")),
+        asked_of=values.get("asked_of"),
         seen=_float(values.get("seen")),
         usage=usage_of(values) if "total" in values else None,
         error_code=values.get("error_code"),
