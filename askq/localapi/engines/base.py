@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from askq.localapi.wire import JsonObject
+
+if TYPE_CHECKING:
+    from askq.localapi.engines.live import Live
 
 ProtocolName = Literal["assistants", "responses"]
 End = Literal["completed", "incomplete", "failed", "cancelled", "expired"]
@@ -24,7 +27,8 @@ class Turn:
     """The message; for a call its arguments as JSON text; for an output the output."""
     call_id: str = ""
     name: str = ""
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[JsonObject, ...] = ()
+    """Pictures of the message: `{url, detail}` or `{file_id, detail}`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,22 +52,13 @@ class GivenFile:
             else:
                 target.write_bytes(self.content or b"")
 
-    def read(self, most: int) -> bytes:
-        """The first `most` bytes; none, if the file was deleted meanwhile."""
+    def read(self, most: int = 64 << 20) -> bytes:
+        """The first `most` bytes of it; none, if the file was deleted meanwhile."""
         if self.path is None:
             return (self.content or b"")[:most]
         with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
             return file.read(most)
         return b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A picture in a message: an address (of the web, or one that has the picture in it), or a file."""
-
-    url: str = ""
-    file_id: str = ""
-    detail: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +101,8 @@ class Request:
     tool_choice and parallel_tool_calls, if they are not the default: a choice is "none", "required" or a function's
     name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    live: Live | None = field(default=None, compare=False, repr=False)
+    """Where to say what there is already, if somebody listens; engines need not."""
     files: tuple[GivenFile, ...] = ()
     """What was given: for code, in the stores, and in the messages."""
     stores: tuple[str, ...] = ()
@@ -163,6 +160,8 @@ class Text:
 
     value: str
     annotations: tuple[JsonObject, ...] = ()
+    refusal: bool = False
+    """It is a refusal, in place of an answer in the form that was asked for."""
     phase: str | None = None
     """`commentary` or `final_answer` on Responses, if the engine says."""
     quotes: tuple[Quote, ...] = ()
@@ -276,6 +275,8 @@ class Plan:
     """`openai-poll-after-ms` of the first, second … retrieve; the last one repeats."""
     at_once: bool = False
     """The reply to the create carries the end already, as from a server that ignores `background`."""
+    telling: float | None = None
+    """In the last so many seconds a stream tells the outputs; None: all the time that it is in progress."""
     cancel_seconds: float = 0.2
     """How long the run stays `cancelling`; if its own end comes first, the cancel has lost the race."""
 
@@ -285,7 +286,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """`tutor`, `chat` or `script`."""
+        """`tutor`, `chat`, `llama` or `script`."""
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from askq.localapi.engines.base import Request, Turn, estimate_tokens
-from askq.localapi.engines.chat import chat_body
+from askq.localapi.engines.chat_wire import chat_body
 from askq.localapi.options import Options
 
 from .stage import Stage, stage
@@ -275,7 +275,7 @@ async def test_chat_forwards_history_and_settings(upstream: Upstream) -> None:
     options = Options(engine="chat", chat_url=upstream.url, chat_model="llama", chat_key="upstream-key")
     async with stage(options) as it:
         assert (await it.good("GET", "/models"))["data"][0]["id"] == "llama"
-        schema = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}
+        schema = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": False}
         made = await it.respond(
             "Hello?",
             instructions="Be kind.",
@@ -297,7 +297,7 @@ async def test_chat_forwards_history_and_settings(upstream: Upstream) -> None:
             "max_tokens": 100,
             "response_format": {
                 "type": "json_schema",
-                "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+                "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": False},
             },
         }
     ]
