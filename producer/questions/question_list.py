@@ -22,7 +22,7 @@ from askq.errors import InputError, Problem
 from askq.jobs.model import Question
 from producer.questions import delimited, formats, json_rows, lines
 from producer.questions.columns import ColumnFault, Columns, Layout
-from producer.questions.encoding import Inspection, inspect
+from producer.questions.encoding import Inspection, inspect, known_encoding
 from producer.questions.reading import Draft, Fault, Notes, Row
 from producer.questions.row_checks import RowChecks
 from producer.questions.source import Source, open_path, spool, spool_lines
@@ -70,6 +70,7 @@ class Options:
     thread_column: str | None = None
     template: Template | None = None
     split: str = "line"
+    encoding: str | None = None
     max_rows: int = MAX_ROWS
     max_question_bytes: int = MAX_QUESTION_BYTES
 
@@ -97,7 +98,7 @@ class QuestionList:
         if self._summary is not None:
             return self._summary
         longest = max(_LONGEST_LINE, 4 * self._options.max_question_bytes)
-        self._found = inspect(self._source, longest_line=longest)
+        self._found = inspect(self._source, longest_line=longest, encoding=self._options.encoding)
         self._format = self._options.format or self._sniff(self._found.encoding)
         notes = Notes()
         if self._found.note:
@@ -302,6 +303,7 @@ def open_list(
     format: str | None = None,  # noqa: A002 (the option's name)
     template: str | None = None,
     split: str | None = None,
+    encoding: str | None = None,
     max_rows: int = MAX_ROWS,
     max_question_bytes: int = MAX_QUESTION_BYTES,
     stdin: BinaryIO | None = None,
@@ -309,7 +311,8 @@ def open_list(
     """The list in a file, or on standard input for "-" (read to its end here).
 
     `column`, `id_column` and `thread_column` name the columns to use, `format` is one of `formats.FORMATS`, `template`
-    makes the question from several columns, `split="blank-line"` takes paragraphs of a text instead of lines. Raises
+    makes the question from several columns, `split="blank-line"` takes paragraphs of a text instead of lines,
+    `encoding` is not found out then. Raises
     InputError for a wrong option and for a file that is not there, not readable or of no known kind; what is in it is
     looked at by `QuestionList.check`.
     """
@@ -322,6 +325,7 @@ def open_list(
         thread_column=thread_column,
         template=None if template is None else Template(template),
         split=split or "line",
+        encoding=None if encoding is None else known_encoding(encoding),
         max_rows=max_rows,
         max_question_bytes=max_question_bytes,
     )
