@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from askq.assistants.model import Assistant, ProtocolName
@@ -186,6 +187,27 @@ class World:
                 deck.pop()
                 struck += 1
         self.release(1)
+
+    def suffer_through(self, strikes: Mapping[Strike, int], *, times: int, patience_s: float) -> None:
+        """Strike so often, spread over all of the work: each time another share of the jobs has ended."""
+        deck: list[Strike] = []
+        for strike in range(times):
+            self.wait(partial(self._has_ended, 0.95 * strike / times), seconds=patience_s, what="work goes on")
+            struck = False
+            while not struck:
+                if not deck:
+                    deck = [each for each, number in strikes.items() for _ in range(number)]
+                    self.pick.shuffle(deck)
+                struck = deck.pop()(self)
+                self.live(_STEP_S)
+
+    def _has_ended(self, share: float) -> bool:
+        rows = questions.read(self.file)
+        batches = [self.stack.store.batch_under(key) for key in {row.key for row in rows}]
+        ended = sum(
+            status.total - status.pending for batch in batches if batch and (status := self.stack.status(batch))
+        )
+        return ended >= share * len(rows)
 
     def begin(self) -> None:
         """Release the first lists, and wait until work is under way."""
