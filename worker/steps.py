@@ -51,8 +51,9 @@ PREPARED_AHEAD_S = 5.0
 a fast producer stores ten thousand rows that would all be prepared first."""
 DEADLINE_ERRORS_S = 600.0
 """How long after its deadline a run may be unreachable before it is given up."""
-TURN_S = 15.0
-"""How long a question waits for the one before it until it looks again, at first: the end of that one wakes it."""
+TURN_S = 1.0
+"""How long a question waits for the one before it until it looks again, at first: the end of that one wakes it, and who
+made it may have died in between."""
 LIMITED_S = 86_400.0
 """How long a job may hear nothing but "not now" before it is given up: limits that last are nobody's rate."""
 

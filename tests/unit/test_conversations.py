@@ -211,7 +211,7 @@ def _waiting(batch: str, row: str, *, after: str) -> Claim:
 
 def test_who_waits_looks_ever_more_rarely_and_claims_do_not_add_up() -> None:
     delays = []
-    for looks in range(9):
+    for looks in range(12):
         held = claim(after="q0", looks=looks)
         move = legal(steps.waits(held, Waits(row="q0", deep=False), 0.0), held).move
         assert (move.name, move.fields["looks"]) == ("defer", looks + 1)
