@@ -31,7 +31,7 @@ class Size:
 
 SIZES = {
     "short": Size(8, 3, 6, (legs.MIXED,), 1.0, (0.3, 1.0), 60, 4, 0),
-    "full": Size(200, 5, 30, legs.BOTH, 0.1, (0.5, 3.0), 150, 90, 5),
+    "full": Size(200, 5, 24, legs.BOTH, 0.1, (0.3, 2.0), 150, 70, 5),
 }
 
 STRIKES: Mapping[Strike, int] = {
