@@ -88,7 +88,7 @@ def test_or_it_goes_on_without_that_answer(stack: Stack, protocol: ProtocolName)
 def test_cancelling_the_one_that_runs_stops_the_rest(stack: Stack, protocol: ProtocolName) -> None:
     batch = ask(stack, ["one", "[stuck] two", "three", "four"], protocol)
     eventually(lambda: batch["t1"].state is State.RUNNING, seconds=60, what="the second question runs")
-    assert stack.askq("cancel", f"{batch.id}.t1").returncode == 0
+    assert stack.askq("cancel", "--yes", f"{batch.id}.t1").returncode == 0
     jobs = ended(stack, batch)
     assert [job.state for job in jobs] == [State.COMPLETED, State.CANCELLED, State.FAILED, State.FAILED]
     assert {job.error_code for job in jobs[2:]} == {"conversation_stopped"}
