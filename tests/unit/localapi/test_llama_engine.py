@@ -141,11 +141,12 @@ def test_the_engine_needs_its_extra_and_a_model(
 
 
 @pytest.mark.skipif(
-    not os.environ.get("ASKQ_TEST_GGUF") or importlib.util.find_spec("xllamacpp") is None,
+    REAL_MODEL is None or importlib.util.find_spec("xllamacpp") is None,
     reason="needs the extra `llama`, and a model named by ASKQ_TEST_GGUF",
 )
 async def test_a_real_model_answers_in_a_form_and_in_a_stream() -> None:
-    file = Path(os.environ["ASKQ_TEST_GGUF"])
+    assert REAL_MODEL is not None
+    file = Path(REAL_MODEL)
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     form = {"format": {"type": "json_schema", "name": "n", "schema": schema}}
     async with asyncio.timeout(100), stage(Options(engine="llama", model_file=file, llama_context=2048)) as it:
