@@ -60,7 +60,7 @@ def solve(monkeypatch: pytest.MonkeyPatch, closed: list[bool]) -> Callable[[Solv
         module = ModuleType("askq.localapi.tutor")
         # What the engine asks before it solves anything (which functions fit) is the real one's.
         module.__path__ = [str(Path(askq.localapi.engines.tutor.__file__).parents[1] / "tutor")]
-        module.solve = function  # type: ignore[attr-defined]
+        module.solve = lambda asked, before, _replies: function(asked, before)  # type: ignore[attr-defined]
         module.close = lambda: closed.append(True)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "askq.localapi.tutor", module)
 
