@@ -1,6 +1,6 @@
 -- shift: the server's clock was set back: what is due in a while by the old clock is due in that while by the new one.
 --
--- KEYS    schedules: due:start and due:poll of a shard, or the one of a library
+-- KEYS[1] a schedule: due:start of a shard, or that of a library   KEYS[2] due:poll of the shard, if it is one
 -- ARGV[1] seconds the clock was set back
 -- Returns how many entries were moved. Leaves behind: earlier due times, never before now.
 
