@@ -344,7 +344,7 @@ def test_an_ended_state_with_too_many_is_set_to_what_it_can_have_been(behind: Re
 
 def test_a_lock_that_would_never_end_is_removed(behind: RedisStage) -> None:
     behind.store.pause("acc", "rejected_key", "no", probe_after_s=LONG)
-    names = [keys.lease(4, Lane.POLL), keys.hint(Lane.START), keys.probe("acc"), keys.AUDIT_TURN, keys.CLOCK]
+    names = [keys.lease(4, Lane.POLL), keys.hint(Lane.START), keys.probe("acc"), keys.AUDIT_TURN, keys.clock(4)]
     held = [keys.lease(5, Lane.POLL), keys.hint(Lane.POLL)]
     for name in names:
         behind.raw.set(name, "somebody")
