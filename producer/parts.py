@@ -52,7 +52,8 @@ class Parts:
                     f"ASKQ_FAILPOINTS: {error}", remedy="Unset it: it is for tests of askq itself."
                 ) from error
             kind = FailingStore
-        store = kind(self.redis_url(), keep_days=self.settings.results_days)
+        settings = self.settings
+        store = kind(self.redis_url(), keep_days=settings.results_days, replicas=settings.redis_replicas)
         if must_be_safe and not self.settings.allow_unsafe_redis:
             store.health().require_safe()
         return store
