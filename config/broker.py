@@ -35,9 +35,11 @@ def broker_of(url: str) -> Broker:
     if not service or (database and not database.isdecimal()):
         raise ValueError(url)
     given = dict(parse_qsl(query))
-    sentinel = {name: given[f"sentinel_{name}"] for name in ("username", "password") if f"sentinel_{name}" in given}
+    sentinel: dict[str, Any] = {
+        name: given[f"sentinel_{name}"] for name in ("username", "password") if f"sentinel_{name}" in given
+    }
     options: dict[str, Any] = {"master_name": unquote(service)}
-    ssl = None
+    ssl: dict[str, Any] | None = None
     if scheme.startswith("rediss"):
         ssl = {"ssl_cert_reqs": "required"} | {name: value for name, value in given.items() if name.startswith("ssl_")}
         sentinel |= {"ssl": True, **ssl}

@@ -123,7 +123,7 @@ def _url(*schemes: str) -> Callable[[str], str]:
 
 
 def _redis(text: str) -> str:
-    """a valid address that begins with redis://, rediss://, redis+sentinel:// or redis+cluster:// (rediss+… with TLS)"""
+    """a valid address that begins with redis://, redis+sentinel:// or redis+cluster:// (rediss… with TLS)"""
     scheme, separator, rest = text.partition("://")
     base, plus, kind = scheme.partition("+")
     if not plus:

@@ -74,6 +74,10 @@ class ClusterOfServers:
         """The nodes that live and are masters now."""
         return [node for node in self.nodes if node.alive and _role(node) == "master"]
 
+    def whole(self) -> bool:
+        """Whether as many masters live as at first."""
+        return len(self.masters()) == self._masters
+
     def client(self) -> redis.RedisCluster:
         """A client that looks behind the store; whoever asks closes it."""
         return redis.RedisCluster(port=self.nodes[0].port)
@@ -205,7 +209,7 @@ def wait_for_failover(servers: ClusterOfServers | WatchedServers, *, seconds: fl
         wanted = [node for node in servers.nodes if node.alive]
         if isinstance(servers, WatchedServers) and servers.master().alive:
             return
-        if isinstance(servers, ClusterOfServers) and all(_in_order(node) for node in wanted):
+        if isinstance(servers, ClusterOfServers) and servers.whole() and all(_in_order(node) for node in wanted):
             return
         time.sleep(0.1)
     raise AssertionError(f"no failover within {seconds:g} s; alive: {[node.port for node in wanted]}")

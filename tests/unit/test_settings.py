@@ -124,6 +124,9 @@ def test_a_folder_above_that_may_not_be_searched_has_no_file_for_us(
     assert load({}, folder=closed / "open").workers == 3
 
 
+REDIS = "a valid address that begins with redis://, redis+sentinel:// or redis+cluster:// (rediss… with TLS)"
+
+
 def test_everything_wrong_is_told_at_once_with_what_is_allowed(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ASKQ_LEASE_S=soon\nASKQ_MODLE=m\n", "utf-8")
     wrong = {
@@ -139,8 +142,7 @@ def test_everything_wrong_is_told_at_once_with_what_is_allowed(tmp_path: Path) -
     env = tmp_path / ".env"
     assert sorted(caught.value.problems) == sorted(
         [
-            "REDIS_URL=http://example (from environment) is not a valid address that begins with redis://, "
-            "rediss://, redis+sentinel:// or redis+cluster:// (rediss+… with TLS)",
+            f"REDIS_URL=http://example (from environment) is not {REDIS}",
             "ASKQ_WORKERS=0 (from environment) is not a whole number from 1 to 64",
             "ASKQ_PROTOCOL=smtp (from environment) is not one of responses, assistants",
             "ASKQ_SHOW_TEXT=perhaps (from environment) is not true or false",
