@@ -333,7 +333,8 @@ class MemoryStore:
             return claims
 
     def _fence(self, record: _Record) -> int:
-        return max(int(self._clock() * 1_000_000), record.fence + 1)
+        now = int(self._clock() * 1_000_000)
+        return now if now > record.fence else record.fence + 1 + now % 1000
 
     def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
         with self._lock:

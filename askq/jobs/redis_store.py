@@ -233,7 +233,7 @@ class RedisStore(RedisWire):
         return [text for id_ in ids if (text := decoded(id_)).startswith(prefix)][:10]
 
     def _statuses(self, ids: Sequence[str]) -> list[BatchStatus]:
-        def read() -> list[dict[bytes, bytes]]:
+        def read() -> list[tuple[Any, float]]:
             pipe = self._redis.pipeline(transaction=False)
             for id_ in ids:
                 pipe.hgetall(keys.batch(id_))
@@ -242,19 +242,18 @@ class RedisStore(RedisWire):
                     pipe.hgetall(keys.count(shard, id_))
             pipe.hgetall(keys.PAUSES)
             pipe.zcard(keys.WAITS)
-            pipe.time()
-            return list(pipe.execute())
+            return self._timed(pipe)
 
         if not ids:
             return []
-        *found, pauses, waiting, (seconds, micros) = self._run(read)
-        now = seconds + micros / 1e6
+        *found, (pauses, _), (waiting, _) = self._run(read)
         waits = self.waits() if waiting else []
         paused = [pause_of(data) for data in pauses.values()]
         statuses = []
         for at, id_ in enumerate(ids):
-            record, budget, *shards = found[at * (SHARDS + 2) : (at + 1) * (SHARDS + 2)]
+            (record, _), (budget, now), *counts = found[at * (SHARDS + 2) : (at + 1) * (SHARDS + 2)]
             if record:
+                shards = [count for count, _ in counts]
                 statuses.append(status_of(id_, record, budget_of(budget, now), shards, paused, waits))
         return statuses
 
