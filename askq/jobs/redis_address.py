@@ -13,11 +13,11 @@ Options of the client follow a `?` as in any Redis address; for Sentinels that w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from redis.connection import SSLConnection, parse_url
+from redis.connection import parse_url
 
 Kind = Literal["server", "sentinel", "cluster"]
 
@@ -34,9 +34,9 @@ class Address:
     service: str = ""
     """What Sentinel calls the group of servers."""
     tls: bool = False
-    options: Mapping[str, Any] = ()  # type: ignore[assignment]  # always given where it is used
+    options: Mapping[str, Any] = field(default_factory=dict)
     """Of the client of each server: user, password, number of the database and what follows the `?`."""
-    sentinel_options: Mapping[str, Any] = ()  # type: ignore[assignment]
+    sentinel_options: Mapping[str, Any] = field(default_factory=dict)
     """Of the client of each Sentinel."""
 
 
@@ -82,6 +82,3 @@ def _node(text: str, port: int) -> tuple[str, int]:
     if not told.get("host"):
         raise ValueError(text)
     return str(told["host"]), int(told.get("port", port))
-
-
-TLS = SSLConnection

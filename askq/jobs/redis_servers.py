@@ -13,7 +13,7 @@ from redis.client import Pipeline
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLConnection
 
-from askq.jobs.redis_address import TLS, Address, address_of
+from askq.jobs.redis_address import Address, address_of
 from askq.jobs.redis_cluster import ClusterPipeline, ClusterRedis
 
 
@@ -76,7 +76,7 @@ def servers_of(client: redis.Redis) -> Iterator[list[Server]]:
     host, port = pool.get_master_address()
     found = [Server(f"{host}:{port}", replica=False, client=client)]
     options = {name: value for name, value in pool.connection_kwargs.items() if name != "connection_pool"}
-    tls = {"connection_class": TLS} if issubclass(pool.connection_class, TLS) else {}
+    tls = {"connection_class": redis.SSLConnection} if issubclass(pool.connection_class, redis.SSLConnection) else {}
     opened = []
     for host, port in pool.sentinel_manager.discover_slaves(pool.service_name):
         one = redis.Redis(connection_pool=redis.ConnectionPool(host=host, port=port, **{**options, **tls}))

@@ -211,6 +211,13 @@ class ClusterStage(RedisStage):
             self.raw.restore(name, max(0, ttl), data)
 
 
+def marks(stage: RedisStage) -> set[bytes]:
+    """The keys by which servers are asked what is on their disks: one each, for ever."""
+    found: set[bytes] = set(stage.raw.keys(f"{keys.DISK}*"))
+    assert found
+    return found
+
+
 def question(index: int, text: str | None = None, *, row_id: str | None = None, **more: Any) -> NewJob:
     """One row of a list."""
     return NewJob(
