@@ -34,6 +34,7 @@ class ClusterOfServers:
     def __init__(self, binary: str, folder: Path, *options: str, masters: int = 3, replicas: int = 0) -> None:
         self.nodes: list[RedisServer] = []
         self._masters = masters
+        self._behind: _Behind | None = None
         for number in range(masters + replicas):
             home = folder / f"node{number}"
             home.mkdir(parents=True)
@@ -73,9 +74,8 @@ class ClusterOfServers:
 
     def flush(self) -> None:
         """Empty it."""
-        for node in self.masters():
-            with node.client() as client:
-                client.flushall()
+        raw = self.client()
+        raw.flushall(target_nodes=raw.PRIMARIES)
 
     def masters(self) -> list[RedisServer]:
         """The nodes that live and are masters now."""
@@ -86,10 +86,14 @@ class ClusterOfServers:
         return len(self.masters()) == self._masters
 
     def client(self) -> redis.RedisCluster:
-        """A client that looks behind the store; whoever asks closes it."""
-        return _Behind(host="127.0.0.1", port=self.nodes[0].port)
+        """A client that looks behind the store, always the same: to find out who has what takes it a while."""
+        if self._behind is None:
+            self._behind = _Behind(host="127.0.0.1", port=self.nodes[0].port)
+        return self._behind
 
     def stop(self) -> None:
+        if self._behind is not None:
+            self._behind.close()
         for node in self.nodes:
             node.stop()
 

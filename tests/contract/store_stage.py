@@ -210,6 +210,10 @@ class ClusterStage(RedisStage):
         for name, data, ttl in snapshot:
             self.raw.restore(name, max(0, ttl), data)
 
+    def close(self) -> None:
+        for store in (self.store, *self._others):
+            store.close()
+
 
 def marks(stage: RedisStage) -> set[bytes]:
     """The keys by which servers are asked what is on their disks: one each, for ever."""
