@@ -126,6 +126,12 @@ class RedisServer:
                 return False
 
     @property
+    def pid(self) -> int:
+        """Of its process, which runs."""
+        assert self._child is not None
+        return self._child.pid
+
+    @property
     def alive(self) -> bool:
         """Whether it runs."""
         return self._child is not None and self._child.poll() is None

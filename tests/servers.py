@@ -70,7 +70,7 @@ class ClusterOfServers:
                 id_ = master.execute_command("CLUSTER", "MYID").decode()
             with node.client() as client:
                 client.execute_command("CLUSTER", "REPLICATE", id_)
-        eventually(lambda: all(_in_order(node) for node in self.nodes), seconds=60, what="the cluster is in order")
+        eventually(self.in_order, seconds=60, what="the cluster is in order")
 
     def flush(self) -> None:
         """Empty it."""
@@ -80,6 +80,10 @@ class ClusterOfServers:
     def masters(self) -> list[RedisServer]:
         """The nodes that live and are masters now."""
         return [node for node in self.nodes if node.alive and _role(node) == "master"]
+
+    def in_order(self) -> bool:
+        """Whether every node that lives has all slots served."""
+        return all(_in_order(node) for node in self.nodes if node.alive)
 
     def whole(self) -> bool:
         """Whether as many masters live as at first."""
@@ -220,7 +224,7 @@ def wait_for_failover(servers: ClusterOfServers | WatchedServers, *, seconds: fl
         wanted = [node for node in servers.nodes if node.alive]
         if isinstance(servers, WatchedServers) and servers.master().alive:
             return
-        if isinstance(servers, ClusterOfServers) and servers.whole() and all(_in_order(node) for node in wanted):
+        if isinstance(servers, ClusterOfServers) and servers.whole() and servers.in_order():
             return
         time.sleep(0.1)
     raise AssertionError(f"no failover within {seconds:g} s; alive: {[node.port for node in wanted]}")
