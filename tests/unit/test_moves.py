@@ -228,6 +228,7 @@ def test_the_key_map_tells_of_every_key() -> None:
         keys.item_names("<account>"),
     }
     made |= {keys.WAITS, keys.took("<digest>"), keys.limit("<account>/<protocol>/<model>")}
+    made |= {re.sub(r"\d+", "<number>", keys.disk_mark(7)), keys.items_clock("<account>")}
     made |= {re.sub(r"\{s\d\d\}", "{sNN}", key) for key in sharded}
     assert {re.sub(rf":{Lane.POLL}$", ":<lane>", key) for key in made} == table
 
