@@ -502,10 +502,21 @@ class Engine:
             if move.wakes is not None and (self._starter is None or self._starter.done()):
                 # Nobody may be serving that lane: its next job was not due for long.
                 self._starter = asyncio.create_task(asyncio.to_thread(self._start_chain))
+            if move.wakes is None and _may_have_been_followed(claim, move):
+                await self._wake_next(claim)
             await self._budgets.ended(claim, move)
         elif outcome is Outcome.NOT_YOURS:
             log.warning("%s: %s under fence %d came too late", claim.id, move.name, claim.fence)
         return outcome
+
+    async def _wake_next(self, claim: Claim) -> None:
+        """A list is worked on while it is stored: the next question may have come since the claim."""
+        try:
+            job = await asyncio.to_thread(self.store.job, claim.id)
+            if job is not None and job.next is not None:
+                await asyncio.to_thread(self.store.wake, [job_id(split_job_id(claim.id)[0], job.next)])
+        except StoreError as error:
+            log.info("%s: the next question finds out by itself: %s", claim.id, error.message)
 
     def _protocol(self, name: str) -> Protocol:
         assert self._protocols is not None, "claims are taken up by an engine that was opened"
@@ -558,6 +569,13 @@ class Engine:
             previous=claim.previous,
             history=claim.history or 0,
         )
+
+
+def _may_have_been_followed(claim: Claim, move: Move) -> bool:
+    """Whether a question of a conversation has ended at its first claim, or its second, without one that waits for it.
+    Whoever polls a run knows by then."""
+    in_conversation = claim.question is not None and claim.question.thread is not None
+    return in_conversation and MOVES[move.name].target in TERMINAL
 
 
 def _waking(claim: Claim, move: Move) -> Move:

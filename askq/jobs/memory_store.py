@@ -725,6 +725,7 @@ def _job(id_: str, record: _Record) -> Job:
         cancel=record.text("cancel"),
         retries=record.count("retries"),
         after=record.after,
+        next=record.text("next"),
         answer=answer,
         created_at=record.created,
         started_at=record.number("started"),

@@ -277,6 +277,8 @@ class Job:
     """How often a person asked again after it had ended."""
     after: str | None = None
     """Row id of the question before it in its conversation."""
+    next: str | None = None
+    """Row id of the question that waits for this one to end."""
     answer: Answer | None = None
     created_at: float = 0.0
     started_at: float | None = None

@@ -69,6 +69,7 @@ def job_of(id_: str, values: Mapping[str, str], question: bytes, answer: bytes |
         cancel=values.get("cancel"),
         retries=int(values.get("retries", 0)),
         after=values.get("after"),
+        next=values.get("next"),
         answer=None if answer is None else codec.load_answer(answer, usage),
         created_at=float(values["created"]),
         started_at=_float(values.get("started")),
