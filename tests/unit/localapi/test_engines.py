@@ -43,7 +43,7 @@ class Solution:
     failed: bool = False
 
 
-Solve = Callable[[str, Sequence[str], Sequence[str]], Awaitable[Solution]]
+Solve = Callable[[str, Sequence[str]], Awaitable[Solution]]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def solve(monkeypatch: pytest.MonkeyPatch, closed: list[bool]) -> Callable[[Solv
 async def test_the_tutor_reports_its_code_and_what_it_printed(
     solve: Callable[[Solve], None], closed: list[bool]
 ) -> None:
-    async def one(question: str, history: Sequence[str], replies: Sequence[str]) -> Solution:
+    async def one(question: str, history: Sequence[str]) -> Solution:
         return Solution(f"{question} {list(history)}: x = 1", "print(1)", "1\n")
 
     solve(one)
@@ -102,7 +102,7 @@ async def test_the_real_tutor_computes() -> None:
 
 
 async def test_the_tutor_without_code_just_answers(solve: Callable[[Solve], None]) -> None:
-    async def no(_question: str, _history: Sequence[str], _replies: Sequence[str]) -> Solution:
+    async def no(_question: str, _history: Sequence[str]) -> Solution:
         return Solution("I only do mathematics.", None, None, failed=True)
 
     solve(no)
@@ -114,7 +114,7 @@ async def test_the_tutor_without_code_just_answers(solve: Callable[[Solve], None
 async def test_what_the_tutor_raises_fails_the_run(
     solve: Callable[[Solve], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(_question: str, _history: Sequence[str], _replies: Sequence[str]) -> Solution:
+    async def broken(_question: str, _history: Sequence[str]) -> Solution:
         raise RuntimeError("out of chalk")
 
     solve(broken)
@@ -130,7 +130,7 @@ async def test_what_the_tutor_raises_fails_the_run(
 async def test_work_beyond_the_concurrency_is_queued_and_can_be_cancelled(solve: Callable[[Solve], None]) -> None:
     go = asyncio.Event()
 
-    async def slow(question: str, _history: Sequence[str], _replies: Sequence[str]) -> Solution:
+    async def slow(question: str, _history: Sequence[str]) -> Solution:
         await go.wait()
         return Solution(question, None, None)
 
@@ -153,7 +153,7 @@ async def test_a_synchronous_response_waits_for_the_engine_and_a_client_that_lea
 ) -> None:
     go = asyncio.Event()
 
-    async def slow(question: str, _history: Sequence[str], _replies: Sequence[str]) -> Solution:
+    async def slow(question: str, _history: Sequence[str]) -> Solution:
         await go.wait()
         return Solution(question, None, None)
 
@@ -174,11 +174,11 @@ async def test_a_synchronous_response_waits_for_the_engine_and_a_client_that_lea
 async def test_unfinished_work_is_resumed_by_the_next_start_without_a_new_ledger_entry(
     solve: Callable[[Solve], None], tmp_path: Path
 ) -> None:
-    async def never(_question: str, _history: Sequence[str], _replies: Sequence[str]) -> Solution:
+    async def never(_question: str, _history: Sequence[str]) -> Solution:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def quick(question: str, _history: Sequence[str], _replies: Sequence[str]) -> Solution:
+    async def quick(question: str, _history: Sequence[str]) -> Solution:
         return Solution(f"{question} done", None, None)
 
     solve(never)
