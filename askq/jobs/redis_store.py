@@ -146,15 +146,12 @@ class RedisStore(RedisWire):
                     new.after or "",
                 )
             calls.append(Call("add", names, args))
-        # Once they are there, because who is told of before is not there to be woken.
+        verdicts = [verdict for found in self._scripts(calls) for verdict in found]
+        # Once they are there, because who is told of before is not there to be woken. In a call of its own: a pipeline
+        # to several servers has no order.
         ahead = [(job_id(batch, new.after), new.question.row_id) for new in jobs if new.after is not None]
-        found = self._scripts([*calls, *(self._follow(job, row) for job, row in ahead)])
-        verdicts = [verdict for verdicts in found[: len(calls)] for verdict in verdicts]
-        ended = [
-            flat is None or earlier_of(job, flat).state in TERMINAL
-            for (job, _), flat in zip(ahead, found[len(calls) :], strict=True)
-        ]
-        self.wake([job_id(batch, row) for (_, row), over in zip(ahead, ended, strict=True) if over])
+        found = zip(ahead, self.follow(ahead), strict=True)
+        self.wake([job_id(batch, row) for (_, row), seen in found if seen is None or seen.state in TERMINAL])
         return _added(jobs, dict(zip(order, verdicts, strict=True)))
 
     def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
