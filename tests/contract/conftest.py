@@ -11,7 +11,6 @@ from askq.jobs.store import Store
 from tests.contract.store_stage import SERVERS, ClusterStage, MemoryStage, RedisStage, Stage
 from tests.parts import RedisServer
 
-
 _ONE_IN = 6
 """Scripts are the same on a cluster: of tests with many cases it gets some."""
 
