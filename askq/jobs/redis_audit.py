@@ -20,6 +20,7 @@ from askq.jobs.redis_servers import owner_of
 
 _PAGE = 100
 """Rows or members per script: about a millisecond of the server's time, at some ten microseconds a row."""
+_SOONEST = 50
 _LOCK_S = 60.0
 """Leases, hints and the like are made for a few seconds at a time."""
 _REGISTER_PAST_S = 60.0
@@ -126,8 +127,13 @@ class RedisBooks:
         def read() -> list[int]:
             pipe = self._redis.pipeline(transaction=False)
             for shard in range(SHARDS):
-                pipe.zcount(keys.due(shard, lane), f"({now[shard]:.6f}", "+inf")
-            return list(pipe.execute())
+                # Who is in somebody's hands is due again sooner than who waits for a turn in a conversation.
+                pipe.zrangebyscore(keys.due(shard, lane), f"({now[shard]:.6f}", "+inf", start=0, num=_SOONEST)
+            found = [decoded(job) for jobs in pipe.execute() for job in jobs]
+            pipe = self._redis.pipeline(transaction=False)
+            for job in found:
+                pipe.hmget(keys.job(job), "after", "claims")
+            return [claims is not None or after is None for after, claims in pipe.execute()]
 
         return sum(self._run(read))
 
