@@ -7,14 +7,13 @@ import heapq
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis.client import Pipeline
 
 from askq.errors import StoreError
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, keys, redis_limits
-from askq.jobs.books import Books
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
 from askq.jobs.model import (
     ASKED_AGAIN,
@@ -40,8 +39,10 @@ from askq.jobs.model import (
     State,
 )
 from askq.jobs.records import budget_of, claim_of, decoded, earlier_of, encoded, job_of, pause_of, record_of, status_of
-from askq.jobs.redis_audit import RedisBooks
 from askq.jobs.redis_wire import Call, RedisWire, lua
+
+if TYPE_CHECKING:
+    from askq.jobs.books import Books
 
 _PAGE = 200
 _ROWS_PER_CALL = 50
@@ -659,6 +660,9 @@ class RedisStore(RedisWire):
         own.execute()
 
     def books(self) -> Books:
+        # Here, because most programs audit nothing.
+        from askq.jobs.redis_audit import RedisBooks
+
         return RedisBooks(
             self._redis,
             run=self._run,

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from askq.errors import StoreUnsafe
-from askq.jobs.books import Books
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
 from askq.jobs.model import (
     Added,
@@ -29,6 +28,10 @@ from askq.jobs.model import (
     Pause,
     State,
 )
+
+if TYPE_CHECKING:
+    # Most programs audit nothing, and need not import what an audit finds.
+    from askq.jobs.books import Books
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
