@@ -212,7 +212,11 @@ def test_the_key_map_tells_of_every_key() -> None:
     table = set(re.findall(r"^\| `(askq:[^`]+)` \|", keys.__doc__ or "", re.MULTILINE))
     made = {keys.BATCHES, keys.NODES, keys.PAUSES, keys.DISK, keys.budget("<batch>")}
     made |= {keys.batch("<id>"), keys.assistant("<digest>"), keys.remote("<account>", "<digest>")}
-    made |= {keys.probe("<account>"), re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k"))}
+    made |= {
+        keys.disk_mark(7).replace("7", "<number>"),
+        keys.probe("<account>"),
+        re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k")),
+    }
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3), keys.clock(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
