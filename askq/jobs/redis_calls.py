@@ -19,7 +19,8 @@ Script = tuple[str, Sequence[str], Sequence[Any]]
 class RedisCalls:
     """`Calls` over one Redis server; made by the store, whose connections and scripts it uses.
 
-    `run` turns the client's errors into ours; `scripts` runs calls in one pipeline, and waits for the disk if told.
+    `run` turns the client's errors into ours; `timed` carries out a pipeline and tells the time beside each reply;
+    `scripts` runs calls in one pipeline, and waits for the disk if told.
     """
 
     def __init__(
@@ -27,10 +28,12 @@ class RedisCalls:
         client: Any,
         *,
         run: Callable[[Callable[[], Any]], Any],
+        timed: Callable[[Any], list[tuple[Any, float]]],
         scripts: Callable[[Sequence[Script], bool], list[Any]],
     ) -> None:
         self._redis = client
         self._run = run
+        self._timed = timed
         self._scripts = scripts
 
     def look(self, job: str) -> Sequence[KeptCall]:
@@ -39,9 +42,8 @@ class RedisCalls:
         return kept_calls(record_of(flat))
 
     def claim(self, *, limit: int, lease_s: float) -> list[CallClaim]:
-        now, heads = self._heads()
         # The shard whose first call's run has waited longest comes first.
-        ranked = sorted((head, shard) for shard, head in enumerate(heads) if head is not None and head <= now)
+        ranked = sorted((ahead, shard) for shard, ahead in enumerate(self._heads()) if ahead is not None and ahead <= 0)
         due = [shard for _, shard in ranked]
         taken: list[CallClaim] = []
         for shard in due:
@@ -73,21 +75,18 @@ class RedisCalls:
         return Recorded(decoded(found))
 
     def next_due(self) -> float | None:
-        now, heads = self._heads()
-        return min((head - now for head in heads if head is not None), default=None)
+        return min((ahead for ahead in self._heads() if ahead is not None), default=None)
 
-    def _heads(self) -> tuple[float, list[float | None]]:
-        """The clock, and when the earliest call of each shard is due."""
+    def _heads(self) -> list[float | None]:
+        """Seconds until the earliest call of each shard is due, by the clock that it was scheduled by."""
 
-        def read() -> list[Any]:
+        def read() -> list[tuple[Any, float]]:
             pipe = self._redis.pipeline(transaction=False)
-            pipe.time()
             for shard in range(SHARDS):
                 pipe.zrange(keys.functions(shard), 0, 0, withscores=True)
-            return list(pipe.execute())
+            return self._timed(pipe)
 
-        (seconds, micros), *heads = self._run(read)
-        return seconds + micros / 1e6, [head[0][1] if head else None for head in heads]
+        return [head[0][1] - now if head else None for head, now in self._run(read)]
 
     def waiting(self) -> int:
         def read() -> list[int]:

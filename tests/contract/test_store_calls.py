@@ -270,7 +270,7 @@ def test_executions_are_registered_and_hinted_at_once_at_a_time(stage: Stage, st
 def test_a_clock_that_was_set_back_takes_the_calls_along(store: Store, job: str) -> None:
     act(store, wanted(0))
     take(store.calls(), lease_s=LONG)
-    assert store.set_back(LONG)
+    assert store.set_back(LONG, ALL)
     assert take(store.calls()).claims == 2
 
 
