@@ -185,6 +185,9 @@ def endpoint(api: Api, route: Route, idempotency: Idempotency) -> WebHandler:
             api.storage.commit_soon()
         else:
             await api.storage.commit()
+        if reply.later is not None:
+            response = _response(await reply.later(), headers=reply.headers)
+            await api.storage.commit()
         if reply.stream is not None:
             return _event_stream(api, reply.stream)
         if reply.wait_for is not None:
@@ -198,10 +201,10 @@ def _event_stream(api: Api, stream: Stream) -> EventStream:
     teller: Teller
     if stream.work.protocol == "assistants":
         teller = RunTeller(
-            stream.work, api.store, api.works.products, list(stream.first), before=stream.before, include=stream.include
+            stream.work, api.store, api.works, list(stream.first), before=stream.before, include=stream.include
         )
     else:
-        teller = ResponseTeller(stream.work, api.store, api.works, api.works.products, stream.include)
+        teller = ResponseTeller(stream.work, api.store, api.works, stream.include)
     return EventStream(api, stream.work, teller, after=stream.after)
 
 

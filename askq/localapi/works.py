@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from askq.localapi.engines.base import Engine, Outcome, Plan, ProtocolName, Request, Usage, estimate_usage
+from askq.localapi.engines.base import Desk, Engine, Outcome, Plan, ProtocolName, Request, Usage, estimate_usage
 from askq.localapi.engines.live import Live
 from askq.localapi.errors import LocalApiError
 from askq.localapi.files.products import Products, stripped
@@ -32,6 +32,9 @@ class Scribe(Protocol):
 
     def request(self, work: Work) -> Request:
         """Everything the engine is to be given for the current leg."""
+
+    def drafting(self, store: Store, products: Products) -> Scribe:
+        """One that writes elsewhere."""
 
     def write(self, work: Work, outcome: Outcome, at: float) -> bool:
         """Note messages, steps or items. False: the work is not over but waits for tool outputs."""
@@ -58,11 +61,17 @@ class Works:
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._live: dict[str, Live] = {}
         self._slots = asyncio.Semaphore(engine.concurrency)
+        self.desk: Callable[[Request], Desk | None] = lambda request: None
+        """Makes the place where an engine that works does it."""
 
     @property
     def products(self) -> Products:
         """Keeps what code has made."""
         return self._products
+
+    def drafting(self, work: Work, store: Store, products: Products) -> Scribe:
+        """Who writes for a work, writing elsewhere."""
+        return self._scribes[work.protocol].drafting(store, products)
 
     def register(self, protocol: ProtocolName, scribe: Scribe) -> None:
         """Say who writes for a protocol."""
@@ -138,7 +147,7 @@ class Works:
             live = self._live[work.id] = Live(partial(self._ring, work.id))
             request = dataclasses.replace(request, live=live)
         try:
-            work.plan = self._engine.plan(request)
+            work.plan = _impossible(request) if request.flaw else self._engine.plan(request)
         except Exception as exc:  # whatever the engine raises is the run's failure, not the server's
             _log.exception("the %s engine failed on %s", self._engine.name, work.id)
             work.plan = Plan(outcome=_failure(exc), seconds=0.0)
@@ -146,7 +155,8 @@ class Works:
             work.plan = dataclasses.replace(work.plan, outcome=self._products.stow(work.plan.outcome))
         self.save(work)
         if work.plan is None:
-            self._labours[work.id] = asyncio.create_task(self._labour(work, request), name=f"labour-{work.id}")
+            labour = self._labour(work, dataclasses.replace(request, desk=self.desk(request)))
+            self._labours[work.id] = asyncio.create_task(labour, name=f"labour-{work.id}")
 
     async def _labour(self, work: Work, request: Request) -> None:
         async with self._slots:
@@ -354,6 +364,10 @@ def _strip(work: Work) -> None:
         work.plan = dataclasses.replace(work.plan, outcome=stripped(work.plan.outcome))
 
 
+def _impossible(request: Request) -> Plan:
+    return Plan(outcome=Outcome(status="failed", error_message=request.flaw), seconds=0.0)
+
+
 def _failure(exc: Exception) -> Outcome:
     return Outcome(status="failed", error_message=f"{type(exc).__name__}: {exc}")
 
@@ -362,7 +376,10 @@ def _digest(request: Request) -> str:
     asked = [
         request.model,
         request.instructions,
-        [[turn.role, turn.text, turn.call_id, turn.name, *turn.images] for turn in request.turns],
+        [
+            [turn.role, turn.text, turn.call_id, turn.name, *map(dataclasses.astuple, turn.pictures)]
+            for turn in request.turns
+        ],
         list(request.tools),
     ]
     text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
-from askq.localapi.engines.base import Call, GivenFile, Request, Text, Turn
+from askq.localapi.engines.base import Call, GivenFile, Picture, Request, Text, Turn
 from askq.localapi.engines.chat_wire import Reader, chat_body
 from askq.localapi.engines.live import Live
 from askq.localapi.options import Options
@@ -229,9 +230,13 @@ def request(*turns: Turn, **fields: Any) -> Request:
 def test_images_are_passed_on_as_urls_and_files_as_data(tmp_path: Path) -> None:
     path = tmp_path / "blob"
     path.write_bytes(b"png")
-    images = ({"url": "https://example.org/a.png", "detail": "low"}, {"file_id": "file-1"}, {"file_id": "file-gone"})
+    pictures = (
+        Picture(url="https://example.org/a.png", detail="low"),
+        Picture(file_id="file-1"),
+        Picture(file_id="file-gone"),
+    )
     given = GivenFile(file_id="file-1", name="b.jpg", size=3, path=path, use="input")
-    body = chat_body(request(Turn(role="user", text="Look", images=images), files=(given,)), None)
+    body = chat_body(request(Turn(role="user", text="Look", pictures=pictures), files=(given,)), None)
     assert body["messages"][0]["content"] == [
         {"type": "text", "text": "Look"},
         {"type": "image_url", "image_url": {"url": "https://example.org/a.png", "detail": "low"}},
@@ -243,15 +248,42 @@ def test_images_are_passed_on_as_urls_and_files_as_data(tmp_path: Path) -> None:
 async def test_images_of_both_protocols_reach_the_upstream(upstream: Upstream) -> None:
     upstream.chunks = [*HELLO, delta("stop")]
     async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
-        content: Any = [{"type": "input_text", "text": "Look"}, {"type": "input_image", "image_url": "data:x"}]
+        content: Any = [
+            {"type": "input_text", "text": "Look"},
+            {"type": "input_image", "image_url": "https://example.org/a.png"},
+        ]
         body = respond(input=[{"role": "user", "content": content}])
         assert [event async for event in told(it, "/responses", body)]
-        content = [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": "data:x"}}]
+        content = [
+            {"type": "text", "text": "Look"},
+            {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        ]
         assistant = await it.good("POST", "/assistants", {"model": "m"})
         thread = await it.good("POST", "/threads", {"messages": [{"role": "user", "content": content}]})
         body = {"assistant_id": assistant["id"], "stream": True}
         assert [event async for event in told(it, f"/threads/{thread['id']}/runs", body)]
-    expected = [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": "data:x"}}]
+    expected = [
+        {"type": "text", "text": "Look"},
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+    ]
+    assert [asked["messages"][0]["content"] for asked in upstream.asked] == [expected, expected]
+
+
+async def test_pictures_that_were_uploaded_reach_the_upstream_as_data(upstream: Upstream) -> None:
+    upstream.chunks = [*HELLO, delta("stop")]
+    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+        form = aiohttp.FormData({"purpose": "vision"})
+        form.add_field("file", b"png", filename="a.png")
+        async with it.http.post(f"{it.server.base_url}/files", data=form) as reply:
+            file_id = (await reply.json())["id"]
+        body = respond(input=[{"role": "user", "content": [{"type": "input_image", "file_id": file_id}]}])
+        assert [event async for event in told(it, "/responses", body)]
+        content = [{"type": "image_file", "image_file": {"file_id": file_id}}]
+        assistant = await it.good("POST", "/assistants", {"model": "m"})
+        thread = await it.good("POST", "/threads", {"messages": [{"role": "user", "content": content}]})
+        body = {"assistant_id": assistant["id"], "stream": True}
+        assert [event async for event in told(it, f"/threads/{thread['id']}/runs", body)]
+    expected = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,cG5n"}}]
     assert [asked["messages"][0]["content"] for asked in upstream.asked] == [expected, expected]
 
 
