@@ -18,6 +18,7 @@ from askq.jobs.model import (
     Added,
     BatchStatus,
     Claim,
+    Earlier,
     Job,
     Lane,
     Move,
@@ -45,10 +46,20 @@ class Health:
     confirms: bool = True
     """Whether it can say that something is on its disk: with `appendfsync always`, or by WAITAOF where that is true
     (Redis 8)."""
+    replicas: int = 0
+    """How many follow it (of several servers: the one with fewest)."""
+    name: str = ""
+    """Its address, where it is one of several."""
+    replica: bool = False
+    """Whether it only stands by."""
+    servers: tuple[Health, ...] = ()
+    """Each of several."""
 
     @property
     def danger(self) -> str | None:
         """Why this server would lose jobs, or None when it would not."""
+        if self.servers:
+            return "; ".join(f"{one.name}: {one.danger}" for one in self.servers if one.danger is not None) or None
         wrong = []
         if not self.append_only:
             wrong.append("its append-only file is off, so a restart would lose every job")
@@ -84,7 +95,8 @@ class Store(Protocol):
         """The id of the batch opened under this key, if there is one."""
 
     def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
-        """Add rows: each becomes a queued job, due at once, unless its id is there already.
+        """Add rows: each becomes a queued job, due at once, unless its id is there already. One that follows another in
+        a conversation (`NewJob.after`, added before or with it) is due when that has ended.
 
         A row that is there with another question, model or assistant is a conflict: it is left as it was. A row whose
         job has ended and expired since is there already: nothing is asked, or paid for, twice.
@@ -152,11 +164,20 @@ class Store(Protocol):
         """
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
-        """Make transitions, each atomically; the outcomes in the same order.
+        """Make transitions, each atomically; the outcomes in the same order. Whoever waits for one (`Move.wakes`) is
+        made due before it.
 
         `on_disk`: return when the server has them, and everything written before them, on its disk. Not even a power
         cut takes back what a paid call is built on. A server that cannot tell is believed (`Health.confirms`).
         """
+
+    def follow(self, jobs: Sequence[tuple[str, str]]) -> list[Earlier | None]:
+        """What is known of each job, for the one that follows it in its conversation: `(job, row id that follows)`.
+        None for a job that has expired. One that has not ended will make that row due when it does.
+        """
+
+    def wake(self, jobs: Sequence[str]) -> None:
+        """Make queued jobs due now: what they wait for has ended. No more than a hint."""
 
     def witness(self, job: str, attempt: int, run_id: str) -> None:
         """Leave the id of a run created by an execution that has lost its lease.
@@ -168,10 +189,15 @@ class Store(Protocol):
         """Seconds until the earliest job of a lane is due, negative when overdue; None when the lane is empty."""
 
     def now(self) -> float:
-        """The store's clock (Unix seconds): the only one that says when anything is due."""
+        """The store's clock (Unix seconds), by which anything is told that belongs to no shard."""
 
-    def set_back(self, seconds: float) -> bool:
-        """The store's clock was set back by so much: let the schedule follow. True for the first of many who say so."""
+    def clocks(self) -> Sequence[float]:
+        """The clock of each shard: the only one that says when a job of it is due. Where shards are on different
+        servers, these may differ by as much as those do."""
+
+    def set_back(self, seconds: float, shards: Sequence[int]) -> bool:
+        """The clock of these shards was set back by so much: let their schedule follow. True for the first of many
+        who say so."""
 
     # -- sharing the work --------------------------------------------------------------------------------
 
