@@ -201,10 +201,10 @@ def _event_stream(api: Api, stream: Stream) -> EventStream:
     teller: Teller
     if stream.work.protocol == "assistants":
         teller = RunTeller(
-            stream.work, api.store, api.works, list(stream.first), before=stream.before, include=stream.include
+            stream.work, api.store, api.works.products, list(stream.first), before=stream.before, include=stream.include
         )
     else:
-        teller = ResponseTeller(stream.work, api.store, api.works, stream.include)
+        teller = ResponseTeller(stream.work, api.store, api.works, api.works.products, stream.include)
     return EventStream(api, stream.work, teller, after=stream.after)
 
 

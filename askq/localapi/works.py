@@ -33,9 +33,6 @@ class Scribe(Protocol):
     def request(self, work: Work) -> Request:
         """Everything the engine is to be given for the current leg."""
 
-    def drafting(self, store: Store, products: Products) -> Scribe:
-        """One that writes elsewhere."""
-
     def write(self, work: Work, outcome: Outcome, at: float) -> bool:
         """Note messages, steps or items. False: the work is not over but waits for tool outputs."""
 
@@ -68,10 +65,6 @@ class Works:
     def products(self) -> Products:
         """Keeps what code has made."""
         return self._products
-
-    def drafting(self, work: Work, store: Store, products: Products) -> Scribe:
-        """Who writes for a work, writing elsewhere."""
-        return self._scribes[work.protocol].drafting(store, products)
 
     def register(self, protocol: ProtocolName, scribe: Scribe) -> None:
         """Say who writes for a protocol."""
@@ -376,10 +369,7 @@ def _digest(request: Request) -> str:
     asked = [
         request.model,
         request.instructions,
-        [
-            [turn.role, turn.text, turn.call_id, turn.name, *map(dataclasses.astuple, turn.pictures)]
-            for turn in request.turns
-        ],
+        [[turn.role, turn.text, turn.call_id, turn.name, *turn.images] for turn in request.turns],
         list(request.tools),
     ]
     text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

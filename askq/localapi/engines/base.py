@@ -27,7 +27,8 @@ class Turn:
     """The message; for a call its arguments as JSON text; for an output the output."""
     call_id: str = ""
     name: str = ""
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[JsonObject, ...] = ()
+    """Pictures of the message: `{url, detail}` or `{file_id, detail}`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,22 +52,13 @@ class GivenFile:
             else:
                 target.write_bytes(self.content or b"")
 
-    def read(self, most: int) -> bytes:
-        """The first `most` bytes; none, if the file was deleted meanwhile."""
+    def read(self, most: int = 64 << 20) -> bytes:
+        """The first `most` bytes of it; none, if the file was deleted meanwhile."""
         if self.path is None:
             return (self.content or b"")[:most]
         with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
             return file.read(most)
         return b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A picture in a message: an address (of the web, or one that has the picture in it), or a file."""
-
-    url: str = ""
-    file_id: str = ""
-    detail: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

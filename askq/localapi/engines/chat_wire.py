@@ -13,7 +13,6 @@ from askq.localapi.engines.live import Live
 from askq.localapi.wire import JsonObject, derived_id
 
 SNIPPET_CHARS = 300
-_PICTURE_BYTES = 50 * 1024 * 1024
 
 
 def chat_body(request: Request, model: str | None) -> JsonObject:
@@ -60,7 +59,7 @@ def _messages(request: Request) -> list[JsonObject]:
         else:
             # Few of the servers behind this know `developer`.
             role = "system" if turn.role == "developer" else turn.role
-            messages.append({"role": role, "content": _content(turn, request) if turn.pictures else turn.text})
+            messages.append({"role": role, "content": _content(turn, request) if turn.images else turn.text})
     return messages
 
 
@@ -68,16 +67,16 @@ def _content(turn: Turn, request: Request) -> list[JsonObject]:
     """A message with pictures: files become data URLs, as the upstream has none of them."""
     parts: list[JsonObject] = [{"type": "text", "text": turn.text}] if turn.text else []
     paths = {file.file_id: file for file in request.files}
-    for picture in turn.pictures:
-        url = picture.url
-        if not url:
-            file = paths.get(picture.file_id)
+    for image in turn.images:
+        url = image.get("url")
+        if url is None:
+            file = paths.get(image["file_id"])
             if file is None:
-                parts.append({"type": "text", "text": f"(The image {picture.file_id} is not there any more.)"})
+                parts.append({"type": "text", "text": f"(The image {image['file_id']} is not there any more.)"})
                 continue
             media = mimetypes.guess_type(file.name)[0] or "image/png"
-            url = f"data:{media};base64,{base64.b64encode(file.read(_PICTURE_BYTES)).decode()}"
-        shown = {"url": url} if picture.detail == "auto" else {"url": url, "detail": picture.detail}
+            url = f"data:{media};base64,{base64.b64encode(file.read()).decode()}"
+        shown = {"url": url} if image.get("detail") in (None, "auto") else {"url": url, "detail": image["detail"]}
         parts.append({"type": "image_url", "image_url": shown})
     return parts
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from askq.localapi.engines.base import Call, Code, Outcome, Request, Search, Text, Turn
 from askq.localapi.files.products import Products
-from askq.localapi.scribes.given import Belongings, pictures
+from askq.localapi.scribes.given import Belongings
 from askq.localapi.scribes.made import Made, code_call, search_call
 from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
@@ -27,7 +27,7 @@ _RUN_REASONS = {"max_output_tokens": "max_completion_tokens"}
 class AssistantsScribe:
     """Writes for runs."""
 
-    def __init__(self, store: Store, products: Products, belongings: Belongings) -> None:
+    def __init__(self, store: Store, products: Products, belongings: Belongings | None = None) -> None:
         self._store = store
         self._belongings = belongings
         self._products = products
@@ -67,12 +67,8 @@ class AssistantsScribe:
             options={name: value for name, value in options.items() if value is not None},
             metadata=body["metadata"],
             number=work.number,
-            **self._belongings.of_run(work),
+            **({} if self._belongings is None else self._belongings.of_run(work, messages)),
         )
-
-    def drafting(self, store: Store, products: Products) -> AssistantsScribe:
-        """One that writes elsewhere."""
-        return AssistantsScribe(store, products, self._belongings)
 
     def write(self, work: Work, outcome: Outcome, at: float) -> bool:
         """Add a step for each output and a message for each text; False when the client's tools are asked for."""
@@ -143,7 +139,14 @@ def message_text(message: JsonObject) -> str:
 
 def _turn(message: JsonObject) -> Turn:
     role: Literal["assistant", "user"] = "assistant" if message["role"] == "assistant" else "user"
-    return Turn(role=role, text=message_text(message), pictures=pictures(message["content"]))
+    return Turn(role=role, text=message_text(message), images=_images(message))
+
+
+def _images(message: JsonObject) -> tuple[JsonObject, ...]:
+    """The pictures that the user put into a message."""
+    if message["role"] != "user":
+        return ()
+    return tuple(part[part["type"]] for part in message["content"] if part["type"] in ("image_url", "image_file"))
 
 
 def pending_calls(work: Work) -> list[JsonObject]:

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from askq.localapi.engines.base import GivenFile, Picture
+from askq.localapi.engines.base import GivenFile
 from askq.localapi.files.containers import Containers
 from askq.localapi.files.filing import Files
 from askq.localapi.files.stores import Stores
@@ -24,7 +24,7 @@ class Belongings:
         self._containers = containers
         self._stores = stores
 
-    def of_run(self, work: Work) -> dict[str, Any]:
+    def of_run(self, work: Work, messages: list[JsonObject]) -> dict[str, Any]:
         """The fields of a run's request: the assistant's resources and the thread's, and what was made before."""
         tools = {tool.get("type") for tool in work.body["tools"]}
         resources = [
@@ -35,26 +35,18 @@ class Belongings:
             )
             if owner is not None
         ]
-        files: list[GivenFile] = []
+        pictured = [part["image_file"]["file_id"] for part in _parts(messages) if part["type"] == "image_file"]
+        files: list[GivenFile] = list(self._given(pictured, "input"))
         if "code_interpreter" in tools:
             wanted = [
                 file_id
                 for resource in resources
                 for file_id in (resource.get("code_interpreter") or {}).get("file_ids") or []
             ]
-            for message in self._store.below("message", work.scope):
+            for message in messages:
                 if message["role"] == "assistant":
                     wanted += [attachment["file_id"] for attachment in message["attachments"]]
             files += self._given(wanted, "code")
-        files += self._given(
-            [
-                picture.file_id
-                for message in self._store.below("message", work.scope)
-                for picture in pictures(message["content"])
-                if picture.file_id and message["role"] == "user"
-            ],
-            "input",
-        )
         stores: list[str] = []
         if "file_search" in tools:
             stores = [
@@ -112,10 +104,9 @@ class Belongings:
 
     def _inputs(self, items: Iterable[JsonObject]) -> Iterator[GivenFile]:
         for item in items:
-            content = item.get("content")
-            for place, part in enumerate(content if isinstance(content, list) else []):
-                if part.get("type") == "input_image" and part.get("file_id"):
-                    yield from self._given([part["file_id"]], "input")
+            for place, part in enumerate(_parts([item])):
+                if part.get("type") == "input_image":
+                    yield from self._given([part.get("file_id") or ""], "input")
                 if part.get("type") != "input_file":
                     continue
                 if part.get("file_data") is not None:
@@ -126,28 +117,13 @@ class Belongings:
                     yield from self._given([part.get("file_id") or ""], "input")
 
 
+def _parts(messages: Iterable[JsonObject]) -> Iterator[JsonObject]:
+    for message in messages:
+        content = message.get("content")
+        yield from content if isinstance(content, list) else []
+
+
 def _as_code(given: GivenFile) -> GivenFile:
     return GivenFile(
         file_id=given.file_id, name=given.name, size=given.size, path=given.path, content=given.content, use="code"
     )
-
-
-def pictures(content: Any) -> tuple[Picture, ...]:
-    """The pictures of a message, in either protocol's words."""
-    found = []
-    for part in content if isinstance(content, list) else []:
-        match part.get("type"):
-            case "image_url":
-                found.append(Picture(url=part["image_url"]["url"], detail=part["image_url"].get("detail") or "auto"))
-            case "image_file":
-                inner = part["image_file"]
-                found.append(Picture(file_id=inner["file_id"], detail=inner.get("detail") or "auto"))
-            case "input_image":
-                found.append(
-                    Picture(
-                        url=part.get("image_url") or "",
-                        file_id=part.get("file_id") or "",
-                        detail=part.get("detail") or "auto",
-                    )
-                )
-    return tuple(found)

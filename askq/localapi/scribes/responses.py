@@ -7,7 +7,7 @@ from collections.abc import Collection
 from askq.localapi.engines.base import Call, Code, Outcome, Output, Request, Search, Text, Turn
 from askq.localapi.files.products import Products
 from askq.localapi.scribes.contained import Contained, search_item
-from askq.localapi.scribes.given import Belongings, pictures
+from askq.localapi.scribes.given import Belongings
 from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
 from askq.localapi.wire import JsonObject, derived_id
@@ -27,7 +27,7 @@ _REASONS = {"max_completion_tokens": "max_output_tokens", "max_prompt_tokens": "
 class ResponsesScribe:
     """Writes for responses."""
 
-    def __init__(self, store: Store, works: Works, products: Products, belongings: Belongings) -> None:
+    def __init__(self, store: Store, works: Works, products: Products, belongings: Belongings | None = None) -> None:
         self._belongings = belongings
         self._products = products
         self._store = store
@@ -56,12 +56,8 @@ class ResponsesScribe:
             options={name: value for name, value in options.items() if value is not None},
             metadata=body["metadata"],
             number=work.number if work.first is None else work.first,
-            **self._belongings.of_response(work, items),
+            **({} if self._belongings is None else self._belongings.of_response(work, items)),
         )
-
-    def drafting(self, store: Store, products: Products) -> ResponsesScribe:
-        """One that writes elsewhere."""
-        return ResponsesScribe(store, self._works, products, self._belongings)
 
     def write(self, work: Work, outcome: Outcome, at: float) -> bool:
         """Make the output items; a completed response adds its input and output to its conversation."""
@@ -103,13 +99,24 @@ def item_text(item: JsonObject) -> str:
     return "\n".join(text for text in texts if text)
 
 
+def _images(item: JsonObject) -> tuple[JsonObject, ...]:
+    """The pictures in a message."""
+    content = item.get("content")
+    found = [part for part in content if part.get("type") == "input_image"] if isinstance(content, list) else []
+    return tuple(
+        {"detail": part.get("detail"), **({"file_id": part["file_id"]} if part.get("file_id") else {"url": url})}
+        for part in found
+        if (url := part.get("image_url")) is not None or part.get("file_id")
+    )
+
+
 def turns(items: list[JsonObject]) -> tuple[Turn, ...]:
     """Items as the engine sees them; kinds that carry no text for it are left out."""
     found: list[Turn] = []
     for item in items:
         match item["type"]:
             case "message":
-                found.append(Turn(role=item["role"], text=item_text(item), pictures=pictures(item["content"])))
+                found.append(Turn(role=item["role"], text=item_text(item), images=_images(item)))
             case "function_call":
                 found.append(Turn(role="call", text=item["arguments"], call_id=item["call_id"], name=item["name"]))
             case "function_call_output":

@@ -7,13 +7,13 @@ import dataclasses
 from typing import Any
 
 from askq.localapi.engines.base import Outcome
-from askq.localapi.scribes.assistants import run_wire
+from askq.localapi.files.products import Products
+from askq.localapi.scribes.assistants import AssistantsScribe, run_wire
 from askq.localapi.scribes.made import step_wire
 from askq.localapi.store import Store
 from askq.localapi.streams.parts import DraftProducts, DraftStore, Event, Part, pieces
 from askq.localapi.wire import JsonObject
 from askq.localapi.work import Work
-from askq.localapi.works import Works
 
 _STEP_NOTHING = dict.fromkeys(("completed_at", "cancelled_at", "expired_at", "failed_at", "last_error", "usage"))
 _MESSAGE_NOTHING = dict.fromkeys(("completed_at", "incomplete_at", "incomplete_details"))
@@ -24,11 +24,11 @@ class RunTeller:
     there were before the leg."""
 
     def __init__(
-        self, work: Work, store: Store, works: Works, first: list[Event], *, before: int, include: frozenset[str]
+        self, work: Work, store: Store, products: Products, first: list[Event], *, before: int, include: frozenset[str]
     ) -> None:
         self._work = work
         self._store = store
-        self._works = works
+        self._products = products
         self._include = include
         self._first = first
         self._before = copy.deepcopy(work.made[:before])
@@ -58,8 +58,7 @@ class RunTeller:
         steps = self._work.made[len(self._before) :]
         if not steps:
             draft = dataclasses.replace(self._work, made=copy.deepcopy(self._before))
-            elsewhere = messages, DraftProducts(self._works.products)
-            self._works.drafting(draft, *elsewhere).write(draft, outcome, at)
+            AssistantsScribe(messages, DraftProducts(self._products)).write(draft, outcome, at)
             steps = draft.made[len(self._before) :]
         parts: list[Part] = []
         for made in steps:

@@ -213,7 +213,7 @@ def _overfull(request: Mapping[str, Any]) -> bool:
         for name in files:
             with suppress(OSError):
                 size += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118  # thousands of times a run
-    return bool(size > request["folder_bytes"] or count > request["files"])
+    return size > int(request["folder_bytes"]) or count > int(request["files"])
 
 
 def _enter_namespaces() -> None:

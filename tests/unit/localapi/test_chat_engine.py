@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from askq.localapi.engines.base import Call, GivenFile, Picture, Request, Text, Turn
+from askq.localapi.engines.base import Call, GivenFile, Request, Text, Turn
 from askq.localapi.engines.chat_wire import Reader, chat_body
 from askq.localapi.engines.live import Live
 from askq.localapi.options import Options
@@ -230,13 +230,9 @@ def request(*turns: Turn, **fields: Any) -> Request:
 def test_images_are_passed_on_as_urls_and_files_as_data(tmp_path: Path) -> None:
     path = tmp_path / "blob"
     path.write_bytes(b"png")
-    pictures = (
-        Picture(url="https://example.org/a.png", detail="low"),
-        Picture(file_id="file-1"),
-        Picture(file_id="file-gone"),
-    )
+    images = ({"url": "https://example.org/a.png", "detail": "low"}, {"file_id": "file-1"}, {"file_id": "file-gone"})
     given = GivenFile(file_id="file-1", name="b.jpg", size=3, path=path, use="input")
-    body = chat_body(request(Turn(role="user", text="Look", pictures=pictures), files=(given,)), None)
+    body = chat_body(request(Turn(role="user", text="Look", images=images), files=(given,)), None)
     assert body["messages"][0]["content"] == [
         {"type": "text", "text": "Look"},
         {"type": "image_url", "image_url": {"url": "https://example.org/a.png", "detail": "low"}},
