@@ -16,11 +16,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-CALLS = ("ensure_assistant", "prepare", "start", "find", "poll", "answer", "cancel", "probe")
+CALLS = ("ensure_assistant", "prepare", "join", "start", "find", "poll", "answer", "cancel", "probe")
 """Remote calls; each has a place before it and one after it."""
 PARTS = (
     "claim",
     "renew",
+    "follow",
     "limits",
     "permits",
     "witness",

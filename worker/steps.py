@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
-from askq.jobs.model import FINISHING, Answer, Claim, Move, Pause, State, Usage
+from askq.jobs.model import FINISHING, WAIT_FOR_TURN_S, Answer, Claim, Move, Pause, State, Usage
+from worker.conversations import Joins, Waits
 from worker.protocols.base import (
     Blocked,
     Busy,
@@ -51,6 +52,9 @@ PREPARED_AHEAD_S = 5.0
 a fast producer stores ten thousand rows that would all be prepared first."""
 DEADLINE_ERRORS_S = 600.0
 """How long after its deadline a run may be unreachable before it is given up."""
+TURN_S = 1.0
+"""How long a question waits for the one before it until it looks again, at first: the end of that one wakes it, and who
+made it may have died in between."""
 LIMITED_S = 86_400.0
 """How long a job may hear nothing but "not now" before it is given up: limits that last are nobody's rate."""
 
@@ -196,6 +200,50 @@ def not_prepared(claim: Claim, error: CallError, jitter: float) -> Decision:
     return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
 
 
+# -- in a conversation -------------------------------------------------------------------------------------
+
+
+def waits(claim: Claim, turn: Waits, jitter: float) -> Decision:
+    """The question before it has not ended. Looked at ever more rarely, because it will be told: ten thousand that wait
+    must cost next to nothing."""
+    delay = WAIT_FOR_TURN_S if turn.deep else min(TURN_S * 2.0 ** min(claim.looks, 10), WAIT_FOR_TURN_S)
+    note = f"waits for question {turn.row} of its conversation"
+    fields: Fields = {"looks": claim.looks + 1, "errors": None, "limited": None, "note": note}
+    return _move(claim, "defer", delay=delay * (1 + 0.2 * jitter), fields=fields)
+
+
+def joined(claim: Claim, turn: Joins, mark: str) -> Decision:
+    """Its turn has come, and the question is in the thread: it takes over the thread, and goes on at once."""
+    fields: Fields = {
+        "thread": turn.before.thread_id,
+        "joined": mark,
+        "previous": turn.previous,
+        "history": turn.history,
+        "looks": None,
+        "woken": None,
+        **_CLEAN,
+    }
+    return _move(claim, "prepare", delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S, fields=fields)
+
+
+def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: float) -> Decision:
+    """Joining is free, and a thread with earlier turns cannot be made anew."""
+    match error:
+        case Gone():
+            gone = claim.gone + 1
+            if gone > MOST_GONE:
+                return end(claim, "conversation_vanished", error.message)
+            return _move(claim, "defer", delay=backoff(gone, jitter), fields={"gone": gone, "note": str(error)[:300]})
+        case Busy():
+            # The question before has ended, and its run not yet, or not for all to see.
+            since = claim.limited_at if claim.limited_at is not None else claim.now
+            if claim.now - since > assistant.timeout_s:
+                return end(claim, "conversation_busy", error.message)
+            told: Fields = {"limited": since, "note": f"waits for its conversation: {error.message}"[:300]}
+            return _move(claim, "defer", delay=min(max(0.5, 0.3 * (claim.now - since)), 15.0), fields=told)
+    return not_prepared(claim, error, jitter)
+
+
 def intent(claim: Claim, lease_s: float) -> Move:
     """The durable record that precedes the paid call. The lease is kept."""
     return Move(
@@ -256,7 +304,11 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
         case Gone():
             gone = claim.gone + 1
             if gone > MOST_GONE:
-                return end(claim, "thread_vanished", error.message, fields=never)
+                code = "thread_vanished" if claim.joined is None else "conversation_vanished"
+                return end(claim, code, error.message, fields=never)
+            if claim.joined is not None:
+                # What was said in it cannot be made anew. Reads may lag behind writes, so it is tried again.
+                return _move(claim, "void", delay=backoff(gone, jitter), fields={**never, "gone": gone})
             anew: Fields = {**never, "thread": None, "resets": claim.resets + 1, "gone": gone}
             return _move(claim, "void", delay=backoff(gone, jitter), fields=anew)
         case Busy():

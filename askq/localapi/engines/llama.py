@@ -18,6 +18,7 @@ from askq.localapi.errors import LocalApiError
 
 _LOAD_S = 600.0
 """A large model from a slow disk takes minutes."""
+_END_S = 1.0
 _LAST_LINES = 5
 
 
@@ -57,16 +58,29 @@ class LlamaEngine:
 
     async def answer(self, request: Request) -> Outcome:
         """Ask the model."""
+        try:
+            process, chat = await self._ready()
+            outcome = await chat.answer(request)
+            if outcome.status == "failed" and not outcome.outputs and await _ended(process):
+                # llama.cpp has crashed, perhaps on another's question. Nobody pays for asking again.
+                _, chat = await self._ready()
+                outcome = await chat.answer(request)
+            return outcome
+        except LocalApiError as exc:
+            return failed(str(exc))
+
+    async def _ready(self) -> tuple[asyncio.subprocess.Process, ChatEngine]:
         async with self._lock:
             if self._process is None or self._process.returncode is not None:
                 await self._stop()
                 try:
                     await self._start()
-                except LocalApiError as exc:
+                except LocalApiError:
                     await self._stop()
-                    return failed(str(exc))
-        assert self._chat is not None
-        return await self._chat.answer(request)
+                    raise
+            assert self._process is not None
+            assert self._chat is not None
+            return self._process, self._chat
 
     async def _start(self) -> None:
         key = secrets.token_hex(16)
@@ -113,16 +127,25 @@ class LlamaEngine:
         if chat is not None:
             await chat.close()
         if process is not None:
-            if process.returncode is None:
+            if process.stdin is not None:
+                process.stdin.close()  # it ends by that, unless it is loading still
+            if not await _ended(process):
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-            await process.wait()
+                await process.wait()
         if listening is not None:
             listening.cancel()
 
     async def close(self) -> None:
         """End the process."""
         await self._stop()
+
+
+async def _ended(process: asyncio.subprocess.Process) -> bool:
+    """Whether it has ended, or does so within a moment."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), _END_S)
+    return process.returncode is not None
 
 
 def check_model_file(file: Path) -> None:

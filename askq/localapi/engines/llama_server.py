@@ -35,7 +35,11 @@ def main() -> None:
     params.use_jinja = True
     params.ui = False
     params.verbosity = 1
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except Exception as exc:
+        sys.stderr.write(f"{exc}\n")
+        raise SystemExit(1) from None
     sys.stdout.write(f"{json.dumps({'base_url': f'{server.listening_address}/v1'})}\n")
     sys.stdout.flush()
     while sys.stdin.read(4096):

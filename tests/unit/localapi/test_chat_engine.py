@@ -20,6 +20,9 @@ from .stage import Stage, stage
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
+DATA_URL = "data:image/png;base64,eA=="
+WEB_URL = "https://example.com/x.png"
+
 
 def delta(finish: str | None = None, **fields: Any) -> Any:
     return {"choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
@@ -243,16 +246,25 @@ def test_images_are_passed_on_as_urls_and_files_as_data(tmp_path: Path) -> None:
 async def test_images_of_both_protocols_reach_the_upstream(upstream: Upstream) -> None:
     upstream.chunks = [*HELLO, delta("stop")]
     async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
-        content: Any = [{"type": "input_text", "text": "Look"}, {"type": "input_image", "image_url": "data:x"}]
+        content: Any = [
+            {"type": "input_text", "text": "Look"},
+            {"type": "input_image", "image_url": DATA_URL},
+        ]
         body = respond(input=[{"role": "user", "content": content}])
         assert [event async for event in told(it, "/responses", body)]
-        content = [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": "data:x"}}]
+        content = [
+            {"type": "text", "text": "Look"},
+            {"type": "image_url", "image_url": {"url": WEB_URL}},
+        ]
         assistant = await it.good("POST", "/assistants", {"model": "m"})
         thread = await it.good("POST", "/threads", {"messages": [{"role": "user", "content": content}]})
         body = {"assistant_id": assistant["id"], "stream": True}
         assert [event async for event in told(it, f"/threads/{thread['id']}/runs", body)]
-    expected = [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": "data:x"}}]
-    assert [asked["messages"][0]["content"] for asked in upstream.asked] == [expected, expected]
+    expected = [
+        [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": url}}]
+        for url in (DATA_URL, WEB_URL)
+    ]
+    assert [asked["messages"][0]["content"] for asked in upstream.asked] == expected
 
 
 def test_the_choice_of_a_function_is_spelt_as_chat_completions_do() -> None:

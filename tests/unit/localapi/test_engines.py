@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+import askq.localapi.engines.tutor
 from askq.localapi.engines.base import Request, Turn, estimate_tokens
 from askq.localapi.engines.chat_wire import chat_body
 from askq.localapi.options import Options
@@ -57,7 +58,9 @@ def solve(monkeypatch: pytest.MonkeyPatch, closed: list[bool]) -> Callable[[Solv
 
     def put(function: Solve) -> None:
         module = ModuleType("askq.localapi.tutor")
-        module.solve = function  # type: ignore[attr-defined]
+        # What the engine asks before it solves anything (which functions fit) is the real one's.
+        module.__path__ = [str(Path(askq.localapi.engines.tutor.__file__).parents[1] / "tutor")]
+        module.solve = lambda asked, before, _replies: function(asked, before)  # type: ignore[attr-defined]
         module.close = lambda: closed.append(True)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "askq.localapi.tutor", module)
 
