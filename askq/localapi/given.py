@@ -28,6 +28,7 @@ CREATE INDEX IF NOT EXISTS given_outputs_of_work ON given_outputs (work);
 INSERT = (
     "INSERT INTO given_outputs (work, round, call_id, name, arguments, output, given_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
+ERASE = "UPDATE given_outputs SET arguments = '', output = '' WHERE work = ?"
 _READ = (
     "SELECT given_outputs.* FROM ledger JOIN given_outputs ON given_outputs.work = ledger.id "
     "WHERE ledger.n > ? AND ledger.n <= ? ORDER BY given_outputs.n"

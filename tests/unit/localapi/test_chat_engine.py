@@ -21,6 +21,9 @@ from .stage import Stage, stage
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
+DATA_URL = "data:image/png;base64,eA=="
+WEB_URL = "https://example.com/x.png"
+
 
 def delta(finish: str | None = None, **fields: Any) -> Any:
     return {"choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
@@ -246,23 +249,23 @@ async def test_images_of_both_protocols_reach_the_upstream(upstream: Upstream) -
     async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         content: Any = [
             {"type": "input_text", "text": "Look"},
-            {"type": "input_image", "image_url": "https://example.org/a.png"},
+            {"type": "input_image", "image_url": DATA_URL},
         ]
         body = respond(input=[{"role": "user", "content": content}])
         assert [event async for event in told(it, "/responses", body)]
         content = [
             {"type": "text", "text": "Look"},
-            {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+            {"type": "image_url", "image_url": {"url": WEB_URL}},
         ]
         assistant = await it.good("POST", "/assistants", {"model": "m"})
         thread = await it.good("POST", "/threads", {"messages": [{"role": "user", "content": content}]})
         body = {"assistant_id": assistant["id"], "stream": True}
         assert [event async for event in told(it, f"/threads/{thread['id']}/runs", body)]
     expected = [
-        {"type": "text", "text": "Look"},
-        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": url}}]
+        for url in (DATA_URL, WEB_URL)
     ]
-    assert [asked["messages"][0]["content"] for asked in upstream.asked] == [expected, expected]
+    assert [asked["messages"][0]["content"] for asked in upstream.asked] == expected
 
 
 async def test_pictures_that_were_uploaded_reach_the_upstream_as_data(upstream: Upstream) -> None:
