@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CALLS = (
-    *("ensure_assistant", "prepare", "join", "start", "find", "poll", "answer", "cancel", "probe"),
+    *("ensure_assistant", "prepare", "join", "start", "find", "poll", "submit", "answer", "cancel", "probe"),
     *("upload", "store.create", "store.fill", "store.look", "store.delete", "file.delete", "index", "made", "download"),
 )
 """Remote calls; each has a place before it and one after it."""
@@ -36,6 +36,12 @@ PARTS = (
     "submit.open",
     "submit.add",
     "submit.seal",
+    "call.look",
+    "call.claim",
+    "call.begin",
+    "call.run",
+    "call.finish",
+    "call.again",
 )
 """Steps within askq; each has a place before it and one after it. Commits are `commit.<move>`."""
 MOMENTS = ("chain.begin", "chain.end", "timer.tick")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from askq.assistants import functions
 from askq.assistants.local_files import LEVELS, level, remote_ids, resources
 from askq.assistants.model import Assistant, ProtocolName
 from askq.assistants.notation import completion_window, flat_tool, schema, seconds, table, text_of
@@ -147,4 +148,6 @@ def _build(
         price=values.get("price"),
         limits=values.get("limits") or None,
         metadata=values.get("metadata", {}),
+        functions=values.get(functions.DESCRIBED) or None,
+        max_rounds=run.get("max_rounds"),
     )

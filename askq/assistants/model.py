@@ -11,10 +11,14 @@ from typing import Any, Literal, Self
 
 from askq.files.model import Resources
 
+MOST_ROUNDS = 10
+"""Rounds of function calls where the file does not say."""
 ProtocolName = Literal["assistants", "responses"]
 _LATER: Mapping[str, object] = {
     "price": None,
     "limits": None,
+    "functions": None,
+    "max_rounds": None,
     "resources": None,
     "thread_resources": None,
     "on_failed_file": "stop",
@@ -70,6 +74,11 @@ class Assistant:
     limits: Mapping[str, int] | None = None
     """What may be used of the account at most: `requests_per_minute`, `tokens_per_minute` (`[limits]`)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    functions: Mapping[str, Mapping[str, Any]] | None = None
+    """Functions that may be run, by the name the model calls them: `module`, `function`, `folder`, and what their
+    decorator says (`timeout_s`, `memory_mb`, `once`). Their schemas are among the tools."""
+    max_rounds: int | None = None
+    """How often a run may ask for functions (`[run] max_rounds`)."""
 
     def to_json(self) -> str:
         """Canonical JSON: equal assistants give equal text."""
@@ -96,6 +105,11 @@ class Assistant:
     def digest(self) -> str:
         """The first 16 hexadecimal digits of SHA-256 over the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    @property
+    def most_rounds(self) -> int:
+        """How often a run may ask for functions before the job ends."""
+        return MOST_ROUNDS if self.max_rounds is None else self.max_rounds
 
     def uses(self, tool: str) -> bool:
         """Whether a tool of this type is among its tools."""

@@ -10,7 +10,7 @@ prints `{"base_url": "http://127.0.0.1:PORT/v1"}` when it is ready. Beside OpenA
     GET  POST DELETE /_askq/faults           requests that go wrong on purpose (`askq.localapi.faults`)
 
 It has assistants, threads, messages, runs and their steps, models, conversations and their items, and responses, the
-runs and responses also as streams of events. It has no files, vector stores, containers or prompt objects, and says so
+runs and responses also as streams of events; files, vector stores and containers. It has no prompt objects, and says so
 when they are asked for.
 
 Entries of the ledger have the outputs of function calls that were accepted, by round and call id.

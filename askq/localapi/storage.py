@@ -11,6 +11,7 @@ lose the last moments but leaves the file whole. `locking_mode=EXCLUSIVE` keeps 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sqlite3
 from collections import deque
@@ -63,6 +64,8 @@ CREATE TABLE replies (
 
 _PUT = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM objects WHERE id = ?"
+_ERASE = "UPDATE ledger SET question = digest_of(question) WHERE id = ?"
+_FORGET_REPLY = "UPDATE replies SET body = NULL, work = ? WHERE json_extract(body, '$.id') = ?"
 _LEDGER = "INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)"
 
@@ -83,7 +86,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
-    """One run or response that was created; entries are never changed or removed."""
+    """One run or response that was created; entries stay when it is deleted, without what was said."""
 
     n: int
     id: str
@@ -162,6 +165,7 @@ class Storage:
             ) from exc
         try:
             connection.row_factory = sqlite3.Row
+            connection.create_function("digest_of", 1, _digest_of, deterministic=True)
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
@@ -177,6 +181,7 @@ class Storage:
             if version == 0:
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
+            connection.execute("CREATE INDEX IF NOT EXISTS reply_of ON replies (json_extract(body, '$.id'))")
             for statement in given.SCHEMA.split(";"):  # folders of earlier versions lack it
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
@@ -208,6 +213,8 @@ class Storage:
     def delete(self, object_id: str) -> None:
         """Note that an object is gone."""
         self._note(_DELETE, (object_id,))
+        # An idempotency key stays used, but what it was answered with goes with the object.
+        self._note(_FORGET_REPLY, (object_id, object_id))
         self._unclean = True
 
     def after_commit(self, act: Callable[[], None]) -> None:
@@ -245,6 +252,15 @@ class Storage:
             ),
         )
 
+    def erase(self, work_id: str) -> None:
+        """Note that a run or response was deleted: its entry in the ledger stays, but not what was said.
+
+        The question becomes its digest, so that equal ones can still be told.
+        """
+        self._note(_ERASE, (work_id,))
+        self._note(given.ERASE, (work_id,))
+        self._unclean = True
+
     def append_given(self, output: given.GivenOutput) -> None:
         """Note an output that was accepted."""
         self._note(given.INSERT, output.row())
@@ -257,8 +273,8 @@ class Storage:
             rows = self._connection.execute(
                 "SELECT * FROM ledger WHERE n > ? ORDER BY n LIMIT ?", (after, limit)
             ).fetchall()
-            outputs = given.read(self._connection, [row["id"] for row in rows])
-            return [_ledger_entry(row, outputs[row["id"]]) for row in rows]
+            outputs = given.read(self._connection, after, rows[-1]["n"]) if rows else {}
+            return [_ledger_entry(row, outputs.get(row["id"], [])) for row in rows]
 
         return await self._in_writer(read)
 
@@ -356,6 +372,10 @@ class Storage:
 
     async def _in_writer(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+
+def _digest_of(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _dump(value: JsonObject | dict[str, str]) -> str:

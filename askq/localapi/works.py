@@ -257,6 +257,7 @@ class Works:
             if not siblings:
                 del self._in_scope[work.scope]
         self._storage.delete(work.id)
+        self._storage.erase(work.id)
 
     def _stop(self, work: Work) -> None:
         labour = self._labours.pop(work.id, None)

@@ -17,6 +17,7 @@ from tests.chaos.profiles import (
     recovery,
     redis,
     rollback,
+    tools,
     zombie,
 )
 from tests.chaos.report import Report
@@ -31,6 +32,7 @@ PROFILES: dict[str, ModuleType] = {
     "zombie": zombie,
     "producers": producers,
     "messages": messages,
+    "tools": tools,
     "conversations": conversations,
     "files": files,
     "mix": mix,

@@ -80,7 +80,7 @@ def test_only_a_started_run_can_be_polled_collected_or_completed() -> None:
         State.CANCELLED,
         State.EXPIRED,
     }
-    assert {source for source, target in ARROWS if target is State.STARTING} == {State.QUEUED}
+    assert {source for source, target in ARROWS if target is State.STARTING} == {State.QUEUED, State.ACTION}
     assert {source for source, target in ARROWS if target is State.UNCERTAIN} == {State.STARTING}
 
 
@@ -94,8 +94,8 @@ def test_lanes_cover_the_pending_states_and_no_other() -> None:
 
 
 def test_a_move_that_stays_stays_in_its_lane() -> None:
-    """`prepare` and `defer` keep the state, so they need no lane of their own."""
-    assert {rule.name for rule in MOVES.values() if rule.target is None} == {"prepare", "defer"}
+    """`prepare`, `defer` and `wait` keep the state, so they need no lane of their own."""
+    assert {rule.name for rule in MOVES.values() if rule.target is None} == {"prepare", "defer", "wait"}
 
 
 def test_finishing_names_a_move_for_every_end() -> None:
@@ -175,7 +175,7 @@ def test_a_script_is_used_and_says_what_every_argument_is(path: Path) -> None:
     text = path.read_text("utf-8")
     callers = "".join(
         (FOLDER / name).read_text("utf-8")
-        for name in ("redis_store.py", "redis_audit.py", "redis_objects.py", "redis_library.py")
+        for name in (*("redis_store.py", "redis_audit.py", "redis_objects.py", "redis_library.py", "redis_calls.py"),)
     )
     assert re.search(rf'\(\s*"{path.stem}",\s', callers)
     header = text.partition("\n\n")[0]
@@ -215,11 +215,16 @@ def test_the_key_map_tells_of_every_key() -> None:
     table = set(re.findall(r"^\| `(askq:[^`]+)` \|", keys.__doc__ or "", re.MULTILINE))
     made = {keys.BATCHES, keys.NODES, keys.PAUSES, keys.DISK, keys.budget("<batch>")}
     made |= {keys.batch("<id>"), keys.assistant("<digest>"), keys.remote("<account>", "<digest>")}
-    made |= {keys.probe("<account>"), re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k"))}
+    made |= {
+        keys.disk_mark(7).replace("7", "<number>"),
+        keys.probe("<account>"),
+        re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k")),
+    }
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
     sharded |= {keys.objects("<owner>"), keys.buried(3), keys.users("<thing>"), keys.uses("<user>")}
     sharded |= {keys.receipt(3, "<batch or job>"), keys.clock(3)}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
+    sharded |= {keys.calls("<id>"), keys.functions(3), keys.clock(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
     made |= {
         keys.LIBRARIES,
@@ -238,7 +243,7 @@ def test_all_keys_of_a_job_share_the_hash_tag_of_its_shard() -> None:
         job = f"b_0.q{number}"
         tags = {
             re.findall(r"\{s\d\d\}", key)[0]
-            for key in (keys.job(job), keys.ask(job), keys.answer(job), keys.objects(job))
+            for key in (keys.job(job), keys.ask(job), keys.answer(job), keys.objects(job), keys.calls(job))
         }
         assert len(tags) == 1
         shard = int(tags.pop()[2:4])

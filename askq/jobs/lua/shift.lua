@@ -1,7 +1,7 @@
 -- shift: the clock of a shard was set back: what is due in a while by the old clock is due in that while by the new one.
 --
 -- KEYS[1] a schedule: due:start of a shard, or that of a library   KEYS[2] due:poll of the shard, if it is one
--- The last of KEYS: its clock
+-- KEYS[3] functions of the shard   The last of KEYS: its clock
 -- ARGV[1] seconds the clock was set back   ARGV[2] milliseconds within which others speak of the same step
 -- Returns how many entries were moved, -1 if another was here for the same step.
 -- Leaves behind: earlier due times, never before now; a mark for whoever comes with the same step.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from askq.localapi.engines.base import Call, Code, Outcome, Output, Plan, Request, Text
+from askq.localapi.engines.tutor_files import from_stores, from_tables, unread
 from askq.localapi.wire import derived_id
 
 
@@ -37,7 +38,14 @@ class TutorEngine:
 
         self._used = True
         replies = [turn.text for turn in request.turns if turn.role == "assistant"]
+        filed = await from_tables(request) or await from_stores(request, sure=True)
+        if filed is not None:
+            return _formed(filed, request, None)
         solution = await solve(request.question, request.history, replies)
+        if solution.code is None:
+            filed = await from_stores(request, sure=False) or unread(request)
+            if filed is not None:
+                return _formed(filed, request, None)
         outputs: list[Output] = []
         if solution.code is not None:
             outputs.append(Code(source=solution.code, logs=solution.logs or ""))
