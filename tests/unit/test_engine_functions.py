@@ -63,7 +63,7 @@ class Service:
         self.cancelled: list[str] = []
         self.ended: set[str] = set()
 
-    async def ensure_assistant(self, assistant: Assistant) -> str | None:
+    async def ensure_assistant(self, assistant: Assistant, given: object = None) -> str | None:
         return None
 
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
@@ -139,6 +139,9 @@ class Service:
         if self._round(ask.job_id) < self.rounds:
             return Found(search=Search.ASKED, tool_calls=self._calls(ask.job_id))
         return Found(search=Search.ANSWERED, answer=self._answer(ask.job_id, None))
+
+    async def unread(self, ask: Ask, thread_id: str) -> None:
+        return None
 
     async def repeats_safely(self) -> bool:
         return self.keyed
