@@ -23,11 +23,12 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:nodes` | sorted set | live workers (JSON) → until when |
 | `askq:pauses` | hash | account, or account/protocol → why it must not be called |
 | `askq:probe:<account>` | string | somebody is probing a paused account |
-| `askq:clock` | string | the schedule has just followed a clock that was set back |
+| `askq:{sNN}:clock` | string | the shard's schedule has just followed a clock that was set back |
 | `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what it grants: rate, burst … (`limits.py`) |
 | `askq:{limits}:waits` | sorted set | scopes in which calls wait for a permit → until when |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
+| `askq:disk:{<number>}` | string | the same on a cluster, one for each node |
 | `askq:audit:turn` | string | the worker that audits in the background |
 | `askq:audit:place` | string | how far its audit has come, JSON |
 | `askq:audit:last` | string | the outcome of the last one, JSON |
@@ -46,7 +47,6 @@ NODES = PREFIX + "nodes"
 PAUSES = PREFIX + "pauses"
 WAITS = PREFIX + "{limits}:waits"
 DISK = PREFIX + "disk"
-CLOCK = PREFIX + "clock"
 AUDIT_TURN = PREFIX + "audit:turn"
 AUDIT_PLACE = PREFIX + "audit:place"
 AUDIT_LAST = PREFIX + "audit:last"
@@ -83,6 +83,10 @@ def rows_stem(shard: int) -> str:
 
 def lease(shard: int, lane: Lane) -> str:
     return f"{shard_prefix(shard)}lease:{lane}"
+
+
+def clock(shard: int) -> str:
+    return f"{shard_prefix(shard)}clock"
 
 
 def job(job_id: str) -> str:
@@ -135,6 +139,11 @@ def limit(scope: str) -> str:
 
 def took(digest: str) -> str:
     return f"{PREFIX}took:{digest}"
+
+
+def disk_mark(number: int) -> str:
+    """A key of a slot that the number decides."""
+    return f"{DISK}:{{{number}}}"
 
 
 def chains(lane: Lane) -> str:
