@@ -22,6 +22,9 @@ from askq.localapi.options import Options
 
 from .stage import Stage, stage
 
+# Tests are run without our variables: read it before they are taken away.
+REAL_MODEL = os.environ.get("ASKQ_TEST_GGUF")
+
 STAND_IN = """
 import http.server, json, os, threading, types
 class CommonParams:
