@@ -50,7 +50,24 @@ _ENDS = (
         "The run outlived the assistant's [run] timeout; raise it or ask again.",
     ),
     End("run_vanished", State.FAILED, True, "The service no longer knows the run; ask again."),
-    End("unknown_function", State.FAILED, False, "The run called a function that is not registered with askq."),
+    End(
+        "unknown_function",
+        State.FAILED,
+        False,
+        "The run asked for what askq has no function for: name it in the assistant's file under tools.",
+    ),
+    End(
+        "function_unavailable",
+        State.FAILED,
+        True,
+        "A worker could not load the function; correct its module, or where the worker looks for it, then ask again.",
+    ),
+    End(
+        "too_many_rounds",
+        State.FAILED,
+        False,
+        "The run kept asking for functions; raise [run] max_rounds, or change instructions or functions.",
+    ),
     End("no_answer", State.FAILED, True, "The run completed without any text; ask again."),
     # The request was refused: no run exists.
     End("bad_request", State.FAILED, False, "The service refused the request; see the message."),

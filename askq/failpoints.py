@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-CALLS = ("ensure_assistant", "prepare", "join", "start", "find", "poll", "answer", "cancel", "probe")
+CALLS = ("ensure_assistant", "prepare", "join", "start", "find", "poll", "submit", "answer", "cancel", "probe")
 """Remote calls; each has a place before it and one after it."""
 PARTS = (
     "claim",
@@ -30,6 +30,12 @@ PARTS = (
     "submit.open",
     "submit.add",
     "submit.seal",
+    "call.look",
+    "call.claim",
+    "call.begin",
+    "call.run",
+    "call.finish",
+    "call.again",
 )
 """Steps within askq; each has a place before it and one after it. Commits are `commit.<move>`."""
 MOMENTS = ("chain.begin", "chain.end", "timer.tick")

@@ -8,8 +8,12 @@ START = "askq.start"
 POLL = "askq.poll"
 """Task: polls runs until their status leaves queued and in_progress, then collects the answers."""
 
+TOOLS = "askq.tools"
+"""Task: runs the functions that runs have asked for."""
+
 JOB = "askq.job"
 """The task name Flower shows for a job; no Celery message ever carries it."""
 
 QUEUE_START = "askq.start"
 QUEUE_POLL = "askq.poll"
+QUEUE_TOOLS = "askq.tools"

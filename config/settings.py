@@ -192,6 +192,15 @@ class Settings:
     """Celery workers `run` and `up` start; one fills two cores."""
     concurrency: int = _setting("ASKQ_CONCURRENCY", _number(1, 256), 2)
     """Pool processes per worker: at least two, so that creating and polling go side by side."""
+    tool_processes: int = _setting("ASKQ_TOOL_PROCESSES", _number(0, 256), 2)
+    """Processes that run functions of assistants, in a worker of their own that starts when there is something to run;
+    0 leaves them to workers on other machines."""
+    tool_timeout_s: float = _setting("ASKQ_TOOL_TIMEOUT_S", _number(0.1, 86_400, whole=False), 60.0)
+    """How long a function call may take, where its `@tool` does not say: a run waits about ten minutes for outputs."""
+    tool_memory_mb: int = _setting("ASKQ_TOOL_MEMORY_MB", _number(0, 1_048_576), 2048)
+    """How much address space a process that runs functions may use; 0 = no limit."""
+    tools_dir: Path | None = _setting("ASKQ_TOOLS_DIR", _path, None)
+    """Where else modules with functions are looked for, on a machine whose folders are not the submitter's."""
     in_flight: int = _setting("ASKQ_IN_FLIGHT", _number(1, 5000), 200)
     """Calls one process has open at once; more only lengthen each other."""
     lease_s: float = _setting("ASKQ_LEASE_S", _number(1, 300, whole=False), 5.0)

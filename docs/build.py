@@ -12,6 +12,7 @@ from askq.ends import ENDS
 from askq.jobs.audit import KINDS
 from askq.jobs.model import ASKED_AGAIN, LANE_OF, MOVES, PENDING, MoveRule, State
 from askq.pauses import PAUSES
+from askq.tools.outcomes import OUTCOMES
 
 FOLDER = Path(__file__).parent
 _NOTE = "<!-- Written by `make docs` from {source}; do not edit. -->\n\n"
@@ -123,6 +124,22 @@ def pauses() -> str:
     return "\n".join(lines) + "\n"
 
 
+def outcomes() -> str:
+    """What can come of a function call."""
+    lines = [
+        "# What can come of a function call",
+        "",
+        _NOTE.format(source="askq/tools/outcomes.py")
+        + 'A call without one of these has brought a result. The model gets `{"error": {"code": …, "message": …}}` as\n'
+        "its output and answers it; the job goes on. See [functions](../do/functions.md).",
+        "",
+        "| code | what happened |",
+        "|---|---|",
+    ]
+    lines += [f"| `{code}` | {meaning} |" for code, meaning in OUTCOMES.items()]
+    return "\n".join(lines) + "\n"
+
+
 def commands() -> str:
     """The help of every command."""
     from producer.cli import cli
@@ -149,6 +166,7 @@ PAGES = {
     "lookup/ends.md": ends,
     "lookup/findings.md": findings,
     "lookup/pauses.md": pauses,
+    "lookup/outcomes.md": outcomes,
     "lookup/commands.md": commands,
 }
 

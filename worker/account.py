@@ -70,6 +70,12 @@ class Account:
         pause = self._pauses.get(protocol)
         return None if pause is None or await self._probe(protocol) else pause
 
+    async def stopped_creating(self) -> Pause | None:
+        """Why a job of the poll lane must not create a run now; None when it may, if only to probe. Polls go on while
+        an account is out of credit, but outputs of functions may need a run of their own."""
+        pause = self._pauses.get(None)
+        return None if pause is None or await self._probe(None) else pause
+
     async def _probe(self, protocol: str | None) -> bool:
         return await asyncio.to_thread(self._store.probe, self.name, again_after_s=self.probe_s, protocol=protocol)
 

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -17,6 +18,8 @@ from askq.errors import AskqError, ConfigError, StoreError
 from askq.jobs.failing_store import FailingStore
 from askq.jobs.model import Lane
 from askq.jobs.redis_store import RedisStore
+from askq.jobs.store import Store
+from askq.names import QUEUE_TOOLS
 from config.celery import options
 from config.settings import Secret, Settings, SettingsError
 from worker import process, tasks
@@ -29,6 +32,7 @@ from worker.protocols.client import open_client
 from worker.protocols.failing import FailingProtocol
 from worker.protocols.responses import ResponsesProtocol
 from worker.timer import TimerStep
+from worker.tools.host import Host
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +65,10 @@ def create_app(settings: Settings) -> Application:
     except ValueError as error:
         raise ConfigError(f"ASKQ_FAILPOINTS: {error}", remedy="Unset it: it is for tests of askq itself.") from error
     app = Application(settings, settings.redis_url)
-    tasks.register(app, slice_s=settings.slice_s)
+    tasks.register(app, slice_s=settings.slice_s, lease_s=settings.lease_s)
     app.steps["consumer"].add(TimerStep)
     process.build_with(partial(_engine, app))
+    process.build_tools_with(partial(_tools, app))
     # The handlers are kept by the signals weakly, unless told otherwise.
     signals.worker_init.connect(partial(_check_store, app), weak=False)
     signals.worker_shutting_down.connect(lambda **_: process.leave_in_time(), weak=False)
@@ -129,8 +134,28 @@ def _engine(app: Application) -> Engine:
         lease_s=settings.lease_s,
         in_flight=settings.in_flight,
         probe_s=settings.probe_s,
+        nudge_tools=partial(tasks.nudge_tools, app, store),
         start_chain=start_chain,
     )
+
+
+def _tools(app: Application) -> tuple[Store, Host]:
+    settings = app.askq_settings
+    folders = [Path(), settings.assistants_dir]
+    if settings.tools_dir is not None:
+        folders.insert(0, settings.tools_dir)
+    host = Host(folders, timeout_s=settings.tool_timeout_s, memory_mb=settings.tool_memory_mb)
+    return app.askq_store(), host
+
+
+def serves_chains(queues: frozenset[str]) -> bool:
+    """Whether a worker of these queues calls the service; one that only runs functions needs no key."""
+    return queues != {QUEUE_TOOLS}
+
+
+def queues_of(app: Celery) -> frozenset[str]:
+    """The queues a worker of this application serves."""
+    return frozenset(app.amqp.queues.consume_from)
 
 
 def _check_store(app: Application, *, sender: Any, **_: Any) -> None:
@@ -138,7 +163,8 @@ def _check_store(app: Application, *, sender: Any, **_: Any) -> None:
     process.name_node(str(sender.hostname))
     store = app.askq_store()
     try:
-        _key(app.askq_settings)
+        if serves_chains(queues_of(app)):
+            _key(app.askq_settings)
         if not app.askq_settings.allow_unsafe_redis:
             store.health().require_safe()
     except AskqError as error:

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from enum import StrEnum
+from functools import partial
 
 from askq.errors import StoreError
 from askq.ids import split_job_id
@@ -48,14 +49,18 @@ class Budgets:
         batch, _ = split_job_id(claim.id)
         if not await self._is_bounded(batch):
             return Verdict.GRANTED
-        cost, attempt = self.at_worst(ask), claim.attempts + 1
+        # An attempt of this round that is in doubt is covered by nothing: what was put aside for it is spent.
+        covers = claim.rounds > 0 and claim.attempts == claim.allowance
+        worst, attempt = self.at_worst(ask), claim.attempts + 1
         if claim.joined is not None and claim.history is None:
             # Its run reads what was said before, and nobody knows how much that is.
-            cost = None
+            worst = None
+        cost = self._with_earlier(claim, worst) if covers else worst
         if cost is None:
             # The producer refuses such a batch; a definition that changed since must not break its bound.
             return Verdict.UNBOUNDED
-        if await asyncio.to_thread(self._store.reserve, claim.id, attempt, cost):
+        reserve = partial(self._store.reserve, claim.id, attempt, cost, covers_earlier=covers)
+        if await asyncio.to_thread(reserve):
             return Verdict.GRANTED
         now = time.monotonic()
         if now - self._reconciled.get(batch, -math.inf) < _RECONCILE_EVERY_S:
@@ -63,8 +68,15 @@ class Budgets:
         # Whoever died between an end and its settling has left something put aside for nobody.
         self._reconciled[batch] = now
         freed = await asyncio.to_thread(self._store.reconcile_budget, batch)
-        granted = freed > 0 and await asyncio.to_thread(self._store.reserve, claim.id, attempt, cost)
+        granted = freed > 0 and await asyncio.to_thread(reserve)
         return Verdict.GRANTED if granted else Verdict.REFUSED
+
+    def _with_earlier(self, claim: Claim, worst: float | None) -> float | None:
+        """What a job may cost at worst with the runs it has had: outputs of functions go into a run of their own."""
+        if worst is None or not claim.rounds:
+            return worst
+        known = None if claim.earlier is None else claim.earlier.cost_usd
+        return worst + (known if known is not None else worst * claim.rounds)
 
     async def ended(self, claim: Claim, move: Move) -> None:
         """A move was made: settle what was put aside if it ended the job."""

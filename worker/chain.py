@@ -90,7 +90,7 @@ async def _due_soon(store: Store, lane: Lane) -> bool:
 
 def wanted_executions(store: Store) -> int:
     """How many executions of each kind should be alive: half of all pool processes, since there are two kinds."""
-    return max(1, sum(max(1, node.processes // 2) for node in store.nodes()))
+    return max(1, sum(max(1, node.processes // 2) for node in store.nodes() if node.processes))
 
 
 class _Share:

@@ -13,15 +13,17 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from askq.assistants.model import Assistant
 from askq.errors import StoreError
 from askq.ids import job_id, split_job_id
-from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, MOVES, TERMINAL, Claim, Lane, Move, Outcome, State
+from askq.jobs.calls import KeptCall
+from askq.jobs.codec import with_brought
+from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, MOVES, TERMINAL, Answer, Claim, Lane, Move, Outcome, State
 from askq.jobs.store import Store
-from worker import steps
+from worker import rounds, steps
 from worker.account import Account
 from worker.budgets import Budgets, Verdict
 from worker.commits import Commits
@@ -33,7 +35,19 @@ from worker.limits.permits import Permits
 from worker.limits.tokens import estimated
 from worker.monitor import Monitor
 from worker.priced import priced_answer, priced_status
-from worker.protocols.base import Ambiguous, Ask, Blocked, CallError, Limited, Protocol, RunState, Search, Status
+from worker.protocols.base import (
+    Ambiguous,
+    Ask,
+    Blocked,
+    CallError,
+    Found,
+    Limited,
+    Protocol,
+    RunState,
+    Search,
+    Status,
+    ToolOutput,
+)
 from worker.protocols.hints import NO_LIMITS
 from worker.schedule import Pace, crowd_s
 
@@ -45,6 +59,9 @@ _UNSENT = 16
 killed, where the service can neither list runs nor be asked again safely."""
 _SENT_S = 0.05
 """After so long a request has left, or is so far that waiting for it would cost more than it saves."""
+_CALLS_PER_PROCESS = 50
+"""Function calls that may wait for each process that runs some, before runs that could ask for more are put off."""
+_LOOK_AT_FUNCTIONS_S = 0.5
 T = TypeVar("T")
 
 
@@ -66,6 +83,7 @@ class Engine:
         lease_s: float,
         in_flight: int,
         probe_s: float,
+        nudge_tools: Callable[[], None] | None = None,
         start_chain: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = store
@@ -74,6 +92,7 @@ class Engine:
         self._open_protocols = protocols
         self._protocols: Mapping[str, Protocol] | None = None
         self._monitor = monitor
+        self._nudge_tools = nudge_tools
         self._most = in_flight
         self._commits = Commits(store)
         self._leases = Leases(store, lease_s=lease_s)
@@ -81,6 +100,7 @@ class Engine:
         self._budgets = Budgets(store, host)
         self._permits = Permits(store, account, host)
         self._durations = Durations(store)
+        self._waiting_functions, self._look_at_functions = 0, 0.0
         self._called = 0
         """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
@@ -258,7 +278,7 @@ class Engine:
             case State.RUNNING:
                 await self._poll(claim, assistant, protocol)
             case State.ACTION:
-                await self._refuse_action(claim, protocol)
+                await self._answer_calls(claim, assistant, protocol)
             case State.COLLECTING:
                 await self._collect(claim, assistant, protocol)
 
@@ -303,16 +323,21 @@ class Engine:
                 await self._account.answered(claim.protocol, begun=begun)
             await self._commit(claim, steps.prepared(claim, thread))
 
-    async def _create(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
+    async def _create(
+        self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol, outputs: tuple[ToolOutput, ...] = ()
+    ) -> None:
         try:
             remote = await self._remote_assistant(assistant, protocol)
         except CallError as error:
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
             return
-        ask = self._ask(claim, assistant, claim.attempts + 1)
+        ask = self._ask(claim, assistant, claim.attempts + 1, outputs)
         gate = self._permits.create_gate(ask)
         if (wait := self._permits.hopeless(gate)) is not None:
             await self._commit(claim, steps.not_yet(claim, wait))
+            return
+        if assistant.functions and not outputs and (waiting := await self._functions_waiting()):
+            await self._commit(claim, rounds.too_many_wait(claim, waiting, _jitter()))
             return
         verdict = await self._budgets.reserve(claim, ask)
         if verdict is not Verdict.GRANTED:
@@ -332,12 +357,33 @@ class Engine:
                 error = Limited(error.code, error.message, retry_after=0.5)
             await self._settle(claim, steps.not_created(claim, error, _jitter()), error)
             return
-        decision = steps.created(claim, status, assistant, _jitter(), await self._pace(claim), estimated=tokens)
+        decision = await self._created(claim, status, assistant, protocol, tokens, attempts=ask.attempt)
         outcome = await self._commit(claim, decision)
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
             await asyncio.to_thread(self.store.witness, claim.id, ask.attempt, status.run_id)
         await self._account.worked(claim.protocol, begun=begun)
+
+    async def _created(
+        self, claim: Claim, status: Status, assistant: Assistant, protocol: Protocol, tokens: float, *, attempts: int
+    ) -> steps.Decision:
+        pace = await self._pace(claim)
+        decision = steps.created(claim, status, assistant, _jitter(), pace, estimated=tokens)
+        if status.state is not RunState.ACTION or decision.move.name != "start":
+            return decision
+        # A server without background mode asks for functions at once.
+        return rounds.asked(
+            claim,
+            status.tool_calls,
+            (),
+            assistant,
+            {**decision.move.fields, "started": claim.now},
+            run_id=status.run_id,
+            usage=status.usage,
+            answer=status.answer,
+            new_runs=protocol.outputs_start_runs,
+            attempts=attempts,
+        )
 
     async def _begin(
         self, claim: Claim, ask: Ask, gate: Gate, thread: str, remote: str | None, protocol: Protocol
@@ -380,7 +426,9 @@ class Engine:
         self, ask: Ask, gate: Gate, grant: Grant, thread: str, remote: str | None, protocol: Protocol
     ) -> tuple[Status, float]:
         """Make the paid call under a permit; the run, and the tokens put aside for it."""
-        self._called += 1
+        # A job of the start lane: those that submit outputs are claimed as the polls are.
+        counted = not ask.outputs
+        self._called += counted
         try:
             status = await protocol.start(ask, thread, remote)
         except CallError as error:
@@ -390,7 +438,7 @@ class Engine:
             gate.lost(grant)
             raise
         finally:
-            self._called -= 1
+            self._called -= counted
         gate.accepted(grant, status.limits)
         if status.state is not RunState.PENDING and status.usage is not None:
             gate.used(grant.tokens, status.usage.total_tokens)
@@ -400,24 +448,45 @@ class Engine:
         if claim.witness is not None:
             await self._commit(claim, steps.adopted(claim, claim.witness, assistant))
             return
-        thread, ask = claim.thread_id or "", self._ask(claim, assistant, claim.attempts)
+        outputs = rounds.outputs_of(claim, await self._calls(claim))
+        thread, ask = claim.thread_id or "", self._ask(claim, assistant, claim.attempts, outputs)
         try:
-            found = await protocol.find_started(ask, thread)
+            if claim.rounds and not outputs:
+                found = Found(search=Search.UNKNOWN)  # without them its run cannot be told from the one before
+            else:
+                found = await protocol.find_started(ask, thread)
             if found.search is Search.UNKNOWN and await protocol.repeats_safely():
-                await self._repeat(claim, thread, assistant, protocol)
+                await self._repeat(claim, ask, thread, assistant, protocol)
                 return
             for surplus in found.run_ids[1:]:
                 await protocol.cancel(thread, surplus)
         except CallError as error:
             await self._settle(claim, steps.not_searched(claim, error, assistant, _jitter()), error)
         else:
+            if found.search is Search.ASKED:
+                await self._commit(claim, self._found_asking(claim, found, assistant, protocol))
+                return
             worst = self._budgets.at_worst(ask)
             await self._commit(claim, steps.searched(claim, found, assistant, self.lease_s, _jitter(), at_worst=worst))
 
-    async def _repeat(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
+    def _found_asking(self, claim: Claim, found: Found, assistant: Assistant, protocol: Protocol) -> steps.Decision:
+        """The conversation shows the calls of a run whose id nobody has seen."""
+        fields: steps.Fields = {
+            **steps._CLEAN,
+            "run": None,
+            "runs": claim.runs + 1,
+            "deadline": (claim.intent_at or claim.now) + assistant.timeout_s,
+            "started": claim.intent_at,
+            "witness": None,
+        }
+        new = protocol.outputs_start_runs
+        return rounds.asked(
+            claim, found.tool_calls, (), assistant, fields, run_id=None, usage=None, answer=found.answer, new_runs=new
+        )
+
+    async def _repeat(self, claim: Claim, ask: Ask, thread: str, assistant: Assistant, protocol: Protocol) -> None:
         """Make the call of the intent once more, under its key: the server gives back the run there is, or makes it."""
         remote = await self._remote_assistant(assistant, protocol)
-        ask = self._ask(claim, assistant, claim.attempts)
         gate = self._permits.create_gate(ask)
         grant = await gate.take(estimated(ask))
         if not self._leases.fresh(claim):
@@ -425,8 +494,8 @@ class Engine:
             return
         self._intended[claim.id] = asyncio.current_task()
         status, tokens = await self._start(ask, gate, grant, thread, remote, protocol)
-        pace = await self._pace(claim)
-        await self._commit(claim, steps.created(claim, status, assistant, _jitter(), pace, estimated=tokens))
+        attempts = claim.attempts
+        await self._commit(claim, await self._created(claim, status, assistant, protocol, tokens, attempts=attempts))
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
@@ -444,7 +513,24 @@ class Engine:
             self._permits.got(claim.protocol, grants, None)
             self._learn(claim, status)
             await self._account.answered(claim.protocol, begun=begun)
-            await self._commit(claim, steps.polled(claim, status, assistant, _jitter(), await self._pace(claim)))
+            await self._commit(claim, await self._polled(claim, status, assistant, protocol))
+
+    async def _polled(self, claim: Claim, status: Status, assistant: Assistant, protocol: Protocol) -> steps.Decision:
+        if status.state is not RunState.ACTION or claim.cancel_sent or steps.to_cancel(claim):
+            return steps.polled(claim, status, assistant, _jitter(), await self._pace(claim))
+        decision = rounds.asked(
+            claim,
+            status.tool_calls,
+            await self._calls(claim),
+            assistant,
+            {"polls": claim.polls + 1, "remote": status.raw, **steps._CLEAN},
+            run_id=claim.run_id,
+            usage=status.usage,
+            answer=status.answer,
+            new_runs=protocol.outputs_start_runs,
+        )
+        await self._cancel_if_over(claim, decision, protocol)
+        return decision
 
     def _learn(self, claim: Claim, status: Status) -> None:
         """What a run that has ended teaches of the next ones."""
@@ -461,13 +547,6 @@ class Engine:
         gets = await self._permits.gets_per_s(claim.protocol)
         return Pace(weights, crowd_s(self._durations.runs_waiting, gets))
 
-    async def _refuse_action(self, claim: Claim, protocol: Protocol) -> None:
-        try:
-            await protocol.cancel(claim.thread_id or "", claim.run_id or "")
-        except CallError as error:
-            log.info("%s: the run that asked for a function could not be cancelled: %s", claim.id, error)
-        await self._commit(claim, steps.unanswerable(claim))
-
     async def _collect(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         grants: list[Grant] = []
         try:
@@ -480,6 +559,95 @@ class Engine:
         else:
             self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
+
+    # -- functions -------------------------------------------------------------------------------------
+
+    async def _answer_calls(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        """Wait for the outputs of functions, which others run, and submit them."""
+        if claim.cancel_sent or steps.to_cancel(claim):
+            await self._cancel_run(claim, protocol)
+            await self._commit(claim, rounds.stopped(claim, new_runs=protocol.outputs_start_runs))
+            return
+        kept = await self._calls(claim)
+        decision = rounds.undecided(claim, kept, nobody=await self._nobody_runs(claim))
+        if decision is not None:
+            await self._cancel_if_over(claim, decision, protocol)
+            await self._commit(claim, decision)
+            if decision.move.name == "wait":
+                await self._nudge()
+            return
+        outputs = rounds.outputs_of(claim, kept)
+        if protocol.outputs_start_runs:
+            if (pause := await self._account.stopped_creating()) is not None:
+                await self._commit(claim, steps.paused(claim, pause))
+                return
+            await self._create(claim, claim.thread_id or "", assistant, protocol, outputs)
+            return
+        grants: list[Grant] = []
+        begun = time.monotonic()
+        try:
+            grants = await self._permits.get(claim.protocol)
+            if not self._leases.fresh(claim):
+                return
+            status = await protocol.submit_tool_outputs(claim.thread_id or "", claim.run_id or "", outputs)
+        except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
+            await self._settle(claim, rounds.not_submitted(claim, error, _jitter()), error)
+        else:
+            self._permits.got(claim.protocol, grants, None)
+            await self._account.answered(claim.protocol, begun=begun)
+            pace = await self._pace(claim)
+            await self._commit(claim, rounds.submitted(claim, status, assistant, _jitter(), pace))
+
+    async def _functions_waiting(self) -> int:
+        """How many function calls wait, where that is more than those who run them should have before them; else 0.
+        Runs that ask for functions wait for minutes at most, and then they have cost for nothing."""
+        now = time.monotonic()
+        if now >= self._look_at_functions:
+            self._look_at_functions = now + _LOOK_AT_FUNCTIONS_S
+            nodes = await asyncio.to_thread(self.store.nodes)
+            most = _CALLS_PER_PROCESS * max(1, sum(node.tools for node in nodes))
+            waiting = await asyncio.to_thread(self.store.calls().waiting)
+            self._waiting_functions = waiting if waiting > most else 0
+        return self._waiting_functions
+
+    async def _nobody_runs(self, claim: Claim) -> bool:
+        """Whether no worker is there that runs functions; asked for jobs that have waited for a while."""
+        if not claim.looks:
+            return False
+        return not any(node.tools for node in await asyncio.to_thread(self.store.nodes))
+
+    async def _calls(self, claim: Claim) -> Sequence[KeptCall]:
+        """The function calls of a job, where it has any."""
+        return await asyncio.to_thread(self.store.calls().look, claim.id) if claim.rounds else ()
+
+    async def _cancel_if_over(self, claim: Claim, decision: steps.Decision, protocol: Protocol) -> None:
+        if rounds.ends_over_a_run(decision, claim):
+            await self._cancel_run(claim, protocol)
+
+    async def _cancel_run(self, claim: Claim, protocol: Protocol) -> None:
+        """Best effort: a run that waits for outputs expires by itself; one that has ended needs nothing."""
+        if protocol.outputs_start_runs or claim.run_id is None:
+            return
+        try:
+            await protocol.cancel(claim.thread_id or "", claim.run_id)
+        except CallError as error:
+            log.info("%s: the run that asked for a function could not be cancelled: %s", claim.id, error)
+
+    async def _nudge(self) -> None:
+        """Tell whoever runs functions that there are some; their own timer would notice a little later."""
+        if self._nudge_tools is not None:
+            await asyncio.to_thread(self._nudge_tools)
+
+    async def _with_calls(self, claim: Claim, move: Move) -> Move:
+        """An end, with the function calls that led to it, and what the runs have brought that asked for them."""
+        kept = await self._calls(claim)
+        if claim.brought is not None:
+            move = dataclasses.replace(move, answer=with_brought(move.answer or Answer(text=None), claim.brought))
+        if not kept:
+            return move
+        shown = tuple(call.shown() for call in kept)
+        return dataclasses.replace(move, answer=dataclasses.replace(move.answer or Answer(text=None), tool_calls=shown))
 
     # -- what the steps share --------------------------------------------------------------------------
 
@@ -495,6 +663,8 @@ class Engine:
 
     async def _commit(self, claim: Claim, decision: steps.Decision) -> Outcome:
         move = _waking(claim, decision.move)
+        if claim.rounds and MOVES[move.name].target in TERMINAL:
+            move = await self._with_calls(claim, move)
         outcome = await self._commits.commit(move)
         if outcome in (Outcome.MOVED, Outcome.ALREADY):
             if self._monitor is not None:
@@ -502,10 +672,23 @@ class Engine:
             if move.wakes is not None and (self._starter is None or self._starter.done()):
                 # Nobody may be serving that lane: its next job was not due for long.
                 self._starter = asyncio.create_task(asyncio.to_thread(self._start_chain))
+            if move.wakes is None and _may_have_been_followed(claim, move):
+                await self._wake_next(claim)
             await self._budgets.ended(claim, move)
+            if move.name == "act" and move.calls:
+                await self._nudge()
         elif outcome is Outcome.NOT_YOURS:
             log.warning("%s: %s under fence %d came too late", claim.id, move.name, claim.fence)
         return outcome
+
+    async def _wake_next(self, claim: Claim) -> None:
+        """A list is worked on while it is stored: the next question may have come since the claim."""
+        try:
+            job = await asyncio.to_thread(self.store.job, claim.id)
+            if job is not None and job.next is not None:
+                await asyncio.to_thread(self.store.wake, [job_id(split_job_id(claim.id)[0], job.next)])
+        except StoreError as error:
+            log.info("%s: the next question finds out by itself: %s", claim.id, error.message)
 
     def _protocol(self, name: str) -> Protocol:
         assert self._protocols is not None, "claims are taken up by an engine that was opened"
@@ -542,7 +725,7 @@ class Engine:
         self._remote.pop(f"{protocol.name}/{assistant.digest}", None)
         await asyncio.to_thread(self.store.drop_remote_assistant, self._account.name, assistant.digest, remote)
 
-    def _ask(self, claim: Claim, assistant: Assistant, attempt: int = 1) -> Ask:
+    def _ask(self, claim: Claim, assistant: Assistant, attempt: int = 1, outputs: tuple[ToolOutput, ...] = ()) -> Ask:
         question = claim.question
         assert question is not None, "the start lane claims jobs with their questions"
         return Ask(
@@ -554,10 +737,18 @@ class Engine:
             instructions=question.instructions,
             resets=claim.resets,
             metadata=dict(assistant.metadata),
+            outputs=outputs,
             joined=claim.joined,
-            previous=claim.previous,
+            previous=claim.acted_run if outputs else claim.previous,
             history=claim.history or 0,
         )
+
+
+def _may_have_been_followed(claim: Claim, move: Move) -> bool:
+    """Whether a question of a conversation has ended at its first claim, or its second, without one that waits for it.
+    Whoever polls a run knows by then."""
+    in_conversation = claim.question is not None and claim.question.thread is not None
+    return in_conversation and MOVES[move.name].target in TERMINAL
 
 
 def _waking(claim: Claim, move: Move) -> Move:

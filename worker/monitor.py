@@ -56,6 +56,8 @@ class Monitor:
                 self._send("task-started", claim)
             case "poll":
                 self._progress(claim, move.fields)
+            case "act" | "wait":
+                self._tell(claim, str(move.fields.get("note") or "functions"))
             case "complete":
                 self._end("task-succeeded", claim, result=self._result(move))
             case "cut" | "fail" | "cancel" | "expire" | "doubt":
@@ -63,6 +65,11 @@ class Monitor:
                 told = f"{code}: {_cut(str(message), _RESULT_SHOWN)}"
                 # Flower's table shows the result, which would go on saying how far the run was.
                 self._end("task-failed", claim, exception=told, traceback="", result=told)
+
+    def _tell(self, claim: Claim, text: str) -> None:
+        """What a job that waits for functions waits for: their names, no arguments."""
+        self._told[claim.id] = time.monotonic()
+        self._send("task-progress", claim, result=text)
 
     def _progress(self, claim: Claim, fields: Mapping[str, str | int | float | None]) -> None:
         now = time.monotonic()
@@ -75,7 +82,7 @@ class Monitor:
 
     def _end(self, kind: str, claim: Claim, **fields: Any) -> None:
         self._told.pop(claim.id, None)
-        runtime = max(0.0, claim.now - (claim.started_at or claim.intent_at or claim.now))
+        runtime = max(0.0, claim.now - (claim.began_at or claim.started_at or claim.intent_at or claim.now))
         self._send(kind, claim, runtime=runtime, **fields)
 
     def _result(self, move: Move) -> str:

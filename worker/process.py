@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from askq.jobs.store import Store
 from worker.engine import Engine
+from worker.tools.host import Host
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ _PR_SET_PDEATHSIG = 1
 _lock = threading.Lock()
 _build: Callable[[], Engine] | None = None
 _engine: tuple[int, Engine] | None = None
+_build_tools: Callable[[], tuple[Store, Host]] | None = None
+_tools: tuple[int, Store, Host] | None = None
 _node = "askq"
 
 
@@ -47,6 +51,21 @@ def current_engine() -> Engine:
             engine.call(engine.open())
             _engine = (os.getpid(), engine)
         return _engine[1]
+
+
+def build_tools_with(build: Callable[[], tuple[Store, Host]]) -> None:
+    """Say how this program's processes make what runs functions."""
+    global _build_tools
+    _build_tools = build
+
+
+def tools_host() -> tuple[Store, Host]:
+    """What runs functions in this process, and the store it works on."""
+    global _tools
+    if _tools is None or _tools[0] != os.getpid():
+        assert _build_tools is not None, "create_app says how to build it"
+        _tools = (os.getpid(), *_build_tools())
+    return _tools[1], _tools[2]
 
 
 def name_node(name: str) -> None:
@@ -86,6 +105,8 @@ def leave_in_time() -> None:
 
 def drain() -> None:
     """Finish the calls that are open, for a few seconds; the rest is found again by the next claim."""
+    if _tools is not None and _tools[0] == os.getpid():
+        _tools[2].close()
     if _engine is not None and _engine[0] == os.getpid():
         left = _engine[1].call(_engine[1].drain(_DRAIN_S, paid_s=_PAID_S))
         if left:

@@ -6,6 +6,7 @@ commit and, where the account itself is at fault, why to pause it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -87,8 +88,9 @@ def end(
     usage: Usage | None = None,
 ) -> Decision:
     """The job ends with a code of the table, keeping what text there is."""
-    if answer is None and usage is not None:
-        answer = Answer(text=None, usage=usage)
+    whole = summed(claim, answer.usage if answer is not None and answer.usage is not None else usage)
+    if whole is not None:
+        answer = dataclasses.replace(answer or Answer(text=None), usage=whole)
     return Decision(
         Move(
             job=claim.id,
@@ -97,6 +99,24 @@ def end(
             fields={**_CLEAN, **(fields or {}), "error_code": code, "error_message": message[:2000]},
             answer=answer,
         )
+    )
+
+
+def summed(claim: Claim, usage: Usage | None) -> Usage | None:
+    """What the runs of a job have used, the present one's `usage` included; where that is unknown, so is the cost."""
+    earlier = claim.earlier
+    if earlier is None:
+        return usage
+    if usage is None:
+        # Waiting for functions, or refused, there is no present run.
+        return earlier if claim.state is State.ACTION else dataclasses.replace(earlier, cost_usd=None)
+    known = earlier.cost_usd is not None and usage.cost_usd is not None
+    return Usage(
+        input_tokens=earlier.input_tokens + usage.input_tokens,
+        cached_tokens=earlier.cached_tokens + usage.cached_tokens,
+        output_tokens=earlier.output_tokens + usage.output_tokens,
+        total_tokens=earlier.total_tokens + usage.total_tokens,
+        cost_usd=(earlier.cost_usd or 0.0) + (usage.cost_usd or 0.0) if known else None,
     )
 
 
@@ -246,12 +266,15 @@ def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: flo
 
 def intent(claim: Claim, lease_s: float) -> Move:
     """The durable record that precedes the paid call. The lease is kept."""
+    fields: Fields = {"attempts": claim.attempts + 1, "looks": None, "witness": None, "note": None}
+    if claim.rounds:
+        fields = {**fields, "began": claim.began_at or claim.started_at}
     return Move(
         job=claim.id,
         fence=claim.fence,
         name="intend",
         delay=lease_s,
-        fields={"attempts": claim.attempts + 1, "looks": None, "witness": None, "note": None},
+        fields=fields,
     )
 
 
@@ -294,21 +317,22 @@ def created(
 def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
     """The paid call brought no run id. `claim` is as it was before the intent."""
     never: Fields = {"attempts": claim.attempts, "looks": None}
+    void = _void(claim)
     match error:
         case Refused():
             return end(claim, error.code, error.message, fields=never)
         case Limited():
-            return _limited(claim, error, "void", jitter, never)
+            return _limited(claim, error, void, jitter, never)
         case Blocked():
-            return _blocked(claim, error, "void", never)
+            return _blocked(claim, error, void, never)
         case Gone():
             gone = claim.gone + 1
             if gone > MOST_GONE:
                 code = "thread_vanished" if claim.joined is None else "conversation_vanished"
                 return end(claim, code, error.message, fields=never)
-            if claim.joined is not None:
+            if claim.joined is not None or claim.rounds:
                 # What was said in it cannot be made anew. Reads may lag behind writes, so it is tried again.
-                return _move(claim, "void", delay=backoff(gone, jitter), fields={**never, "gone": gone})
+                return _move(claim, void, delay=backoff(gone, jitter), fields={**never, "gone": gone})
             anew: Fields = {**never, "thread": None, "resets": claim.resets + 1, "gone": gone}
             return _move(claim, "void", delay=backoff(gone, jitter), fields=anew)
         case Busy():
@@ -322,9 +346,14 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
     )
 
 
+def _void(claim: Claim) -> str:
+    """How to go back from an intent: to the question, or to the outputs of functions that are to be submitted."""
+    return "withdraw" if claim.rounds else "void"
+
+
 def not_sent(claim: Claim) -> Decision:
     """The intent is on record, and its call was not made: the claim had become too old. `claim` is as before it."""
-    return _move(claim, "void", fields={"attempts": claim.attempts, "looks": None})
+    return _move(claim, _void(claim), fields={"attempts": claim.attempts, "looks": None})
 
 
 # -- looking for the run of an intent ------------------------------------------------------------------------
@@ -366,25 +395,28 @@ def searched(
             if found.error_code is not None:
                 message = f"the run stopped early; {note}"
                 return end(claim, found.error_code, message, fields=fields, answer=found.answer)
+            answer = found.answer or Answer(text=None)
             return Decision(
                 Move(
                     job=claim.id,
                     fence=claim.fence,
                     name="complete",
                     fields={**_CLEAN, **fields, "note": note},
-                    answer=found.answer,
+                    answer=dataclasses.replace(answer, usage=summed(claim, answer.usage)),
                 )
             )
         case Search.NOT_STARTED if claim.looks >= 1 and since >= lease_s + SETTLE_S:
-            return _move(claim, "void", fields={"attempts": max(0, claim.attempts - 1), "looks": None, "note": None})
+            fields = {"attempts": max(0, claim.attempts - 1), "looks": None, "note": None}
+            return _move(claim, _void(claim), fields=fields)
         case Search.NOT_STARTED:
             wait = max(1.0, lease_s + SETTLE_S - since)
             return _move(claim, "defer", delay=wait, fields={"looks": claim.looks + 1, "errors": None})
     if since < assistant.timeout_s:
         return _still_unknown(claim, since, jitter)
     if assistant.on_uncertain == "retry" and claim.attempts - claim.allowance < MOST_ATTEMPTS:
-        # The attempt stays counted, and the next one gets a conversation of its own.
-        return _move(claim, "void", fields={"thread": None, "looks": None, "note": "asked again: a run was uncertain"})
+        # The attempt stays counted, and the next one gets a conversation of its own. Outputs of functions need theirs.
+        again: dict[str, str | int | float | None] = {"looks": None, "note": "asked again: a run was uncertain"}
+        return _move(claim, _void(claim), fields=again if claim.rounds else again | {"thread": None})
     cost = "; what it may have cost is not known" if at_worst is None else f"; it may have cost up to ${at_worst:.4f}"
     looked = f"the reply to the create was lost, and in {claim.looks + 1} looks within {since:.0f} s no answer appeared"
     return end(claim, "uncertain_create", looked + cost)
@@ -444,8 +476,16 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float, pa
                 delay = before_deadline(delay, claim.deadline - claim.now, jitter)
             fields["seen"] = round(age, 2)
             return _move(claim, "poll", delay=delay, fields=fields)
+        case RunState.ACTION if _why_cancelled(claim, fields) is not None:
+            return end(
+                claim,
+                _cancelled(claim, fields),
+                "cancelled while the run waited for the output of a function",
+                fields=fields,
+                usage=status.usage,
+            )
         case RunState.ACTION:
-            return _move(claim, "act", fields=fields | {"note": _asked_for(status)})
+            raise AssertionError("`worker.rounds.asked` decides what comes of calls")
         case RunState.DONE | RunState.INCOMPLETE if status.answer is None:
             usage = status.usage or Usage()
             fields |= {
@@ -471,6 +511,8 @@ def took(claim: Claim, status: Status, share: float) -> float | None:
     of that time. None for a run that has not ended, or not by itself."""
     if status.state not in (RunState.DONE, RunState.INCOMPLETE) or claim.started_at is None or claim.cancel_sent:
         return None
+    if claim.rounds and claim.began_at is None:
+        return None  # it has waited for functions meanwhile
     age, seen = max(0.0, claim.now - claim.started_at), claim.seen or 0.0
     return seen + share * max(0.0, age - seen)
 
@@ -479,11 +521,6 @@ def _cancelled(claim: Claim, fields: Fields) -> str:
     """The end of a job whose run was cancelled: by a person through askq, by its deadline, or by somebody else."""
     why = _why_cancelled(claim, fields)
     return {"asked": "cancelled", "deadline": "deadline"}.get(why or "", "cancelled_remotely")
-
-
-def _asked_for(status: Status) -> str:
-    names = ", ".join(sorted({call.name for call in status.tool_calls}))
-    return f"the run asks for functions: {names}" if names else "the run asks for an action"
 
 
 def finished(claim: Claim, status: Status, fields: Fields) -> Decision:
@@ -507,6 +544,7 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
         return end(claim, claim.error_code, claim.error_message or "the run ended early", fields=fields, answer=answer)
     if answer.text is None and not answer.code and not answer.files:
         return end(claim, "no_answer", "the run completed without an assistant message", fields=fields, answer=answer)
+    answer = dataclasses.replace(answer, usage=summed(claim, answer.usage))
     kept: Fields = {**_CLEAN, **fields}
     if _why_cancelled(claim, fields) is not None:
         kept = {**kept, "note": "the run completed although it was to be cancelled"}
@@ -516,14 +554,7 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
 def _with_usage(answer: Answer | None, usage: Usage | None) -> Answer | None:
     if answer is None or answer.usage is not None or usage is None:
         return answer
-    return Answer(
-        text=answer.text,
-        citations=answer.citations,
-        code=answer.code,
-        files=answer.files,
-        model=answer.model,
-        usage=usage,
-    )
+    return dataclasses.replace(answer, usage=usage)
 
 
 def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
@@ -543,10 +574,3 @@ def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
         )
     fields: Fields = {"errors": errors, "gone": gone or None, "note": str(error)[:300]}
     return _move(claim, "defer", delay=backoff(errors, jitter), fields=fields)
-
-
-def unanswerable(claim: Claim) -> Decision:
-    """The run asks for functions, and none is registered."""
-    if claim.cancel is not None:
-        return end(claim, _cancelled(claim, {}), "cancelled while the run waited for the output of a function")
-    return end(claim, "unknown_function", "the run asked for a function call; askq has no functions registered yet")

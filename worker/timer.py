@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from askq.errors import StoreError
 from askq.failpoints import hit
 from askq.jobs.model import Lane, Node
 from askq.jobs.store import Store
+from askq.names import QUEUE_TOOLS
 from worker.audit import EVERY_S, BackgroundAudit
 from worker.clock import ClockWatch
-from worker.tasks import revive
+from worker.tasks import HINT_S, revive, schedule_tools
+from worker.tools.chain import wanted_executions as wanted_for_tools
 
 log = logging.getLogger(__name__)
 
@@ -61,19 +64,36 @@ class Timer:
         try:
             self._store.beat(self._node, ttl_s=_ALIVE_S)
             self._clock.look()
+            if self._node.tools:
+                self._revive_tools()
+            if not self._node.processes:
+                # A worker that only runs functions leaves the rest to those that call the service.
+                self._touch()
+                return
             for lane in Lane:
                 self._revive(lane)
             if time.monotonic() - self._tidied > _TIDY_EVERY_S:
                 self._tidied = time.monotonic()
                 self._store.tidy(keep_s=self._keep_s)
-            if self._heartbeat is not None:
-                self._heartbeat.touch()
+            self._touch()
             # Last, because it takes the longest.
             self._audit.tick()
         except (StoreError, OperationalError) as error:
             if time.monotonic() - self._complained > _COMPLAIN_EVERY_S:
                 self._complained = time.monotonic()
                 log.warning("the worker's timer could not do its round: %s", error)
+
+    def _touch(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.touch()
+
+    def _revive_tools(self) -> None:
+        calls = self._store.calls()
+        due = calls.next_due()
+        if due is None or due > self._tick_s:
+            return
+        if calls.running() < wanted_for_tools(self._store) and calls.hint(ttl_s=HINT_S):
+            schedule_tools(self._app)
 
     def _revive(self, lane: Lane) -> None:
         due = self._store.next_due(lane)
@@ -82,9 +102,16 @@ class Timer:
         revive(self._app, self._store, lane)
 
 
-def this_node(name: str, processes: int) -> Node:
-    """The entry of this worker in the register of workers."""
-    return Node(name=name, processes=processes, pid=os.getpid(), host=socket.gethostname(), started_at=time.time())
+def this_node(name: str, processes: int, queues: Collection[str] = ()) -> Node:
+    """The entry of this worker in the register of workers: what its pool processes are there for."""
+    return Node(
+        name=name,
+        processes=0 if set(queues) == {QUEUE_TOOLS} else processes,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        started_at=time.time(),
+        tools=processes if QUEUE_TOOLS in queues else 0,
+    )
 
 
 class TimerStep(bootsteps.StartStopStep):
@@ -100,7 +127,8 @@ class TimerStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         settings, store = parent.app.askq_settings, parent.app.askq_store()
-        node = this_node(parent.hostname, parent.controller.concurrency)
+        queues = parent.app.amqp.queues.consume_from
+        node = this_node(parent.hostname, parent.controller.concurrency, queues)
         timer = Timer(
             parent.app,
             store,

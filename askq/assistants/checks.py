@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import extend
 
+from askq.assistants import functions
 from askq.assistants.lines import line_of
 from askq.assistants.notation import completion_window, schema, seconds, table, text_of
 from askq.errors import Problem
@@ -110,6 +111,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
         return {}, [Problem(file=file, message="has a number that is too long, or values that are nested too deeply")]
     # Nothing else can be said of values that Python can neither print nor walk through.
     found = _beyond((), values) or [*_not_json((), values), *_by_schema(values), *_by_hand(path, values)]
+    if not found:
+        values, found = functions.described(path, values)
     problems = [Problem(file=file, line=line_of(text, where), message=message) for where, message in found]
     return values, sorted(problems, key=lambda problem: problem.line or 0)
 
@@ -306,14 +309,16 @@ def _tools(values: Mapping[str, Any]) -> list[Found]:
 
 def _wrong_tool(tool: object) -> list[Found]:
     """What is wrong with one of the tools."""
-    known = f"known: {', '.join(_TOOLS)}"
+    known = f"known: {', '.join(_TOOLS)}, and functions as module:function"
     kind = tool.get("type") if isinstance(tool, Mapping) else tool
     if isinstance(tool, Mapping) and not isinstance(kind, str):
         return [((), f"a tool needs a type, which is a text; {known}")]
     if not isinstance(kind, str):
         return [((), f"{_short(kind)} is not a tool; {known}")]
     if kind == "function":
-        return [((), "functions are not supported yet: remove the tool of type 'function'")]
+        return [((), 'name a function by its module, as a text: "module:function" (see `askq.tools`)')]
+    if ":" in kind and not isinstance(tool, Mapping):
+        return functions.misspelt(kind)
     if kind not in _TOOLS:
         near = difflib.get_close_matches(kind, _TOOLS, n=1)
         return [((), f"unknown tool {_short(kind)}; {f'did you mean {near[0]!r}? ' if near else ''}{known}")]

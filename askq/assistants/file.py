@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from askq.assistants import functions
 from askq.assistants.model import Assistant, ProtocolName
 from askq.assistants.notation import completion_window, flat_tool, schema, seconds, table, text_of
 from askq.errors import AssistantError, Problem
@@ -127,4 +128,6 @@ def _build(path: Path, values: Mapping[str, Any], default_model: str, default_pr
         price=values.get("price"),
         limits=values.get("limits") or None,
         metadata=values.get("metadata", {}),
+        functions=values.get(functions.DESCRIBED) or None,
+        max_rounds=run.get("max_rounds"),
     )

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+MOST_ROUNDS = 10
+"""Rounds of function calls where the file does not say."""
 ProtocolName = Literal["assistants", "responses"]
 
 
@@ -52,12 +54,17 @@ class Assistant:
     limits: Mapping[str, int] | None = None
     """What may be used of the account at most: `requests_per_minute`, `tokens_per_minute` (`[limits]`)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    functions: Mapping[str, Mapping[str, Any]] | None = None
+    """Functions that may be run, by the name the model calls them: `module`, `function`, `folder`, and what their
+    decorator says (`timeout_s`, `memory_mb`, `once`). Their schemas are among the tools."""
+    max_rounds: int | None = None
+    """How often a run may ask for functions (`[run] max_rounds`)."""
 
     def to_json(self) -> str:
         """Canonical JSON: equal assistants give equal text."""
         values = dataclasses.asdict(self)
         # A field that came later and is not used leaves the text, and so the digest, as it was.
-        for name in ("price", "limits"):
+        for name in ("price", "limits", "functions", "max_rounds"):
             if values[name] is None:
                 del values[name]
         if self.on_failure == "stop":
@@ -75,6 +82,11 @@ class Assistant:
     def digest(self) -> str:
         """The first 16 hexadecimal digits of SHA-256 over the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    @property
+    def most_rounds(self) -> int:
+        """How often a run may ask for functions before the job ends."""
+        return MOST_ROUNDS if self.max_rounds is None else self.max_rounds
 
     def uses(self, tool: str) -> bool:
         """Whether a tool of this type is among its tools."""

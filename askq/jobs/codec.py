@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -16,11 +17,13 @@ OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
     *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
     *("in", "cached", "out", "total", "cost", "est", "seen", "gone", "asked_of"),
+    *("rounds", "earlier", "acted", "began", "brought"),
     *("joined", "previous", "history", "woken"),
 )
 """Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
 is part of the key under which the next thread is made: the same key would give back the one that vanished."""
-_LISTS = ("citations", "code", "files")
+_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "total_tokens", "cost_usd")
+_LISTS = ("citations", "code", "files", "tool_calls")
 
 
 def dump(value: Any) -> bytes:
@@ -82,6 +85,42 @@ def record_fields(move: Move) -> dict[str, str | int | float | None]:
         if usage.cost_usd is not None:
             fields["cost"] = usage.cost_usd
     return fields
+
+
+def dump_usage(usage: Usage) -> str:
+    """Usage as one field of a record."""
+    return json.dumps([getattr(usage, name) for name in _USAGE])
+
+
+def load_usage(text: str) -> Usage:
+    """What `dump_usage` wrote."""
+    return Usage(**dict(zip(_USAGE, json.loads(text), strict=True)))
+
+
+MOST_BROUGHT = 256 * 1024
+"""Characters that are kept of what earlier runs have brought: they are a field of the record."""
+_BROUGHT = ("citations", "code", "files")
+
+
+def dump_brought(answer: Answer, earlier: str | None) -> str | None:
+    """What a run has brought besides text, after those before it, as one field of a record; None = nothing."""
+    kept = json.loads(earlier) if earlier is not None else {}
+    for name in _BROUGHT:
+        if parts := [dict(part) for part in getattr(answer, name)]:
+            kept[name] = kept.get(name, []) + parts
+    text = json.dumps(kept, separators=(",", ":"))
+    return (text if len(text) <= MOST_BROUGHT else earlier) if kept else None
+
+
+def with_brought(answer: Answer, earlier: str) -> Answer:
+    """An answer, with what the runs before its own have brought (`dump_brought`) in front."""
+    kept = json.loads(earlier)
+    return dataclasses.replace(
+        answer,
+        citations=(*kept.get("citations", ()), *answer.citations),
+        code=(*kept.get("code", ()), *answer.code),
+        files=(*kept.get("files", ()), *answer.files),
+    )
 
 
 def cost_in_millionths(usd: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from askq.failpoints import hit
+from askq.jobs.calls import CallClaim, CallResult, Calls, KeptCall, Recorded
 from askq.jobs.limits import Bound, Heard, Permit, Scope
 from askq.jobs.model import Added, Claim, Earlier, Lane, Move, NewBatch, NewJob, Outcome
 from askq.jobs.redis_store import RedisStore
@@ -63,9 +64,9 @@ class FailingStore(RedisStore):
         super().witness(job, attempt, run_id)
         hit("witness.after")
 
-    def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
+    def reserve(self, job: str, attempt: int, cost_usd: float, *, covers_earlier: bool = False) -> bool:
         hit("reserve.before")
-        found = super().reserve(job, attempt, cost_usd)
+        found = super().reserve(job, attempt, cost_usd, covers_earlier=covers_earlier)
         hit("reserve.after")
         return found
 
@@ -80,4 +81,54 @@ class FailingStore(RedisStore):
         hit("limits.before")
         found = super().learn_limits(scope, heard)
         hit("limits.after")
+        return found
+
+    def calls(self) -> Calls:
+        return FailingCalls(super().calls())
+
+
+class FailingCalls:
+    """The function calls, likewise."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self.next_due = calls.next_due
+        self.waiting = calls.waiting
+        self.enlist = calls.enlist
+        self.discharge = calls.discharge
+        self.running = calls.running
+        self.hint = calls.hint
+
+    def look(self, job: str) -> Sequence[KeptCall]:
+        hit("call.look.before")
+        found = self._calls.look(job)
+        hit("call.look.after")
+        return found
+
+    def claim(self, *, limit: int, lease_s: float) -> list[CallClaim]:
+        hit("call.claim.before")
+        found = self._calls.claim(limit=limit, lease_s=lease_s)
+        if found:
+            hit("call.claim.after")
+        return found
+
+    def begin(self, claim: CallClaim) -> Recorded:
+        hit("call.begin.before")
+        found = self._calls.begin(claim)
+        hit("call.begin.after")
+        return found
+
+    def renew(self, claim: CallClaim, *, lease_s: float) -> Recorded:
+        return self._calls.renew(claim, lease_s=lease_s)
+
+    def finish(self, claim: CallClaim, result: CallResult, *, on_disk: bool = False) -> Recorded:
+        hit("call.finish.before")
+        found = self._calls.finish(claim, result, on_disk=on_disk)
+        hit("call.finish.after")
+        return found
+
+    def again(self, claim: CallClaim, *, crashed: bool, delay_s: float) -> Recorded:
+        hit("call.again.before")
+        found = self._calls.again(claim, crashed=crashed, delay_s=delay_s)
+        hit("call.again.after")
         return found

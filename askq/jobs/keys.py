@@ -8,6 +8,8 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{sNN}:job:<id>` | hash | the record, small fields only |
 | `askq:{sNN}:ask:<id>` | string | the question and its columns, JSON |
 | `askq:{sNN}:ans:<id>` | string | the answer, JSON, compressed above 1 KiB |
+| `askq:{sNN}:calls:<id>` | hash | function calls of a job that has not ended: what is asked for, and the outputs |
+| `askq:{sNN}:functions` | sorted set | function call (`<round>.<n>/<job id>`) → when it is due, a claim likewise |
 | `askq:{sNN}:rows:<batch>` | sorted set | row id → position in the list |
 | `askq:{sNN}:count:<batch>` | hash | jobs by state, tokens, cost, time of the last end |
 | `askq:{sNN}:lease:<lane>` | string | the chain execution that serves this shard |
@@ -18,7 +20,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:idem:<sha256>` | string | idempotency key → batch id |
 | `askq:assistant:<digest>` | string | an assistant's definition, JSON |
 | `askq:remote:<account>:<digest>` | string | id of the remote assistant object |
-| `askq:chains:<lane>` | sorted set | live chain executions → until when |
+| `askq:chains:<lane>` | sorted set | live chain executions → until when; `tools` are those that run functions |
 | `askq:hint:<lane>` | string | a message that starts a chain is on its way |
 | `askq:nodes` | sorted set | live workers (JSON) → until when |
 | `askq:pauses` | hash | account, or account/protocol → why it must not be called |
@@ -42,6 +44,8 @@ from askq.ids import shard_of
 from askq.jobs.model import Lane
 
 PREFIX = "askq:"
+TOOLS = "tools"
+"""The chain that runs functions, beside those of the lanes."""
 BATCHES = PREFIX + "batches"
 NODES = PREFIX + "nodes"
 PAUSES = PREFIX + "pauses"
@@ -74,6 +78,19 @@ def ask_stem(shard: int) -> str:
 def answer_stem(shard: int) -> str:
     """What the keys of a shard's answers begin with; the job id follows."""
     return f"{shard_prefix(shard)}ans:"
+
+
+def calls_stem(shard: int) -> str:
+    """What the keys of a shard's function calls begin with; the job id follows."""
+    return f"{shard_prefix(shard)}calls:"
+
+
+def calls(job_id: str) -> str:
+    return calls_stem(shard_of(job_id)) + job_id
+
+
+def functions(shard: int) -> str:
+    return f"{shard_prefix(shard)}functions"
 
 
 def rows_stem(shard: int) -> str:
@@ -146,11 +163,11 @@ def disk_mark(number: int) -> str:
     return f"{DISK}:{{{number}}}"
 
 
-def chains(lane: Lane) -> str:
+def chains(lane: Lane | str) -> str:
     return f"{PREFIX}chains:{lane}"
 
 
-def hint(lane: Lane) -> str:
+def hint(lane: Lane | str) -> str:
     return f"{PREFIX}hint:{lane}"
 
 

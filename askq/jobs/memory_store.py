@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from askq.errors import StoreError
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
-from askq.jobs import codec, redis_limits
+from askq.jobs import codec, memory_calls, redis_limits
 from askq.jobs.books import Books
+from askq.jobs.calls import Calls
 from askq.jobs.limits import Bound, Heard, LimitRecord, Permit, Scope, Wait
 from askq.jobs.memory_audit import Kept, MemoryBooks
 from askq.jobs.model import (
@@ -136,6 +137,7 @@ class MemoryStore:
         self._took: dict[str, dict[int, float]] = {}
         self._set_back_until: dict[int, float] = {}
         self._kept = Kept()
+        self._calls = memory_calls.Kept()
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -437,7 +439,11 @@ class MemoryStore:
         record.done = token
         record.claims = 0 if rule.keeps_claim else None
         record.state = rule.target or record.state
+        if move.calls:
+            began = record.number("began") or record.number("started") or now
+            self._calls.offer(move.job, move.calls, min(now, began))
         if record.state in TERMINAL:
+            self._calls.calls.pop(move.job, None)
             record.completed = now
             record.answer = move.answer
             if move.fields.get("error_code") == DEAD_LETTER:
@@ -445,7 +451,8 @@ class MemoryStore:
         elif move.name == "defer" and record.fields.pop("woken", 0):
             record.due = now
         else:
-            record.due = now + move.delay
+            outputs_here = move.name in ("act", "wait") and self._calls.none_left(move.job, record.count("rounds"))
+            record.due = now if outputs_here else now + move.delay
         if move.name == "intend":
             record.fields["intent_at"] = now
         elif move.name in ("start", "adopt"):
@@ -455,7 +462,7 @@ class MemoryStore:
     def witness(self, job: str, attempt: int, run_id: str) -> None:
         with self._lock:
             record = self._records.get(job)
-            if record is not None and record.state is State.STARTING and record.count("attempts") == attempt:
+            if record is not None and record.state is State.STARTING and record.fields.get("attempts") == attempt:
                 record.fields["witness"] = run_id
 
     def next_due(self, lane: Lane) -> float | None:
@@ -479,6 +486,12 @@ class MemoryStore:
             for id_, record in self._records.items():
                 if record.due > now and shard_of(id_) in moved:
                     record.due = max(now, record.due - seconds)
+            for id_, calls in self._calls.calls.items():
+                for call in calls.values():
+                    if call.due is not None and call.due > now and shard_of(id_) in moved:
+                        call.due = max(now, call.due - seconds)
+            self._calls.running.clear()
+            self._calls.hinted = 0.0
             for lane, shard in list(self._leases):
                 if shard in shards:
                     del self._leases[lane, shard]
@@ -539,14 +552,16 @@ class MemoryStore:
             purse = self._purses.setdefault(batch, _Purse(0))
             purse.limit, purse.refused_at = codec.limit_in_millionths(limit_usd), None
 
-    def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
+    def reserve(self, job: str, attempt: int, cost_usd: float, *, covers_earlier: bool = False) -> bool:
         with self._lock:
             purse = self._purses.get(split_job_id(job)[0])
             if purse is None or purse.aside.get(job, (0, 0))[0] == attempt:
                 return True
-            purse.spent += purse.aside.pop(job, (0, 0))[1]
             amount = codec.cost_in_millionths(cost_usd)
-            if purse.spent + purse.reserved + amount > purse.limit:
+            covered = purse.aside.get(job, (0, 0))[1] if covers_earlier else 0
+            if not covers_earlier:
+                purse.spent += purse.aside.pop(job, (0, 0))[1]
+            if purse.spent + purse.reserved - covered + amount > purse.limit:
                 purse.refused_at = purse.refused_at or float(int(self._clock()))
                 return False
             purse.aside[job] = (attempt, amount)
@@ -571,7 +586,7 @@ class MemoryStore:
                 if record is None or record.state in TERMINAL:
                     made = record is None or record.count("attempts") >= attempt
                     cost = None if record is None else record.number("cost")
-                    self.settle(job, attempt, cost if made else 0.0)
+                    self.settle(job, attempt, 0.0 if cost is None and not made else cost)
                     settled += 1
             return settled
 
@@ -691,6 +706,9 @@ class MemoryStore:
                     marked += 1
             return marked
 
+    def calls(self) -> Calls:
+        return memory_calls.MemoryCalls(self._calls, self._records, clock=self._clock, lock=self._lock)
+
     def books(self) -> Books:
         def marked() -> dict[str, float | None]:
             with self._lock:
@@ -732,9 +750,10 @@ def _job(id_: str, record: _Record) -> Job:
         cancel=record.text("cancel"),
         retries=record.count("retries"),
         after=record.after,
+        next=record.text("next"),
         answer=answer,
         created_at=record.created,
-        started_at=record.number("started"),
+        started_at=record.number("began") or record.number("started"),
         completed_at=record.completed,
         due_at=None if record.state in TERMINAL else record.due,
     )
@@ -758,7 +777,7 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         assistant_digest=record.assistant_digest,
         assistant=record.assistant,
         protocol=record.protocol,
-        question=record.question if record.state in (State.QUEUED, State.STARTING) else None,
+        question=record.question if record.state in (State.QUEUED, State.STARTING, State.ACTION) else None,
         first=first,
         claims=record.claims or 0,
         attempts=record.count("attempts"),
@@ -783,6 +802,11 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         estimated=record.number("est"),
         asked_of=record.text("asked_of"),
         seen=record.number("seen"),
+        rounds=record.count("rounds"),
+        earlier=codec.load_usage(earlier) if (earlier := record.text("earlier")) is not None else None,
+        acted_run=record.text("acted"),
+        brought=record.text("brought"),
+        began_at=record.number("began"),
         usage=_usage(record) if "total" in record.fields else None,
         error_code=record.text("error_code"),
         error_message=record.text("error_message"),

@@ -13,6 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from askq.jobs.calls import WantedCall
 from askq.jobs.limits import Wait
 
 
@@ -103,18 +104,24 @@ MOVES: Mapping[str, MoveRule] = MappingProxyType(
             # Free preparation is done and its id saved.
             _rule("prepare", {State.QUEUED}, None),
             # The durable record that precedes every paid call.
-            _rule("intend", {State.QUEUED}, State.STARTING, keeps_claim=True),
+            # The outputs of function calls may go into a paid call of their own.
+            _rule("intend", {State.QUEUED, State.ACTION}, State.STARTING, keeps_claim=True),
             # The paid call was answered with the id of a run.
             _rule("start", {State.STARTING}, State.RUNNING),
             # The reply was lost, but the run was found.
             _rule("adopt", {State.STARTING}, State.RUNNING),
             # It is proved that the intended run does not exist: the attempt did not happen.
             _rule("void", {State.STARTING}, State.QUEUED, yields_to_witness=True),
+            # The same of a run that was to carry outputs of function calls: they are still to be submitted.
+            _rule("withdraw", {State.STARTING}, State.ACTION, yields_to_witness=True),
             # Not the moment: come back later, nothing else changes.
             _rule("defer", PENDING, None),
             # The run was seen, still pending.
             _rule("poll", {State.RUNNING, State.ACTION}, State.RUNNING),
-            _rule("act", {State.RUNNING}, State.ACTION),
+            # The run asks for functions, and which is on record: they are due.
+            _rule("act", {State.STARTING, State.RUNNING}, State.ACTION),
+            # Functions are still running; the last output makes the job due at once.
+            _rule("wait", {State.ACTION}, None),
             _rule("collect", {State.RUNNING}, State.COLLECTING),
             _rule("complete", {State.STARTING, State.RUNNING, State.COLLECTING}, State.COMPLETED),
             _rule("cut", {State.STARTING, State.RUNNING, State.COLLECTING}, State.INCOMPLETE),
@@ -240,6 +247,8 @@ class Answer:
     code: tuple[Mapping[str, Any], ...] = ()
     """Code-interpreter calls: `{"input": …, "output": …}` in order."""
     files: tuple[Mapping[str, Any], ...] = ()
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """Calls of registered functions: `{"name": …, "arguments": …, "output": …, "seconds": …}` in order."""
     model: str | None = None
     """The model that answered, as the service reports it."""
     usage: Usage | None = None
@@ -277,6 +286,8 @@ class Job:
     """How often a person asked again after it had ended."""
     after: str | None = None
     """Row id of the question before it in its conversation."""
+    next: str | None = None
+    """Row id of the question that waits for this one to end."""
     answer: Answer | None = None
     created_at: float = 0.0
     started_at: float | None = None
@@ -335,6 +346,16 @@ class Claim:
     """Tokens put aside for the run."""
     seen: float | None = None
     """How old the run was when it was last seen pending, in seconds."""
+    rounds: int = 0
+    """How often the job has asked for functions: a `starting` job with rounds submits the outputs of the last one."""
+    earlier: Usage | None = None
+    """What the runs before the present one have used: outputs of functions may go into a run of their own."""
+    acted_run: str | None = None
+    """The run that asked for the functions of the last round, where its id is known."""
+    brought: str | None = None
+    """What the runs before the present one have brought besides text (`codec.dump_brought`)."""
+    began_at: float | None = None
+    """When the first of several runs started."""
     usage: Usage | None
     """What the run has used, once it is known (while its answer is still to be fetched)."""
     error_code: str | None
@@ -388,6 +409,8 @@ class Move:
     job (intend, then create) sets it to one lease, and keeps its fence."""
     fields: Mapping[str, str | int | float | None] = field(default_factory=dict)
     answer: Answer | None = None
+    calls: tuple[WantedCall, ...] = ()
+    """What an `act` puts on record; calls that are there already stay as they are."""
     wakes: str | None = None
     """Job that waits for this one: it is made due just before the move is made. So a process that dies in between
     has done no harm: the other looks too early, and looks again."""
@@ -492,6 +515,9 @@ class Node:
 
     name: str
     processes: int
+    """Pool processes that run chains; 0 for a worker that only runs functions."""
     pid: int
     host: str
     started_at: float
+    tools: int = 0
+    """Pool processes that run functions."""

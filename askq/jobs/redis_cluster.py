@@ -95,6 +95,11 @@ class ClusterRedis(redis.Redis):
 
     # -- what a cluster has beside --------------------------------------------------------------------
 
+    @property
+    def as_cluster(self) -> ClusterRedis:
+        """Itself: what tells it from one server's client."""
+        return self
+
     def owner(self, key: str) -> redis.Redis:
         """The client of the node that has a key."""
         return self._client(self._node(key_slot(encoded(key))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -14,7 +14,9 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLConnection
 
 from askq.jobs.redis_address import Address, address_of
-from askq.jobs.redis_cluster import ClusterPipeline, ClusterRedis
+
+if TYPE_CHECKING:
+    from askq.jobs.redis_cluster import ClusterRedis
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,9 @@ def connect(url: str, *, timeout_s: float) -> redis.Redis:
     address = address_of(url)
     waits: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "max_connections": 64}
     if address.kind == "cluster":
+        # Here, because most addresses are of one server, and commands are to start fast.
+        from askq.jobs.redis_cluster import ClusterRedis
+
         return ClusterRedis(address.nodes, {**waits, **address.options, **({"ssl": True} if address.tls else {})})
     # One quick repeat heals a connection that died while it was idle. Repeating is safe: every write is idempotent or
     # fenced.
@@ -63,11 +68,16 @@ def _watched(address: Address, waits: dict[str, Any], timeout_s: float) -> redis
     return client
 
 
+def cluster_of(client: redis.Redis) -> ClusterRedis | None:
+    """A client as that of a cluster, if it is one."""
+    return getattr(client, "as_cluster", None)
+
+
 @contextmanager
 def servers_of(client: redis.Redis) -> Iterator[list[Server]]:
     """Every server behind a client, replicas too. Their clients last as long as the block."""
-    if isinstance(client, ClusterRedis):
-        yield [Server(name, role == "replica", one) for name, role, one in client.servers()]
+    if (cluster := cluster_of(client)) is not None:
+        yield [Server(name, role == "replica", one) for name, role, one in cluster.servers()]
         return
     pool = client.connection_pool
     if not isinstance(pool, SentinelConnectionPool):
@@ -92,14 +102,22 @@ def servers_of(client: redis.Redis) -> Iterator[list[Server]]:
 
 def owner_of(client: redis.Redis, key: str) -> redis.Redis:
     """The client of the server that has a key."""
-    return client.owner(key) if isinstance(client, ClusterRedis) else client
+    return client if (cluster := cluster_of(client)) is None else cluster.owner(key)
 
 
 def ask(pipe: Pipeline, *question: Any) -> list[tuple[Any, Any, str | None]]:
     """Carry out a pipeline, and ask each server concerned one thing more. Of each command: its reply, the answer of
     the server that gave it, and a key of that server (None where there is but one). Errors are replies."""
-    if isinstance(pipe, ClusterPipeline):
-        return pipe.execute_asking(*question)
+    if (asking := getattr(pipe, "execute_asking", None)) is not None:
+        found: list[tuple[Any, Any, str | None]] = asking(*question)
+        return found
     pipe.execute_command(*question)
     *replies, answer = pipe.execute(raise_on_error=False)
     return [(reply, answer, None) for reply in replies]
+
+
+def execute_here(pipe: Pipeline) -> list[Any]:
+    """Carry out a pipeline where its keys were said to be, and nowhere else; errors are replies."""
+    here = getattr(pipe, "execute_here", None)
+    found: list[Any] = pipe.execute(raise_on_error=False) if here is None else here()
+    return found

@@ -7,14 +7,14 @@ import heapq
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis.client import Pipeline
 
 from askq.errors import StoreError
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, keys, redis_limits
-from askq.jobs.books import Books
+from askq.jobs.calls import Calls
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
 from askq.jobs.model import (
     ASKED_AGAIN,
@@ -40,8 +40,11 @@ from askq.jobs.model import (
     State,
 )
 from askq.jobs.records import budget_of, claim_of, decoded, earlier_of, encoded, job_of, pause_of, record_of, status_of
-from askq.jobs.redis_audit import RedisBooks
+from askq.jobs.redis_calls import RedisCalls
 from askq.jobs.redis_wire import Call, RedisWire, lua
+
+if TYPE_CHECKING:
+    from askq.jobs.books import Books
 
 _PAGE = 200
 _ROWS_PER_CALL = 50
@@ -146,15 +149,12 @@ class RedisStore(RedisWire):
                     new.after or "",
                 )
             calls.append(Call("add", names, args))
-        # Once they are there, because who is told of before is not there to be woken.
+        verdicts = [verdict for found in self._scripts(calls) for verdict in found]
+        # Once they are there, because who is told of before is not there to be woken. In a call of its own: a pipeline
+        # to several servers has no order.
         ahead = [(job_id(batch, new.after), new.question.row_id) for new in jobs if new.after is not None]
-        found = self._scripts([*calls, *(self._follow(job, row) for job, row in ahead)])
-        verdicts = [verdict for verdicts in found[: len(calls)] for verdict in verdicts]
-        ended = [
-            flat is None or earlier_of(job, flat).state in TERMINAL
-            for (job, _), flat in zip(ahead, found[len(calls) :], strict=True)
-        ]
-        self.wake([job_id(batch, row) for (_, row), over in zip(ahead, ended, strict=True) if over])
+        found = zip(ahead, self.follow(ahead), strict=True)
+        self.wake([job_id(batch, row) for (_, row), seen in found if seen is None or seen.state in TERMINAL])
         return _added(jobs, dict(zip(order, verdicts, strict=True)))
 
     def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
@@ -394,6 +394,8 @@ class RedisStore(RedisWire):
             keys.ask(move.job),
             keys.answer(move.job),
             keys.dead(shard),
+            keys.calls(move.job),
+            keys.functions(shard),
         ]
         lane = ""
         if rule.target is not None and rule.target not in TERMINAL:
@@ -413,6 +415,8 @@ class RedisStore(RedisWire):
             "1" if rule.keeps_claim else "",
             "1" if rule.yields_to_witness else "",
             "1" if move.fields.get("error_code") == DEAD_LETTER else "",
+            len(move.calls),
+            *(part for call in move.calls for part in (call.key, call.to_json())),
             len(dropped),
             *dropped,
         ]
@@ -439,13 +443,16 @@ class RedisStore(RedisWire):
 
     def set_back(self, seconds: float, shards: Sequence[int]) -> bool:
         # Every worker notices; moved twice, jobs would be polled too early, which harms nobody but the service.
-        names = [[*(keys.due(shard, lane) for lane in (Lane.START, Lane.POLL)), keys.clock(shard)] for shard in shards]
+        names = [
+            [keys.due(shard, Lane.START), keys.due(shard, Lane.POLL), keys.functions(shard), keys.clock(shard)]
+            for shard in shards
+        ]
         args = [seconds, _millis(_SAME_STEP_S)]
         if not any(moved >= 0 for moved in self._scripts([Call("shift", each, args) for each in names])):
             return False
         # What is held until a moment of the old clock would be held that much longer. The living take it anew at once.
         held = [keys.lease(shard, lane) for shard in shards for lane in Lane]
-        held += [key(lane) for key in (keys.chains, keys.hint) for lane in Lane]
+        held += [key(lane) for key in (keys.chains, keys.hint) for lane in (*Lane, keys.TOOLS)]
         held += [keys.NODES, *(keys.probe(_concerned(pause.account, pause.protocol)) for pause in self.pauses())]
         pipe = self._redis.pipeline(transaction=False)
         for name in held:
@@ -491,10 +498,11 @@ class RedisStore(RedisWire):
 
         self._run(write)
 
-    def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
+    def reserve(self, job: str, attempt: int, cost_usd: float, *, covers_earlier: bool = False) -> bool:
         batch, _ = split_job_id(job)
         cost = codec.cost_in_millionths(cost_usd)
-        (granted,) = self._scripts([Call("reserve", [keys.budget(batch)], [job, attempt, cost])])
+        args = [job, attempt, cost, "1" if covers_earlier else ""]
+        (granted,) = self._scripts([Call("reserve", [keys.budget(batch)], args)])
         return bool(granted)
 
     def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
@@ -520,7 +528,8 @@ class RedisStore(RedisWire):
         for (job, attempt), (state, attempts, cost) in zip(aside.items(), self._run(read), strict=True):
             if state is None or State(decoded(state)) in TERMINAL:
                 made = state is None or int(attempts or 0) >= attempt
-                self.settle(job, attempt, (None if cost is None else float(cost)) if made else 0.0)
+                known = None if made else 0.0
+                self.settle(job, attempt, known if cost is None else float(cost))
                 settled += 1
         return settled
 
@@ -661,7 +670,18 @@ class RedisStore(RedisWire):
         rest.execute()
         own.execute()
 
+    def calls(self) -> Calls:
+        return RedisCalls(
+            self._redis,
+            run=self._run,
+            timed=self._timed,
+            scripts=lambda calls, on_disk: self._scripts([Call(*call) for call in calls], on_disk=on_disk),
+        )
+
     def books(self) -> Books:
+        # Here, because most programs audit nothing.
+        from askq.jobs.redis_audit import RedisBooks
+
         return RedisBooks(
             self._redis,
             run=self._run,

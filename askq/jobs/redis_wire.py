@@ -28,9 +28,8 @@ from askq.errors import StoreDenied, StoreError, StoreUnreachable
 from askq.ids import SHARDS
 from askq.jobs import keys
 from askq.jobs.records import encoded
-from askq.jobs.redis_cluster import ClusterPipeline, ClusterRedis
 from askq.jobs.redis_health import appendfsync, health_of
-from askq.jobs.redis_servers import ask, connect, owner_of, servers_of
+from askq.jobs.redis_servers import ask, cluster_of, connect, execute_here, owner_of, servers_of
 from askq.jobs.store import Health
 
 _DISK_WAIT_MS = 1500
@@ -125,7 +124,7 @@ class RedisWire:
 
         def write() -> None:
             seen.clear()
-            many = isinstance(self._redis, ClusterRedis)
+            many = cluster_of(self._redis) is not None
             for together in [[step] for step in steps] if many else [steps]:
                 pipe = self._redis.pipeline(transaction=True)
                 for step in together:
@@ -141,8 +140,8 @@ class RedisWire:
 
     def _all(self, pipe: Pipeline) -> None:
         """A step of `_in_order` that concerns every server."""
-        if isinstance(self._redis, ClusterRedis):
-            for mark in self._redis.marks():
+        if (cluster := cluster_of(self._redis)) is not None:
+            for mark in cluster.marks():
                 pipe.exists(mark)
 
     def _wait_for_disk(self, seen: Seen) -> None:
@@ -183,7 +182,7 @@ class RedisWire:
             else:
                 own = 0 if run in self._mute else 1
                 pipe.execute_command("WAITAOF", own, self._replicas, _DISK_WAIT_MS, **at)
-        found = pipe.execute_here() if isinstance(pipe, ClusterPipeline) else pipe.execute(raise_on_error=False)
+        found = execute_here(pipe)
         return {
             run: self._lack(run, mark, *found[3 * at : 3 * at + 3]) for at, (run, mark) in enumerate(waiting.items())
         }
@@ -225,7 +224,7 @@ class RedisWire:
 
     def clocks(self) -> list[float]:
         """The clock that each shard goes by (Unix seconds): that of the server that has it."""
-        if not isinstance(self._redis, ClusterRedis):
+        if cluster_of(self._redis) is None:
             return [self._time()] * SHARDS
 
         def read() -> list[Any]:

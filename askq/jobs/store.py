@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from askq.errors import StoreUnsafe
-from askq.jobs.books import Books
+from askq.jobs.calls import Calls
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
 from askq.jobs.model import (
     Added,
@@ -29,6 +29,10 @@ from askq.jobs.model import (
     Pause,
     State,
 )
+
+if TYPE_CHECKING:
+    # Most programs audit nothing, and need not import what an audit finds.
+    from askq.jobs.books import Books
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,10 +232,11 @@ class Store(Protocol):
     def set_budget(self, batch: str, limit_usd: float) -> None:
         """Bound what a batch may cost from now on."""
 
-    def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
+    def reserve(self, job: str, attempt: int, cost_usd: float, *, covers_earlier: bool = False) -> bool:
         """Put aside what an attempt may cost at worst; False when the batch's budget does not have it.
 
-        Asking again for the same attempt puts nothing more aside. True where the batch has no budget.
+        `covers_earlier`: the amount holds what earlier attempts have cost too, and takes the place of what they put
+        aside. Asking again for the same attempt puts nothing more aside. True where the batch has no budget.
         """
 
     def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
@@ -309,6 +314,9 @@ class Store(Protocol):
 
         Jobs end by themselves, so long after their own end as the store was told at its making.
         """
+
+    def calls(self) -> Calls:
+        """The function calls of jobs."""
 
     def books(self) -> Books:
         """What an audit reads and repairs (`askq.jobs.auditor`)."""

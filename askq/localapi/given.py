@@ -7,7 +7,6 @@ it was accepted, with the run or response it came to.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from askq.localapi.engines.base import Request
@@ -30,7 +29,11 @@ INSERT = (
     "INSERT INTO given_outputs (work, round, call_id, name, arguments, output, given_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 ERASE = "UPDATE given_outputs SET arguments = '', output = '' WHERE work = ?"
-_READ = "SELECT * FROM given_outputs WHERE work = ? ORDER BY n"
+_READ = (
+    "SELECT given_outputs.* FROM ledger JOIN given_outputs ON given_outputs.work = ledger.id "
+    "WHERE ledger.n > ? AND ledger.n <= ? ORDER BY given_outputs.n"
+)
+_COLUMNS = ("work", "round", "call_id", "name", "arguments", "output", "given_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,8 @@ class GivenOutput:
 def last_round(request: Request, at: float) -> list[GivenOutput]:
     """The outputs of the round with which the request ends; none if it ends with a question."""
     found: list[GivenOutput] = []
+    if not request.turns or request.turns[-1].role != "output":
+        return found
     calls = {turn.call_id: turn for turn in request.turns if turn.role == "call"}
     for turn in reversed(request.turns):
         if turn.role != "output":
@@ -85,10 +90,10 @@ def last_round(request: Request, at: float) -> list[GivenOutput]:
     return found[::-1]
 
 
-def read(connection: sqlite3.Connection, works: Iterable[str]) -> dict[str, list[JsonObject]]:
-    """The outputs given to each of these runs and responses, oldest first."""
+def read(connection: sqlite3.Connection, after: int, last: int) -> dict[str, list[JsonObject]]:
+    """The outputs given to the runs and responses of these ledger numbers (`after` excluded), oldest first."""
     found: dict[str, list[JsonObject]] = {}
-    for work in works:
-        rows = connection.execute(_READ, (work,)).fetchall()
-        found[work] = [GivenOutput(**{name: row[name] for name in row.keys() if name != "n"}).to_wire() for row in rows]  # noqa: SIM118
+    for row in connection.execute(_READ, (after, last)):
+        output = GivenOutput(**{name: row[name] for name in _COLUMNS})
+        found.setdefault(output.work, []).append(output.to_wire())
     return found

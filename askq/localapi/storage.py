@@ -273,8 +273,8 @@ class Storage:
             rows = self._connection.execute(
                 "SELECT * FROM ledger WHERE n > ? ORDER BY n LIMIT ?", (after, limit)
             ).fetchall()
-            outputs = given.read(self._connection, [row["id"] for row in rows])
-            return [_ledger_entry(row, outputs[row["id"]]) for row in rows]
+            outputs = given.read(self._connection, after, rows[-1]["n"]) if rows else {}
+            return [_ledger_entry(row, outputs.get(row["id"], [])) for row in rows]
 
         return await self._in_writer(read)
 

@@ -32,6 +32,7 @@ KEYS = (
     "files",
     "citations",
     "code",
+    "tool_calls",
     "output",
     "input",
 )
@@ -72,6 +73,7 @@ def to_record(job: Job) -> dict[str, Any]:
         "files": [dict(part) for part in answer.files] if answer else [],
         "citations": [dict(part) for part in answer.citations] if answer else [],
         "code": [dict(part) for part in answer.code] if answer else [],
+        "tool_calls": [dict(part) for part in answer.tool_calls] if answer else [],
         "output": _structured(text) if job.state is State.COMPLETED else None,
         "input": dict(job.question.input),
     }

@@ -32,6 +32,7 @@ OWN = (
     "files",
     "citations",
     "code",
+    "tool_calls",
     "output",
 )
 """askq's own columns, in order. `custom_id` and `question` stand before them unless the user's columns hold these."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -322,11 +323,22 @@ def _print_job(job: Job, *, only_code: bool) -> None:
         click.echo(f"\nCode {number}\n{plain(str(call['input']))}\nOutput\n{plain(str(call['output']))}")
     if only_code:
         return
+    for number, call in enumerate(record["tool_calls"], 1):
+        click.echo(f"\nFunction {number}\n{plain(_call(call))}")
+        if call.get("printed"):
+            click.echo(f"Printed\n{plain(call['printed'].rstrip())}")
     if record["answer"] is not None:
         click.echo(f"\nAnswer\n{plain(record['answer'])}")
     if record["error"] is not None:
         error = record["error"]
         click.echo(f"\nError\n{error['code']}: {plain(error['message'] or '')}\n{error['remedy']}")
+
+
+def _call(call: Mapping[str, Any]) -> str:
+    """A function call as a line: what was asked for, what came of it, how long it took."""
+    took = f" ({call['seconds']:.2f} s)" if "seconds" in call else ""
+    output = "no output: the job ended before" if call["output"] is None else call["output"]
+    return f"{call['name']} {call['arguments']}\n→ {output}{took}"
 
 
 @click.command("list")

@@ -23,7 +23,7 @@ from producer.batch import require_budget
 from producer.budget import bounded
 from producer.cli.options import assistant_options, bounds, budget_option, input_options
 from producer.cli.shared import Session, json_option, known_status, pass_session, print_json
-from producer.cli.workers import add_workers, foreground, kept_running, require_hope
+from producer.cli.workers import ToolsWorker, add_workers, foreground, kept_running, require_hope
 from producer.kept_table import keep, kept
 from producer.outage import Outage
 from producer.parts import Parts
@@ -196,6 +196,8 @@ def _answer(
         if not no_worker:
             parts.check_api()
             add_workers(supervisor, parts)
+            if any(asked.functions for asked in (submission.assistant, *submission.others.values())):
+                ToolsWorker(supervisor, parts).start()
         for line in parts.lines():
             session.say(line)
         with foreground(), kept_running(supervisor):

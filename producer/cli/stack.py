@@ -18,6 +18,7 @@ from askq.errors import ConfigError, EmbeddedError, StoreUnreachable
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.cli.workers import (
     Flower,
+    ToolsWorker,
     add_flower,
     add_workers,
     foreground,
@@ -168,6 +169,7 @@ def _stay(
     if flower is not None:
         session.say(f"Flower: {flower.url}  user {flower.user}  password {flower.password}")
     ready = False
+    tools = ToolsWorker(supervisor, parts)
     try:
         with foreground(), kept_running(supervisor):
             session.say("starting …")
@@ -175,6 +177,8 @@ def _stay(
                 for text in [*parts.revive(), *supervisor.tick()]:
                     session.say(text)
                 require_hope(supervisor)
+                if workers:
+                    tools.look()
                 if not ready and _all_answer(parts, flower, workers):
                     ready = True
                     session.say("ready; Ctrl-C ends it")
@@ -185,6 +189,8 @@ def _stay(
         # A terminal has written ^C.
         session.say("\nended" if sys.stderr.isatty() else "ended")
         return 0
+    finally:
+        tools.close()
 
 
 def _all_answer(parts: Parts, flower: Flower | None, workers: int) -> bool:

@@ -6,18 +6,23 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from askq.embedded.supervisor import Supervisor
 from askq.embedded.tether import module
-from askq.errors import EmbeddedError
-from askq.names import QUEUE_POLL, QUEUE_START
+from askq.errors import EmbeddedError, StoreError
+from askq.names import QUEUE_POLL, QUEUE_START, QUEUE_TOOLS
 from config.settings import Settings
 from producer.parts import Parts
 
+if TYPE_CHECKING:
+    from askq.jobs.redis_store import RedisStore
+
+_LOOK_EVERY_S = 1.0
 GRACE_S = 12.0
 """How long children may take to finish the calls they have open."""
 
@@ -70,6 +75,18 @@ def worker_command(settings: Settings, number: int) -> list[str]:
     ]
 
 
+def tools_command(settings: Settings) -> list[str]:
+    """The command line of the worker that runs functions: a pool of its own, because a function may hang."""
+    command = worker_command(settings, 1)
+    for option, value in (
+        ("--queues", QUEUE_TOOLS),
+        ("--concurrency", str(settings.tool_processes)),
+        ("--hostname", f"{_ours()}tools@%h"),
+    ):
+        command[command.index(option) + 1] = value
+    return command
+
+
 def _celery(command: str) -> list[str]:
     return [*module("worker"), "--no-color", command]
 
@@ -83,7 +100,7 @@ def working(parts: Parts) -> int:
     """How many workers of this program are at work. Raises StoreUnreachable."""
     store = parts.store()
     try:
-        return sum(node.name.startswith(_ours()) for node in store.nodes())
+        return sum(node.name.startswith(_ours()) and node.processes > 0 for node in store.nodes())
     finally:
         store.close()
 
@@ -95,6 +112,47 @@ def add_workers(supervisor: Supervisor, parts: Parts) -> None:
         name = f"worker-{number}"
         command = worker_command(parts.settings, number)
         supervisor.add(name, command, environment, parts.log_folder() / f"{name}.log")
+
+
+class ToolsWorker:
+    """The worker that runs functions: it costs about as much memory as any other, so it starts with the first call."""
+
+    def __init__(self, supervisor: Supervisor, parts: Parts) -> None:
+        self._supervisor = supervisor
+        self._parts = parts
+        self._started = parts.settings.tool_processes == 0
+        self._next = 0.0
+        self._store: RedisStore | None = None
+
+    def start(self) -> None:
+        """Start it now."""
+        if self._started:
+            return
+        self._started = True
+        environment = os.environ | self._parts.environment()
+        # It calls nobody, and runs code that need not see them.
+        for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "ASKQ_CHAT_API_KEY"):
+            environment.pop(name, None)
+        log = self._parts.log_folder() / "tools.log"
+        self._supervisor.add("tools", tools_command(self._parts.settings), environment, log)
+
+    def look(self) -> None:
+        """Start it if functions are to be run and nobody else runs them. Called often, it looks once a second."""
+        now = time.monotonic()
+        if self._started or now < self._next:
+            return
+        self._next = now + _LOOK_EVERY_S
+        try:
+            self._store = self._store or self._parts.store()
+            if self._store.calls().next_due() is not None and not any(node.tools for node in self._store.nodes()):
+                self.start()
+        except StoreError:
+            return  # somebody else tells of it
+
+    def close(self) -> None:
+        """Close its connection."""
+        if self._store is not None:
+            self._store.close()
 
 
 def add_flower(supervisor: Supervisor, parts: Parts, port: int) -> Flower:

@@ -36,3 +36,11 @@ def children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def is_runner(pid: int) -> bool:
+    """Whether a process is one in which functions run."""
+    try:
+        return b"askq.tools.runner" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

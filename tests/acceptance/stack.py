@@ -162,13 +162,20 @@ class Stack:
         *,
         concurrency: int = 2,
         app: str = "worker.celery",
+        queues: str = "askq.start,askq.poll",
         **environment: str,
     ) -> Process:
         """A worker, started."""
-        argv = [sys.executable, "-m", "celery", "-A", app, "worker", "--queues", "askq.start,askq.poll"]
+        argv = [sys.executable, "-m", "celery", "-A", app, "worker", "--queues", queues]
         argv += ["--concurrency", str(concurrency), "--hostname", f"{name}@%h", "--loglevel", "INFO"]
         argv += ["--without-gossip", "--without-mingle"]
         process = self._process(name, argv, self.environment(**(settings or {}), **environment))
+        process.start()
+        return process
+
+    def command(self, name: str, *argv: str) -> Process:
+        """A command that stays, started."""
+        process = self._process(name, [sys.executable, "-m", "producer.cli", *argv], self.environment())
         process.start()
         return process
 

@@ -60,6 +60,9 @@ def test_a_conversation_remembers(protocol: str, tmp_path: Path) -> None:
     threads = {name: {row["thread_id"] for row in found.values() if row["thread"] == name} for name in ("Ann", "민수")}
     assert all(len(ids) == 1 for ids in threads.values())
     assert len({row["thread_id"] for row in found.values()}) == 4
+    # The other steps only read, and know of no protocol.
+    if protocol != PROTOCOLS[0]:
+        return
     told = step(folder, "2-read")
     assert "60 × 3 = 180." in told
     assert "thread:     Ann, after ann-1" in told
@@ -73,6 +76,8 @@ def test_the_math_tutor_answers_with_code(protocol: str, tmp_path: Path) -> None
     assert said["equation"].endswith("The solution is x = 1.")
     assert said["share"] == "15% of 240 = 36."
     assert "10" in said["slope"]
+    if protocol != PROTOCOLS[0]:
+        return
     told = step(folder, "2-read")
     assert "Code 1" in told
     assert "sympy" in told

@@ -23,9 +23,9 @@ from tests.parts import RedisServer, eventually, redis_binary
 from tests.servers import ClusterOfServers, WatchedServers, running, wait_for_failover
 
 pytestmark = pytest.mark.timeout(240)
-SCRIPT = {"default": {"answer": "Answer to: {question}", "duration": [0.5, 3.0]}}
+SCRIPT = {"default": {"answer": "Answer to: {question}", "duration": [0.3, 2.0]}}
 DURABLE = ("--appendonly", "yes", "--appendfsync", "everysec")
-QUESTIONS = 120
+QUESTIONS = 80
 
 
 @contextmanager

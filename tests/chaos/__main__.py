@@ -24,7 +24,18 @@ from tests.chaos.report import Report
 _AT_ONCE = 2
 _SHOWN = (
     *("jobs", "kills", "points", "redis_restarts", "rollbacks", "api_faults", "fault_kinds", "lost", "stuck", "wrong"),
-    *("paid_twice", "ledger_runs", "counted_runs", "stale_commits", "recovery_p50_s", "recovery_p95_s", "wall_s"),
+    *(
+        "paid_twice",
+        "ledger_runs",
+        "counted_runs",
+        "calls",
+        "executions",
+        "run_again",
+        "stale_commits",
+        "recovery_p50_s",
+        "recovery_p95_s",
+        "wall_s",
+    ),
 )
 
 

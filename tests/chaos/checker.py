@@ -75,8 +75,8 @@ def _by_key(rows: Iterable[Asked]) -> dict[str, list[Asked]]:
 def _check_job(report: Report, row: Asked, job: Job, paid: int, *, keyed: bool, stopped: bool) -> None:
     report.ends[job.state] += 1
     report.counted_runs += job.runs
-    report.paid_twice += max(0, paid - 1)
-    if paid > 1:
+    report.paid_twice += max(0, paid - row.runs())
+    if paid > row.runs():
         report.problems.append(f"paid twice: {job.id} has {paid} runs in the ledger: {_shown(job)}")
     if job.runs != paid:
         report.miscounted += 1
@@ -124,7 +124,9 @@ def _check_counters(report: Report, status: BatchStatus | None, jobs: Sequence[J
 def _left_behind(client: redis.Redis, patience_s: float) -> list[str]:
     """What must be gone once everything has ended: entries of the schedule, claims, leases."""
     until = time.monotonic() + patience_s
-    while (left := [*_names(client, "*:due:*"), *_names(client, "*:lease:*")]) and (time.monotonic() < until):
+    while (left := [*_names(client, "*:due:*"), *_names(client, "*:lease:*"), *_names(client, "*:calls:*")]) and (
+        time.monotonic() < until
+    ):
         time.sleep(0.2)
     for name in _names(client, "*:job:*"):
         if client.hexists(name, "claims"):

@@ -11,8 +11,9 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 
-from tests.acceptance.processes import stopped
+from tests.acceptance.processes import is_runner, stopped
 from tests.acceptance.stack import Process
 from worker.process import STUCK_EXIT
 
@@ -103,6 +104,16 @@ class Crew:
         except ProcessLookupError:
             return False
         return self._count("kill of a pool process")
+
+    def kill_runner(self, at_work: Sequence[int]) -> bool:
+        """SIGKILL one of these processes, in which functions are at work: it costs the call."""
+        runners = [pid for pid in at_work if is_runner(pid)]
+        if not runners:
+            return False
+        self.kills.append(time.time())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pick.choice(runners), signal.SIGKILL)
+        return self._count("kill of a function's process")
 
     def kill_all(self) -> bool:
         """SIGKILL every worker at the same moment."""

@@ -10,12 +10,23 @@ from typing import Any, Self
 
 from askq.assistants.model import ProtocolName
 from askq.jobs.model import State
+from tests.chaos.house import output
 
 PLAIN = "plain"
+TOOLS = "tools"
+ROUNDS = ((1, 2), (3,))
+"""The parts that a question of this kind needs, round by round."""
 TALK = "talk"
 """A question of a conversation: its answer quotes all that the user has said before in it."""
 
 _SCRIPTED: Mapping[str, Mapping[str, Any]] = {
+    TOOLS: {
+        "answer": "Answer to: {question} from {outputs}",
+        "calls": [
+            [{"name": "work", "arguments": {"question": "{question}", "part": part}} for part in parts]
+            for parts in ROUNDS
+        ],
+    },
     "unknown": {"statuses": ["queued", "warming_up", "in_progress"]},
     "expired": {"status": "expired"},
     "incomplete": {"status": "incomplete", "partial": "Half of: {question}"},
@@ -26,10 +37,11 @@ _SCRIPTED: Mapping[str, Mapping[str, Any]] = {
 }
 """Kinds of questions whose runs the script ends otherwise; the kind stands in the question in brackets."""
 
-ODD = tuple(kind for kind in _SCRIPTED if kind != "slow")
+ODD = tuple(kind for kind in _SCRIPTED if kind not in ("slow", TOOLS))
 
 _ENDS: Mapping[str, State] = {
     PLAIN: State.COMPLETED,
+    TOOLS: State.COMPLETED,
     "unknown": State.COMPLETED,
     "expired": State.EXPIRED,
     "incomplete": State.INCOMPLETE,
@@ -103,11 +115,18 @@ class Asked:
         if self.kind == TALK:
             return f"{len(self.before)} before: {' | '.join(self.before)}; now: {self.text}"
         match self.end():
+            case State.COMPLETED if self.kind == TOOLS:
+                given = ", ".join(output(self.text, part) for parts in ROUNDS for part in parts)
+                return f"Answer to: {self.text} from {given}"
             case State.COMPLETED:
                 return f"Answer to: {self.text}"
             case State.INCOMPLETE:
                 return f"Half of: {self.text}"
         return None
+
+    def runs(self) -> int:
+        """Runs that are to be paid for: outputs of functions start one on Responses."""
+        return len(ROUNDS) + 1 if self.kind == TOOLS and self.protocol == "responses" else 1
 
 
 def write(path: Path, rows: list[Asked]) -> None:

@@ -18,6 +18,8 @@ BROKEN = (
     "left_behind",
     "stale_accepted",
     "overstayed",
+    "run_again",
+    "calls_wrong",
 )
 """Figures that must be 0."""
 
@@ -63,6 +65,14 @@ class Report:
     stale_accepted: int = 0
     overstayed: int = 0
     """Workers that went on working although they were asked to end."""
+    calls: int = 0
+    """Function calls with an output on record."""
+    executions: int = 0
+    """How often functions began: each more than the calls was cut off by a kill."""
+    run_again: int = 0
+    """Calls of which an execution began after the one that is on record."""
+    calls_wrong: int = 0
+    """Calls on record with an error, or with what their function did not return."""
     recovery_s: list[float] = field(default_factory=list)
     """From the SIGKILL of a claim's holder to the next claim."""
     restart_s: list[float] = field(default_factory=list)
@@ -101,6 +111,8 @@ class Report:
             **{name: getattr(self, name) for name in BROKEN},
             "ledger_runs": self.ledger_runs,
             "counted_runs": self.counted_runs,
+            "calls": self.calls,
+            "executions": self.executions,
             "stale_commits": self.stale_commits,
             "recovery_n": len(self.recovery_s),
             "recovery_p50_s": percentile(self.recovery_s, 50),

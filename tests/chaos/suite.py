@@ -16,6 +16,7 @@ from tests.chaos.profiles import (
     recovery,
     redis,
     rollback,
+    tools,
     zombie,
 )
 from tests.chaos.report import Report
@@ -30,6 +31,7 @@ PROFILES: dict[str, ModuleType] = {
     "zombie": zombie,
     "producers": producers,
     "messages": messages,
+    "tools": tools,
     "conversations": conversations,
     "mix": mix,
 }

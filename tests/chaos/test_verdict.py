@@ -14,12 +14,13 @@ import pytest
 from askq.assistants.model import Assistant
 from askq.ids import SHARDS, shard_of
 from askq.jobs import codec, keys
-from askq.jobs.model import MOVES, Answer, Claim, Lane, Move
+from askq.jobs.model import MOVES, Answer, Claim, Job, Lane, Move, Question, State
 from askq.jobs.redis_store import RedisStore
 from producer.questions import open_items
 from producer.submit import Submission, submit
 from tests.chaos import failpoints, questions, recovery
 from tests.chaos.checker import check
+from tests.chaos.diary import at_work, check_calls
 from tests.chaos.questions import Asked
 from tests.chaos.recovery import Outage
 from tests.chaos.report import BROKEN, Report, percentile
@@ -233,6 +234,51 @@ def test_reports_add_up() -> None:
     assert percentile([1, 2, 3, 4], 50) == 2
     assert percentile([float(n) for n in range(1, 101)], 95) == 95
     assert percentile([], 50) is None
+
+
+def _diary(path: Path, *lines: tuple[str, str]) -> Path:
+    """A diary of one call: what was noted of which execution."""
+    path.write_text("".join(f"1.5\t{what}\t1\tWhy?\t{execution}\t0\n" for what, execution in lines), "utf-8")
+    return path
+
+
+def _answered(printed: str, *, output: str = "part 1 of <Why?>", error: str | None = None) -> Job:
+    call = {"name": "work", "arguments": '{"question": "Why?", "part": 1}', "output": output, "printed": printed}
+    return Job(
+        id="b_1.q1",
+        index=0,
+        state=State.COMPLETED,
+        question=Question(row_id="q1", index=0, text="Why?"),
+        assistant="a",
+        assistant_digest="d",
+        protocol="responses",
+        answer=Answer(text="", tool_calls=(call if error is None else call | {"error": error},)),
+    )
+
+
+def test_a_call_that_began_again_after_it_was_on_record_is_told(tmp_path: Path) -> None:
+    once = _diary(tmp_path / "once", ("begin", "a"), ("begin", "b"), ("end", "b"))
+    twice = _diary(tmp_path / "twice", ("begin", "a"), ("end", "a"), ("begin", "b"), ("end", "b"))
+    for diary, printed, broken in (
+        (once, "b", []),
+        (once, "a", ["calls_wrong: 1"]),
+        (twice, "b", []),
+        (twice, "a", ["run_again: 1"]),
+    ):
+        report = Report()
+        check_calls(report, diary, [_answered(printed)])
+        assert (report.broken, report.calls, report.executions) == (broken, 1, 2)
+    for wrong in (_answered("b", output="something else"), _answered("b", error="crashed")):
+        report = Report()
+        check_calls(report, once, [wrong])
+        assert report.broken == ["calls_wrong: 1"]
+
+
+def test_functions_at_work_are_found_in_their_diary(tmp_path: Path) -> None:
+    assert at_work(tmp_path / "none") == []
+    assert at_work(_diary(tmp_path / "one", ("begin", "a"))) == [0]
+    assert at_work(_diary(tmp_path / "ended", ("begin", "a"), ("end", "a"))) == []
+    assert at_work(_diary(tmp_path / "again", ("begin", "a"), ("begin", "b"))) == [], "once is enough"
 
 
 def test_every_move_is_looked_for_on_the_tape_and_the_log_is_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A profile makes a `World`, lets it be struck for a while, lets it settle and tak
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections import Counter
@@ -15,12 +16,15 @@ from pathlib import Path
 
 from askq.assistants.model import Assistant, ProtocolName
 from askq.errors import StoreError
+from askq.names import QUEUE_TOOLS
+from askq.tools.describe import Described, describe
 from producer.questions import open_items
 from producer.submit import Submission, submit
 from tests.acceptance.stack import Stack
-from tests.chaos import failpoints, questions
+from tests.chaos import failpoints, house, questions
 from tests.chaos.checker import check
 from tests.chaos.crew import Crew
+from tests.chaos.diary import check_calls
 from tests.chaos.faults import Rule
 from tests.chaos.questions import PLAIN, Asked
 from tests.chaos.report import Report
@@ -51,6 +55,7 @@ class World:
         run_s: tuple[float, float],
         timeout_s: float,
         blind: bool,
+        tools: int,
     ) -> None:
         self.pick = random.Random(seed)
         self.keyed = keyed
@@ -70,7 +75,12 @@ class World:
             self._settings |= failpoints.environment(self._log, seed, kills=kills, stops=stops)
         # Longer than the leases on jobs and on shards, so that somebody else has them when the sleeper wakes up.
         self.crew = Crew([], self.pick, sleep_s=max(4.0, float(settings.get("ASKQ_LEASE_S", 6.0))) + 2.0)
+        self.diary = folder / "diary.tsv"
+        self._functions = _functions() if tools else None
         self.hire(workers)
+        for number in range(tools):
+            settings = self._settings | {house.DIARY: str(self.diary)}
+            self.crew.workers.append(self.stack.worker(f"tools{number}", settings, queues=QUEUE_TOOLS))
         self._waves: list[tuple[float, str, list[Asked]]] = []
         self._open: list[tuple[str, list[Asked]]] = []
         self._keys = 0
@@ -121,7 +131,11 @@ class World:
 
     def assistant(self, protocol: ProtocolName) -> Assistant:
         """Who answers."""
-        return Assistant(name="chaos", protocol=protocol, model="gpt-test", timeout_s=self.timeout_s)
+        plain = Assistant(name="chaos", protocol=protocol, model="gpt-test", timeout_s=self.timeout_s)
+        if self._functions is None:
+            return plain
+        tool, how = self._functions.tool, self._functions.how
+        return dataclasses.replace(plain, tools=(tool,), functions={tool["name"]: how})
 
     def submit(self, key: str, rows: Sequence[Asked]) -> None:
         """What `askq submit --idempotency-key` does. Raises StoreError; the same call then adds the rest."""
@@ -284,6 +298,10 @@ class World:
         """What the ledger, the store and the producer's file say, and what was done."""
         self.tape.close()
         report = check(self.file, self.stack.store, self.stack.ledger(), self.server.client, keyed=self.keyed)
+        if self._functions is not None:
+            batches = {self.stack.store.batch_under(key) for key in {row.key for row in questions.read(self.file)}}
+            jobs = [job for batch in batches if batch is not None for job in self.stack.store.jobs(batch)]
+            check_calls(report, self.diary, jobs)
         fired = self.fired()
         report.points += fired["kill"] + fired["stop"]
         report.kills += len(self.crew.kills) + fired["kill"].total()
@@ -302,6 +320,12 @@ class World:
         return report
 
 
+def _functions() -> Described:
+    (found,) = describe(["house:work"], [Path(house.__file__).parent])
+    assert found.problem is None, found.problem
+    return found
+
+
 @contextmanager
 def world(
     folder: Path,
@@ -315,12 +339,14 @@ def world(
     run_s: tuple[float, float] = (0.5, 3.0),
     timeout_s: float = 20.0,
     blind: bool = False,
+    tools: int = 0,
 ) -> Iterator[World]:
     """Parts of its own in a folder of its own; all of them end with it.
 
     `kills` and `stops` arm failpoints (`tests.chaos.failpoints`). `run_s` is how long runs take, `timeout_s` the
     assistant's deadline (and how long an uncertain create is waited for). With `blind` askq may not look at the
-    settings of Redis, so that it does not see how a stopped disk is played.
+    settings of Redis, so that it does not see how a stopped disk is played. `tools` is how many workers run functions,
+    of which the assistant then has one.
     """
     folder.mkdir(parents=True)
     made = World(
@@ -334,6 +360,7 @@ def world(
         run_s=run_s,
         timeout_s=timeout_s,
         blind=blind,
+        tools=tools,
     )
     try:
         yield made

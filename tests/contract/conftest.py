@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,6 +10,26 @@ import pytest
 from askq.jobs.store import Store
 from tests.contract.store_stage import SERVERS, ClusterStage, MemoryStage, RedisStage, Stage
 from tests.parts import RedisServer
+
+_ONE_IN = 6
+"""Scripts are the same on a cluster: of tests with many cases it gets some."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seen: Counter[str] = Counter()
+    left_out: list[pytest.Item] = []
+    for item in items:
+        backends = getattr(item, "callspec", None)
+        if backends is None or "cluster" not in backends.params.values():
+            continue
+        name = item.nodeid.partition("[")[0]
+        if seen[name] % _ONE_IN:
+            left_out.append(item)
+        seen[name] += 1
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture(params=["memory", *SERVERS, "cluster"])

@@ -314,6 +314,25 @@ async def test_a_stream_survives_a_restart_of_the_server(tmp_path: Any) -> None:
     assert text == ANSWER
 
 
+async def test_a_stream_that_is_asked_for_again_under_its_key_is_the_same_one() -> None:
+    async with stage({"duration": 0.2}, idempotency=True) as it:
+        headers = {"Idempotency-Key": "k1"}
+        await it.fault(kind="cut_stream", events=2, times=1)
+        seen = await broken(await it.respond(background=True, extra_headers=headers))
+        again = [event async for event in await it.respond(background=True, extra_headers=headers)]
+        assert again[0].response.id == seen[0].response.id
+        assert again[-1].response.output_text == ANSWER
+        headers = {"Idempotency-Key": "k2"}
+        where = await it.thread()
+        await it.fault(kind="drop_after", path="/runs$", times=1)
+        with pytest.raises(openai.APIConnectionError):
+            await it.beta.threads.runs.create(**where, stream=True, extra_headers=headers)
+        stream = await it.beta.threads.runs.create(**where, stream=True, extra_headers=headers)
+        events = [event async for event in stream]
+        assert (events[0].event, events[-1].event) == ("thread.run.created", "thread.run.completed")
+        assert len(await it.server.api.storage.ledger(0, 10)) == 2
+
+
 # Assistants
 
 

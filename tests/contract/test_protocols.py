@@ -177,28 +177,33 @@ async def test_a_question_is_prepared_started_polled_answered_and_cleaned_up(nam
 
 
 async def test_every_field_of_an_assistant_is_accepted(name: str) -> None:
-    full = assistant(
-        description="Teaches.",
-        instructions="Be kind.",
-        temperature=0.0,
-        top_p=0.5,
-        tools=({"type": "code_interpreter"}, {"type": "file_search", "vector_store_ids": ["vs_1"]}),
-        tool_resources={"code_interpreter": {"file_ids": ["file-1"]}},
-        reasoning_effort="low",
-        text_format={
-            "type": "json_schema",
-            "name": "answer",
-            "schema": {"type": "object", "properties": {}, "required": [], "additionalProperties": False},
-            "strict": True,
-        },
-        max_output_tokens=1000,
-        max_prompt_tokens=2000,
-        truncation="auto",
-        service_tier="flex",
-        completion_window="8h",
-        metadata={f"key {number}": "value" for number in range(12)},
-    )
-    async with stage(name) as it:
+    async with (
+        stage(name) as it,
+        client_of(it.server.base_url) as client,
+    ):
+        file_id = (await client.files.create(file=("a.csv", b"a,b"), purpose="assistants")).id
+        store_id = (await client.vector_stores.create(name="Rules")).id
+        full = assistant(
+            description="Teaches.",
+            instructions="Be kind.",
+            temperature=0.0,
+            top_p=0.5,
+            tools=({"type": "code_interpreter"}, {"type": "file_search", "vector_store_ids": [store_id]}),
+            tool_resources={"code_interpreter": {"file_ids": [file_id]}},
+            reasoning_effort="low",
+            text_format={
+                "type": "json_schema",
+                "name": "answer",
+                "schema": {"type": "object", "properties": {}, "required": [], "additionalProperties": False},
+                "strict": True,
+            },
+            max_output_tokens=1000,
+            max_prompt_tokens=2000,
+            truncation="auto",
+            service_tier="flex",
+            completion_window="8h",
+            metadata={f"key {number}": "value" for number in range(12)},
+        )
         asked = ask(assistant=full, model="gpt-other", instructions="Briefly.", metadata=dict(full.metadata))
         status = await it.ended(asked)
         assert status.state is RunState.DONE

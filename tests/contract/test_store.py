@@ -379,8 +379,9 @@ def test_a_job_is_claimed_in_the_lane_of_its_state(stage: Stage, state: State) -
     assert (taken.id, taken.state) == (job, state)
     assert taken.fence > fence
     assert (taken.assistant, taken.assistant_digest, taken.protocol) == ("tutor", "0123456789abcdef", "responses")
-    expected = job_of(store, job).question if state in (State.QUEUED, State.STARTING) else None
-    assert taken.question == expected, "once a run is known nobody needs the text"
+    needed = state in (State.QUEUED, State.STARTING, State.ACTION)
+    expected = job_of(store, job).question if needed else None
+    assert taken.question == expected, "while a run goes on nobody needs the text"
 
 
 def test_many_who_claim_at_once_never_get_the_same_job(stage: Stage) -> None:

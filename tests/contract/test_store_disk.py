@@ -27,7 +27,7 @@ from producer.submit import Submission
 from producer.submit import submit as submit_list
 from tests.conftest import StartRedis
 from tests.contract.store_stage import ALL, LONG, claim, job_of, move, open_batch, question, status_of, submit
-from tests.parts import RedisServer
+from tests.parts import RedisServer, eventually
 
 ON = ("--appendonly", "yes", "--appendfsync", "everysec")
 # The tests need the administrator's commands; the store's user has what a worker needs.
@@ -184,6 +184,8 @@ def test_a_list_that_lost_rows_while_it_was_submitted_is_told_and_completed_by_t
 
         def open_batch(self, new: NewBatch) -> tuple[str, bool]:
             found = super().open_batch(new)
+            # A server whose disk is slow may write to its file after its reply.
+            eventually(lambda: found[0].encode() in disk.file.read_bytes(), what="the batch is in the file")
             self.length = self.length or disk.file.stat().st_size
             return found
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.client import Pipeline
 from redis.crc import key_slot
 
 from askq.errors import StoreDenied, StoreError, StoreUnreachable
 from askq.ids import job_id
 from askq.jobs import keys
-from askq.jobs.model import Lane, Move, Outcome, State
+from askq.jobs.model import Lane, Move, NewBatch, Outcome, State
 from askq.jobs.redis_store import RedisStore
 from askq.jobs.redis_wire import Seen
 from tests.conftest import StartRedis
@@ -29,6 +30,8 @@ from tests.contract.store_stage import (
     claim,
     in_shard,
     job_of,
+    marks,
+    move,
     open_batch,
     question,
     status_of,
@@ -269,6 +272,78 @@ def test_a_promise_waits_for_replicas(tmp_path: Path, monkeypatch: pytest.Monkey
         assert danger.startswith(f"127.0.0.1:{replica.port}: its maxmemory-policy is allkeys-lru")
         for one in (store, careless):
             one.close()
+
+
+# -- what is done in an order ----------------------------------------------------------------------------------
+
+
+class CutOff(RedisStore):
+    """Dies between two steps, as a process does."""
+
+    left: float = LONG
+    """How many steps it still takes."""
+
+    def _in_order(self, *steps: Callable[[Pipeline], object]) -> Seen:
+        seen: Seen = {}
+        for step in steps:
+            if self.left <= 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            seen |= super()._in_order(step)
+        return seen
+
+
+@pytest.mark.parametrize("taken", range(6))
+def test_whatever_spans_slots_may_be_cut_off_anywhere(
+    redis_cluster: ClusterOfServers,
+    taken: int,
+) -> None:
+    """Given a program that dies after so many steps of opening or sealing, then nobody finds half a batch, and the
+    same command brings it to an end."""
+    redis_cluster.flush()
+    cut, store = CutOff(redis_cluster.url), RedisStore(redis_cluster.url)
+    new = NewBatch(name="n", assistant="tutor", protocol="responses", idempotency_key="k", max_cost_usd=1.5)
+
+    def submit_once(by: RedisStore) -> str:
+        batch, _ = by.open_batch(new)
+        by.add(batch, [question(index) for index in range(4)])
+        by.seal(batch, 4)
+        return batch
+
+    cut.left = taken
+    with pytest.raises(KeyboardInterrupt):
+        submit_once(cut)
+    for status in store.batches():
+        assert status.budget is not None, "nobody finds a batch without its bound"
+        assert not status.sealed
+    assert store.tidy(keep_s=LONG) == 0
+    batch = submit_once(store)
+    found = status_of(store, batch)
+    assert (found.sealed, found.counts[State.QUEUED]) == (True, 4)
+    assert found.budget is not None
+    assert found.budget.limit_usd == 1.5
+    for one in (cut, store):
+        one.close()
+
+
+@pytest.mark.parametrize("taken", range(2))
+def test_a_retry_that_is_cut_off_leaves_nothing_for_ever(cluster: ClusterStage, taken: int) -> None:
+    store = cluster.store
+    batch = submit(store, 3, key="k")
+    for index in range(3):
+        ended = claim(store, job_id(batch, f"q{index}"), lease_s=0)
+        move(store, ended.id, ended.fence, "fail")
+    assert store.tidy(keep_s=1000) == 1
+    cut = CutOff(cluster._url)
+    cut.left = taken
+    with pytest.raises(KeyboardInterrupt):
+        cut.retry([job_id(batch, "q0")], [State.FAILED])
+    store.tidy(keep_s=1000)
+    left = {key for key in cluster.raw.keys("askq:*") if cluster.raw.ttl(key) == -1}
+    assert left - marks(cluster) == {keys.BATCHES.encode()}, "what is kept will end"
+    assert store.retry([job_id(batch, "q0")], [State.FAILED]) == [Outcome.MOVED]
+    audit(cluster, batch)
+    cut.close()
 
 
 # -- addresses that are wrong ----------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ def test_a_result_line_has_the_promised_keys_in_order() -> None:
         "files": [{"file_id": "f"}],
         "citations": [{"title": "t"}],
         "code": [{"input": "1", "output": "1"}],
+        "tool_calls": [],
         "output": None,
         "input": {"lang": "en", "n": 1},
     }

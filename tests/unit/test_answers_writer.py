@@ -141,6 +141,8 @@ def test_the_whole_of_a_csv() -> None:
         run_id="r",
     )
     answer = Answer(text='{"x":1}', model="m", code=({"input": "1"},), usage=Usage(input_tokens=3, cost_usd=1e-7))
+    called = {"name": "f", "arguments": "{}", "output": "1", "seconds": 0.1}
+    answer = dataclasses.replace(answer, tool_calls=(called,))
     data = written([dataclasses.replace(done, answer=answer)], "csv")
     assert data.endswith(b'"\r\n')
     [row] = table(data)
@@ -177,6 +179,7 @@ def test_the_whole_of_a_csv() -> None:
         "files": "",
         "citations": "",
         "code": '[{"input":"1"}]',
+        "tool_calls": '[{"name":"f","arguments":"{}","output":"1","seconds":0.1}]',
         "output": '{"x":1}',
     }
 

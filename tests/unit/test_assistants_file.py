@@ -106,6 +106,29 @@ def test_everything_a_file_can_say(tmp_path: Path) -> None:
     assert describe(assistant)["digest"] == assistant.digest
 
 
+def test_functions_are_described_by_their_module_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "home.py").write_text(
+        "from askq.tools import tool\n\n@tool(once=True, timeout_s=5)\ndef light(on: bool) -> str:\n"
+        "    'Switch the light.'\n    return ''\n"
+    )
+    made = read(tmp_path, 'tools = ["home:light", "code_interpreter"]\n[run]\nmax_rounds = 3')
+    assert made.tools[1] == {"type": "code_interpreter"}
+    assert (made.tools[0]["type"], made.tools[0]["name"], made.tools[0]["strict"]) == ("function", "light", True)
+    how = {"module": "home", "function": "light", "folder": str(tmp_path), "timeout_s": 5, "once": True}
+    assert made.functions == {"light": how}
+    assert made.most_rounds == 3
+    assert Assistant.from_json(made.to_json()) == made
+    other = read(tmp_path, 'tools = ["home:light"]')
+    (tmp_path / "home.py").write_text((tmp_path / "home.py").read_text().replace("on: bool", "on: int"))
+    assert read(tmp_path, 'tools = ["home:light"]').digest != other.digest, "the schema is part of what is asked"
+
+
+def test_an_assistant_without_functions_has_the_digest_it_had() -> None:
+    plain = Assistant(name="plain", protocol="responses", model="m")
+    assert "functions" not in plain.to_json()
+    assert "max_rounds" not in plain.to_json()
+
+
 def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
     words = tmp_path / "words.md"
     words.write_text("Be brief.", "utf-8")
@@ -144,7 +167,7 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
         ('[run]\ntimout = "1m"', 2, "unknown key 'timout'; did you mean 'timeout'?"),
         ('instructions_file = "nothing.md"', 1, "cannot be read"),
         ('instructions = "a"\ninstructions_file = "b"', 2, "exclude each other"),
-        ('tools = [{ type = "function" }]', 1, "functions are not supported yet"),
+        ('tools = [{ type = "function" }]', 1, "name a function by its module"),
         ('tools = [{ type = "code_interpretr" }]', 1, "unknown tool 'code_interpretr'; did you mean"),
         ('tools = ["code_interpretr"]', 1, "unknown tool 'code_interpretr'; did you mean 'code_interpreter'?"),
         ('protocol = "responses"\nassistant_id = "asst_1"', 2, 'needs protocol = "assistants"'),
@@ -186,7 +209,11 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
         ),
         ('[text.format]\ntype = "text"\n[response_format]\ntype = "text"', 3, "are the same; keep one"),
         ('tools = ["mcp"]', 1, """the tool 'mcp' has settings of its own: write { type = "mcp", … }"""),
-        ('tools = ["function"]', 1, "functions are not supported yet"),
+        ('tools = ["function"]', 1, "name a function by its module"),
+        ('tools = ["home:"]', 1, "'home:' is no function; write module:function"),
+        ('tools = ["../home:light"]', 1, "is no function; write module:function"),
+        ('tools = ["nowhere:light"]', 1, "there is no module 'nowhere'; looked for nowhere.py in"),
+        ("[run]\nmax_rounds = 0", 2, "run.max_rounds is 0; the least is 1"),
         ("tools = [3]", 1, "3 is not a tool; known: code_interpreter, file_search, web_search, mcp, image_generation"),
         ("tools = [{}]", 1, "a tool needs a type"),
         ("tools = [{ type = 3 }]", 1, "a tool needs a type"),

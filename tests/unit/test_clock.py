@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
+import pytest
+
 from askq.ids import SHARDS
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Lane, Move, NewBatch, NewJob, Question
@@ -63,6 +68,35 @@ def test_the_schedule_follows_a_clock_that_was_set_back() -> None:
     assert [round(watch.look()) for watch in watches] == [HOUR, HOUR]
     assert store.next_due(Lane.START) == 59.0, "moved once, however many noticed"
     assert watches[0].look() == 0.0
+
+
+def test_only_the_shards_of_the_clock_that_went_back_follow_it() -> None:
+    """Given servers whose clocks differ, when one goes back, then the schedule of its shards follows it alone."""
+    clocks = Clocks()
+
+    class Servers(MemoryStore):
+        """Even shards are on a server whose clock is three seconds behind, at first."""
+
+        behind_s = 3.0
+        told: ClassVar[list[tuple[float, list[int]]]] = []
+
+        def clocks(self) -> Sequence[float]:
+            return [clocks.store_s - (0 if shard % 2 else self.behind_s) for shard in range(SHARDS)]
+
+        def set_back(self, seconds: float, shards: Sequence[int]) -> bool:
+            self.told.append((seconds, list(shards)))
+            return True
+
+    store = Servers(clock=clocks.read_store)
+    watch = ClockWatch(store, lambda: clocks.monotonic_s)
+    for _ in range(3):
+        clocks.pass_time(1.0)
+        assert watch.look() == 0.0, "that they differ is nothing"
+    # A replica takes over, whose clock is five seconds behind the other's.
+    store.behind_s = 8.0
+    assert watch.look() == pytest.approx(5.0)
+    assert store.told == [(pytest.approx(5.0), list(range(0, SHARDS, 2)))]
+    assert watch.look() == 0.0
 
 
 def test_a_slow_reply_is_no_clock_that_went_back() -> None:

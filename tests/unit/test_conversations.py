@@ -120,6 +120,21 @@ def test_a_question_that_fails_stops_its_conversation_and_no_other(
         assert (job.attempts, job.thread_id) == (0, None)
 
 
+def test_who_comes_while_the_one_before_fails_is_told(store: MemoryStore, service: Service, engines: Engines) -> None:
+    """Work on a list begins while it is being stored."""
+    batch = converse(store, {"a": 1})
+
+    def refuse_late(ask: Ask) -> None:
+        # The claim of the first question knows nothing of the second.
+        rows = {"a": 2}
+        converse(store, rows, batch=batch)
+        raise Refused("context_length_exceeded", "too long")
+
+    service.before = refuse_late
+    drive(engines(), lambda: len(by_row(store, batch)) == 2 and finished(store, batch)())
+    assert by_row(store, batch)["a-1"].error_code == "conversation_stopped"
+
+
 def test_or_it_is_left_out_and_the_rest_goes_on_in_the_same_thread(
     store: MemoryStore, service: Service, engines: Engines
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 
 from askq.jobs.model import Answer, Move, State, Usage
-from tests.unit.test_steps import claim, running
+from tests.unit.test_steps import NOW, claim, running
 from worker.monitor import Monitor
 
 
@@ -102,6 +102,18 @@ def test_progress_is_told_rarely(recorder: Recorder) -> None:
         watched.moved(running(), moved("poll", remote="in_progress", polls=polls))
     watched.flush()
     assert len(recorder.sent) == 1
+
+
+def test_functions_that_a_job_waits_for_are_named_in_its_row(recorder: Recorder) -> None:
+    watched = monitor(recorder)
+    watched.moved(running(), moved("act", note="functions: light"))
+    watched.moved(running(began_at=NOW - 60), moved("complete", answer=Answer(text="on")))
+    watched.flush()
+    assert [(kind, fields["result"]) for kind, fields in recorder.sent] == [
+        ("task-progress", "functions: light"),
+        ("task-succeeded", "on"),
+    ]
+    assert recorder.sent[1][1]["runtime"] == 60, "from its first run on"
 
 
 @pytest.mark.parametrize("name", ["cut", "fail", "cancel", "expire", "doubt"])

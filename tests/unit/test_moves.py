@@ -80,7 +80,7 @@ def test_only_a_started_run_can_be_polled_collected_or_completed() -> None:
         State.CANCELLED,
         State.EXPIRED,
     }
-    assert {source for source, target in ARROWS if target is State.STARTING} == {State.QUEUED}
+    assert {source for source, target in ARROWS if target is State.STARTING} == {State.QUEUED, State.ACTION}
     assert {source for source, target in ARROWS if target is State.UNCERTAIN} == {State.STARTING}
 
 
@@ -94,8 +94,8 @@ def test_lanes_cover_the_pending_states_and_no_other() -> None:
 
 
 def test_a_move_that_stays_stays_in_its_lane() -> None:
-    """`prepare` and `defer` keep the state, so they need no lane of their own."""
-    assert {rule.name for rule in MOVES.values() if rule.target is None} == {"prepare", "defer"}
+    """`prepare`, `defer` and `wait` keep the state, so they need no lane of their own."""
+    assert {rule.name for rule in MOVES.values() if rule.target is None} == {"prepare", "defer", "wait"}
 
 
 def test_finishing_names_a_move_for_every_end() -> None:
@@ -173,7 +173,9 @@ def test_a_script_opens_with_what_it_takes_returns_and_leaves(path: Path) -> Non
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_is_used_and_says_what_every_argument_is(path: Path) -> None:
     text = path.read_text("utf-8")
-    callers = "".join((FOLDER / name).read_text("utf-8") for name in ("redis_store.py", "redis_audit.py"))
+    callers = "".join(
+        (FOLDER / name).read_text("utf-8") for name in ("redis_store.py", "redis_audit.py", "redis_calls.py")
+    )
     assert re.search(rf'\(\s*"{path.stem}",\s', callers)
     header = text.partition("\n\n")[0]
     for name in set(re.findall(r"(?:KEYS|ARGV)\[\d+\]", text)):
@@ -210,11 +212,16 @@ def test_no_key_is_written_outside_the_key_map() -> None:
 
 def test_the_key_map_tells_of_every_key() -> None:
     table = set(re.findall(r"^\| `(askq:[^`]+)` \|", keys.__doc__ or "", re.MULTILINE))
-    made = {keys.BATCHES, keys.NODES, keys.PAUSES, keys.DISK, keys.CLOCK, keys.budget("<batch>")}
+    made = {keys.BATCHES, keys.NODES, keys.PAUSES, keys.DISK, keys.budget("<batch>")}
     made |= {keys.batch("<id>"), keys.assistant("<digest>"), keys.remote("<account>", "<digest>")}
-    made |= {keys.probe("<account>"), re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k"))}
+    made |= {
+        keys.disk_mark(7).replace("7", "<number>"),
+        keys.probe("<account>"),
+        re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k")),
+    }
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
+    sharded |= {keys.calls("<id>"), keys.functions(3), keys.clock(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
     made |= {keys.WAITS, keys.took("<digest>"), keys.limit("<account>/<protocol>/<model>")}
     made |= {re.sub(r"\{s\d\d\}", "{sNN}", key) for key in sharded}
@@ -224,7 +231,10 @@ def test_the_key_map_tells_of_every_key() -> None:
 def test_all_keys_of_a_job_share_the_hash_tag_of_its_shard() -> None:
     for number in range(200):
         job = f"b_0.q{number}"
-        tags = {re.findall(r"\{s\d\d\}", key)[0] for key in (keys.job(job), keys.ask(job), keys.answer(job))}
+        tags = {
+            re.findall(r"\{s\d\d\}", key)[0]
+            for key in (keys.job(job), keys.ask(job), keys.answer(job), keys.calls(job))
+        }
         assert len(tags) == 1
         shard = int(tags.pop()[2:4])
         assert 0 <= shard < SHARDS

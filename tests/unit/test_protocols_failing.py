@@ -21,6 +21,7 @@ class Spoken:
     """Answers everything, and remembers what it was asked."""
 
     name = "responses"
+    outputs_start_runs = False
     lists_runs = True
 
     def __init__(self) -> None:
@@ -61,6 +62,10 @@ class Spoken:
     async def cancel(self, *given: object) -> None:
         self.calls.append(("cancel", *given))
 
+    async def submit_tool_outputs(self, *given: object) -> object:
+        self.calls.append(("submit_tool_outputs", *given))
+        return STATUS
+
     async def cleanup(self, *given: object) -> None:
         self.calls.append(("cleanup", *given))
 
@@ -84,6 +89,7 @@ CALLS: list[tuple[str, str | None, tuple[object, ...], object]] = [
     ("find_started", "find", (ASK, "thread_1"), FOUND),
     ("repeats_safely", "probe", (), True),
     ("poll", "poll", ("thread_1", "run_1"), STATUS),
+    ("submit_tool_outputs", "submit", ("thread_1", "run_1", ()), STATUS),
     ("answer", "answer", ("thread_1", "run_1", TUTOR), "the answer"),
     ("cancel", "cancel", ("thread_1", "run_1"), None),
     ("cleanup", None, ("thread_1", ("run_1",)), None),
@@ -104,6 +110,7 @@ async def test_a_call_is_passed_on_as_it_is_and_may_die_before_and_after(
     spoken = Spoken()
     failing = FailingProtocol(spoken)  # type: ignore[arg-type]  it remembers whatever it is given
     assert (failing.name, failing.lists_runs) == (spoken.name, spoken.lists_runs)
+    assert failing.outputs_start_runs == spoken.outputs_start_runs
     assert await getattr(failing, name)(*given) == said
     assert spoken.calls == [(name, *given)]
     if point is None:

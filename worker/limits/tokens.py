@@ -18,7 +18,8 @@ UNBOUNDED_ANSWER = 256
 
 def estimated(ask: Ask) -> float:
     """Tokens a run is expected to count for."""
-    text = ask.text + (ask.instructions or ask.assistant.instructions or "")
+    # A run that goes on from outputs of functions reads the question once more, in its conversation.
+    text = "".join((ask.text, ask.instructions or ask.assistant.instructions or "", *(o.output for o in ask.outputs)))
     read = math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
     answer = ask.assistant.max_output_tokens
     return float(ask.history + read + (UNBOUNDED_ANSWER if answer is None else answer))

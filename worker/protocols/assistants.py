@@ -17,7 +17,7 @@ from openai import AsyncOpenAI
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from askq.prices import has_known_prices, with_cost
-from worker.protocols.base import Ambiguous, Ask, Before, Found, RunState, Search, Status, ToolCall
+from worker.protocols.base import Ambiguous, Ask, Before, Found, RunState, Search, Status, ToolCall, ToolOutput
 from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
@@ -61,6 +61,7 @@ class AssistantsProtocol:
 
     name = "assistants"
     lists_runs = True
+    outputs_start_runs = False
 
     def __init__(self, client: AsyncOpenAI) -> None:
         self._priced = has_known_prices(client.base_url.host)
@@ -159,6 +160,14 @@ class AssistantsProtocol:
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
         return self._status(await self._run(thread_id, run_id), run_id)
+
+    async def submit_tool_outputs(self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]) -> Status:
+        given = [{"tool_call_id": output.call_id, "output": output.output} for output in outputs]
+        call = self._beta.threads.runs.with_raw_response.submit_tool_outputs(
+            run_id, thread_id=thread_id, tool_outputs=[], extra_body={"tool_outputs": given}
+        )
+        reply = await self._wire.call(call, names=run_id)
+        return self._status(reply, run_id)
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         messages = await self._wire.every(
@@ -338,6 +347,7 @@ def _tool_calls(run: JsonObject) -> tuple[ToolCall, ...]:
             call_id=a_text(entry.get("id")),
             name=a_text(function.get("name")),
             arguments=a_text(function.get("arguments")),
+            kind=a_text(entry.get("type")) or "function",
         )
         for entry, function in calls
     )

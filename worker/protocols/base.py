@@ -93,6 +93,16 @@ class ToolCall:
     call_id: str
     name: str
     arguments: str
+    kind: str = "function"
+    """Anything else (a custom tool, the approval of an MCP call) is nothing that askq could run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolOutput:
+    """What a function call gave, for the model."""
+
+    call_id: str
+    output: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +131,8 @@ class Search(StrEnum):
     FOUND = "found"
     ANSWERED = "answered"
     """The answer is there, though not the run's id."""
+    ASKED = "asked"
+    """The run has ended by asking for functions; its id is not known."""
     NOT_STARTED = "not started"
     """The service can tell, and says that no such run exists at this moment."""
     UNKNOWN = "unknown"
@@ -136,6 +148,8 @@ class Found:
     answer: Answer | None = None
     error_code: str | None = None
     """Why the answer that was found is only a part: a key of `askq.ends.ENDS`."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The functions that a run asked for (`ASKED`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +187,8 @@ class Ask:
     history: int = 0
     """Tokens of the conversation before this question, which its run reads, too."""
     metadata: dict[str, str] = field(default_factory=dict)
+    outputs: tuple[ToolOutput, ...] = ()
+    """What the run is to go on from, instead of the question: the outputs of the functions the last run asked for."""
 
     @property
     def thread_metadata(self) -> dict[str, str]:
@@ -202,6 +218,9 @@ class Protocol(TypingProtocol):
     name: str
     lists_runs: bool
     """Whether `find_started` can prove that a run does not exist."""
+    outputs_start_runs: bool
+    """Whether the outputs of functions go into a new, paid run (`start`), and not into the one that asked for them
+    (`submit_tool_outputs`)."""
 
     async def ensure_assistant(self, assistant: Assistant) -> str | None:
         """Create the remote assistant object; its id, or None where the protocol has none. Free."""
@@ -228,6 +247,9 @@ class Protocol(TypingProtocol):
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
         """Exactly one GET of the run."""
+
+    async def submit_tool_outputs(self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]) -> Status:
+        """Give a run the outputs it waits for. Free; a second time it is refused. Not where outputs start runs."""
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         """Fetch text, citations and code of a run that is done or incomplete."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from askq.assistants.model import Assistant
 from askq.failpoints import hit
 from askq.jobs.model import Answer
-from worker.protocols.base import Ask, Before, Found, Protocol, Status
+from worker.protocols.base import Ask, Before, Found, Protocol, Status, ToolOutput
 
 
 class FailingProtocol:
@@ -15,6 +15,7 @@ class FailingProtocol:
         self._spoken = spoken
         self.name = spoken.name
         self.lists_runs = spoken.lists_runs
+        self.outputs_start_runs = spoken.outputs_start_runs
 
     async def ensure_assistant(self, assistant: Assistant) -> str | None:
         hit("ensure_assistant.before")
@@ -56,6 +57,12 @@ class FailingProtocol:
         hit("poll.before")
         status = await self._spoken.poll(thread_id, run_id)
         hit("poll.after")
+        return status
+
+    async def submit_tool_outputs(self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]) -> Status:
+        hit("submit.before")
+        status = await self._spoken.submit_tool_outputs(thread_id, run_id, outputs)
+        hit("submit.after")
         return status
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:

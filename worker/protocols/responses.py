@@ -29,6 +29,7 @@ from worker.protocols.base import (
     Search,
     Status,
     ToolCall,
+    ToolOutput,
 )
 from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
@@ -63,6 +64,7 @@ class ResponsesProtocol:
 
     name = "responses"
     lists_runs = False
+    outputs_start_runs = True
 
     def __init__(self, client: AsyncOpenAI) -> None:
         self._priced = has_known_prices(client.base_url.host)
@@ -171,8 +173,17 @@ class ResponsesProtocol:
         )
         if ask.joined is not None:
             items = _of_this(items, ask)
+        if ask.outputs:
+            after = _after(items, ask.outputs)
+            if after is None:
+                return Found(search=Search.UNKNOWN)
+            items = after
+        calls = _tool_calls(items)
+        if calls and all(item.get("status") != "in_progress" for item in items):
+            brought = read_answer(items, model=None, usage=None)
+            return Found(search=Search.ASKED, tool_calls=calls, answer=brought)
         said = [item for item in items if item.get("type") == "message" and item.get("role") == "assistant"]
-        if not said or said[-1].get("status") == "in_progress" or _tool_calls(items):
+        if not said or said[-1].get("status") == "in_progress":
             return Found(search=Search.UNKNOWN)
         cut = said[-1].get("status") == "incomplete"
         return Found(
@@ -221,6 +232,9 @@ class ResponsesProtocol:
         reply.require("status", "id")
         return self._status(reply, run_id)
 
+    async def submit_tool_outputs(self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]) -> Status:
+        raise NotImplementedError("here outputs start a response of their own")
+
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         status = await self.poll(thread_id, run_id)
         return status.answer or Answer(text=None)
@@ -261,7 +275,14 @@ class ResponsesProtocol:
         calls = _tool_calls(items)
         if state is RunState.DONE and calls:
             return Status(
-                state=RunState.ACTION, raw=raw, run_id=run_id, tool_calls=calls, usage=usage, limits=reply.limits
+                state=RunState.ACTION,
+                raw=raw,
+                run_id=run_id,
+                tool_calls=calls,
+                usage=usage,
+                # It has ended: code that it has run, and files it has made, no later response repeats.
+                answer=read_answer(items, model=a_text(response.get("model")) or None, usage=usage),
+                limits=reply.limits,
             )
         code, message = why_ended(
             state, an_object(response.get("error")), an_object(response.get("incomplete_details"))
@@ -311,7 +332,7 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
         text_format = {"type": "json_schema", **text_format["json_schema"]}
     body: dict[str, Any] = {
         "model": ask.model or assistant.model,
-        "input": ask.text,
+        "input": [_output(output) for output in ask.outputs] or ask.text,
         "instructions": ask.instructions or assistant.instructions,
         "background": True,
         "store": True,
@@ -344,6 +365,21 @@ def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any]) -> dict[str, An
     return dict(tool)
 
 
+def _output(output: ToolOutput) -> dict[str, str]:
+    return {"type": "function_call_output", "call_id": output.call_id, "output": output.output}
+
+
+def _after(items: Sequence[JsonObject], outputs: Sequence[ToolOutput]) -> list[JsonObject] | None:
+    """The items after these outputs; None when they are not all there yet."""
+    left = {output.call_id for output in outputs}
+    for at, item in enumerate(items):
+        if item.get("type") in _OUTPUTS:
+            left.discard(a_text(item.get("call_id")))
+        if not left:
+            return list(items[at + 1 :])
+    return None
+
+
 def _of_this(items: Sequence[JsonObject], ask: Ask) -> list[JsonObject]:
     """The items that came of a question in a conversation of several: its message and what follows it."""
     ids = [a_text(item.get("id")) for item in items]
@@ -372,7 +408,10 @@ def _tool_calls(items: Sequence[JsonObject]) -> tuple[ToolCall, ...]:
         if kind in _CALLS and call_id not in answered:
             calls.append(
                 ToolCall(
-                    call_id=a_text(call_id), name=a_text(item.get("name")), arguments=a_text(item.get(_CALLS[kind]))
+                    call_id=a_text(call_id),
+                    name=a_text(item.get("name")),
+                    arguments=a_text(item.get(_CALLS[kind])),
+                    kind="function" if kind == "function_call" else kind,
                 )
             )
     return tuple(calls)

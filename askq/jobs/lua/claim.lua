@@ -3,7 +3,7 @@
 -- KEYS[1] due:<lane>
 -- ARGV[1] what the keys of the shard's records begin with   ARGV[2] most jobs   ARGV[3] lease in seconds
 -- ARGV[4] what the keys of its questions begin with
--- Returns {now, {id, was due, record as a flat list, question or '' once a run is known}, …}.
+-- Returns {now, {id, was due, record as a flat list, question or '' where it is not needed}, …}.
 -- Leaves behind: a due time one lease ahead, a fence and a count of claims in each record. A member of due whose
 -- record is gone (expired, erased) is removed. A record that was never claimed before is returned with `first`.
 --
@@ -33,7 +33,7 @@ for i = 1, #due, 2 do
     redis.call('ZADD', KEYS[1], until_, id)
     local text = ''
     local state = redis.call('HGET', record, 'state')
-    if state == 'queued' or state == 'starting' then
+    if state == 'queued' or state == 'starting' or state == 'action' then
       text = redis.call('GET', ARGV[4] .. id) or ''
     end
     local fields = redis.call('HGETALL', record)

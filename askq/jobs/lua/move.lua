@@ -1,17 +1,20 @@
 -- move: one named transition of one job, whole or not at all. The rule comes from the table in model.py.
 --
 -- KEYS[1] job   KEYS[2] due:start   KEYS[3] due:poll   KEYS[4] count   KEYS[5] ask   KEYS[6] ans   KEYS[7] dead
+-- KEYS[8] calls   KEYS[9] functions
 -- ARGV[1] id            ARGV[2] fence          ARGV[3] name of the move    ARGV[4] sources, ',a,b,'
 -- ARGV[5] target or ''  ARGV[6] lane of the target: '2', '3' or '' (terminal)
 -- ARGV[7] seconds until due again              ARGV[8] seconds to keep terminal records
 -- ARGV[9] answer or ''  ARGV[10] '1' = the claim goes on             ARGV[11] '1' = not against a witness
 -- ARGV[12] '1' = a dead letter
--- ARGV[13] how many field names to delete, those names, then field, value, …
+-- ARGV[13] how many function calls to put on record, for each <round>.<n> and its text
+-- then how many field names to delete, those names, then field, value, …
 -- Returns 'moved', 'already', 'not yours' or 'missing'.
 -- Leaves behind: the changed record, without `claims` if the claim is over; the job in the lane of its state, or in
 -- none if that is terminal; counters of the batch in step with it, tokens and cost of the record included; for
--- terminal jobs an expiry on everything that belongs to them alone, and a dead letter in its set. Of a move under a
--- stale fence: one more in the batch's count of those.
+-- terminal jobs an expiry on everything that belongs to them alone, no function calls (the answer has them), and a dead
+-- letter in its set. Of a move under a stale fence: one more in the batch's count of those. Function calls that are new
+-- are due, in the order in which their runs began; a job whose calls all have outputs is due at once.
 
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
@@ -47,16 +50,18 @@ end
 -- A full server looks at the first write only, and lets a deletion pass. So a move that goes on to a paid call is
 -- refused there, whole, and any other is made: it saves what was paid for. The rest is written with two calls, because
 -- every call is also a line of the append-only file.
-local drop = tonumber(ARGV[13])
+local calls = tonumber(ARGV[13])
+local first = 15 + 2 * calls
+local drop = tonumber(ARGV[first - 1])
 if ARGV[10] == '1' then
   redis.call('HSET', KEYS[1], 'claims', '0')
   if drop > 0 then
-    redis.call('HDEL', KEYS[1], unpack(ARGV, 14, 13 + drop))
+    redis.call('HDEL', KEYS[1], unpack(ARGV, first, first - 1 + drop))
   end
 else
-  redis.call('HDEL', KEYS[1], 'claims', unpack(ARGV, 14, 13 + drop))
+  redis.call('HDEL', KEYS[1], 'claims', unpack(ARGV, first, first - 1 + drop))
 end
-redis.call('HSET', KEYS[1], 'state', target, 'done', token, unpack(ARGV, 14 + drop))
+redis.call('HSET', KEYS[1], 'state', target, 'done', token, unpack(ARGV, first + drop))
 
 if target ~= state then
   redis.call('HINCRBY', KEYS[4], state, -1)
@@ -86,10 +91,32 @@ if ARGV[5] ~= '' and ARGV[6] == '' then
   if ARGV[12] == '1' then
     redis.call('ZADD', KEYS[7], stamp, ARGV[1])
   end
+  if redis.call('HEXISTS', KEYS[1], 'rounds') == 1 then
+    redis.call('DEL', KEYS[8])
+  end
   for _, key in ipairs({ KEYS[1], KEYS[5], KEYS[6] }) do
     redis.call('EXPIRE', key, ARGV[8])
   end
 else
+  if calls > 0 then
+    local todo = 0
+    -- Runs that have waited longest come first: a service lets them wait for minutes, and then they have cost for nothing.
+    local begun = redis.call('HMGET', KEYS[1], 'began', 'started')
+    local since = math.min(now, tonumber(begun[1] or begun[2] or now))
+    for at = 14, first - 2, 2 do
+      local key = ARGV[at]
+      if redis.call('HSETNX', KEYS[8], key, ARGV[at + 1]) == 1 then
+        redis.call('ZADD', KEYS[9], string.format('%.6f', since), key .. '/' .. ARGV[1])
+      end
+      todo = todo + 1 - redis.call('HEXISTS', KEYS[8], key .. '/output')
+    end
+    redis.call('HSET', KEYS[8], 'todo', todo)
+  end
+  local delay = ARGV[7]
+  if (ARGV[3] == 'act' or ARGV[3] == 'wait') and redis.call('HGET', KEYS[8], 'todo') == '0' then
+    -- The last output came while the job was in hand: nobody else will say so.
+    delay = 0
+  end
   local lane
   if ARGV[6] ~= '' then
     lane = tonumber(ARGV[6])
@@ -98,7 +125,6 @@ else
   else
     lane = 3
   end
-  local delay = ARGV[7]
   if mine[3] and ARGV[3] == 'defer' then
     -- What it is to wait for has ended since it looked.
     redis.call('HDEL', KEYS[1], 'woken')

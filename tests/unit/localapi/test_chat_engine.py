@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -265,6 +266,24 @@ async def test_images_of_both_protocols_reach_the_upstream(upstream: Upstream) -
         for url in (DATA_URL, WEB_URL)
     ]
     assert [asked["messages"][0]["content"] for asked in upstream.asked] == expected
+
+
+async def test_pictures_that_were_uploaded_reach_the_upstream_as_data(upstream: Upstream) -> None:
+    upstream.chunks = [*HELLO, delta("stop")]
+    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+        form = aiohttp.FormData({"purpose": "vision"})
+        form.add_field("file", b"png", filename="a.png")
+        async with it.http.post(f"{it.server.base_url}/files", data=form) as reply:
+            file_id = (await reply.json())["id"]
+        body = respond(input=[{"role": "user", "content": [{"type": "input_image", "file_id": file_id}]}])
+        assert [event async for event in told(it, "/responses", body)]
+        content = [{"type": "image_file", "image_file": {"file_id": file_id}}]
+        assistant = await it.good("POST", "/assistants", {"model": "m"})
+        thread = await it.good("POST", "/threads", {"messages": [{"role": "user", "content": content}]})
+        body = {"assistant_id": assistant["id"], "stream": True}
+        assert [event async for event in told(it, f"/threads/{thread['id']}/runs", body)]
+    expected = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,cG5n"}}]
+    assert [asked["messages"][0]["content"] for asked in upstream.asked] == [expected, expected]
 
 
 def test_the_choice_of_a_function_is_spelt_as_chat_completions_do() -> None:
