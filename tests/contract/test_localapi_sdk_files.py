@@ -233,3 +233,17 @@ async def test_searches_and_citations() -> None:
         [citation] = answer.content[0].annotations
         assert (citation.type, citation.index, citation.filename) == ("file_citation", 15, "handbook.txt")
         assert answer.content[0].text == "You get 25 days of leave."
+
+
+async def test_a_container_and_a_store_expire_on_demand() -> None:
+    async with api() as client:
+        container = await client.containers.create(name="c")
+        store = await client.vector_stores.create()
+        root = str(client.base_url).removesuffix("/v1/")
+        for path in (f"/_askq/containers/{container.id}/expire", f"/_askq/vector_stores/{store.id}/expire"):
+            await client.post(f"{root}{path}", cast_to=object)
+        assert (await client.containers.retrieve(container.id)).status == "expired"
+        assert (await client.vector_stores.retrieve(store.id)).status == "expired"
+        tool: Any = {"type": "code_interpreter", "container": container.id}
+        with pytest.raises(openai.BadRequestError, match="Container is expired"):
+            await client.responses.create(model="m", input="x", tools=[tool])

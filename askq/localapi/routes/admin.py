@@ -1,4 +1,4 @@
-"""What OpenAI does not have: `/_askq/health`, `/_askq/ledger`, `/_askq/stats`, `/_askq/faults`, `/_askq/limits`."""
+"""What OpenAI does not have: health, ledger, statistics, faults, limits and expiry on demand, below `/_askq`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from aiohttp.typedefs import Handler as WebHandler
 
 from askq.localapi.api import Api
 from askq.localapi.errors import invalid, not_found
+from askq.localapi.files.containers import no_such_container
 from askq.localapi.gate import check_key
 
 LEDGER_LIMIT = 1000
@@ -93,6 +94,22 @@ def add_routes(app: web.Application, api: Api) -> None:
         api.limits.change(body)
         return web.json_response(api.limits.to_wire())
 
+    async def expire_container(request: web.Request) -> web.Response:
+        container_id = request.match_info["container_id"]
+        if api.containers.look(container_id) is None:
+            raise no_such_container(container_id)
+        api.containers.expire(container_id)
+        await api.storage.commit()
+        return web.json_response({"expired": container_id})
+
+    async def expire_store(request: web.Request) -> web.Response:
+        store_id = api.stores.find(request.match_info["store_id"])["id"]
+        api.stores.expire(store_id)
+        await api.storage.commit()
+        return web.json_response({"expired": store_id})
+
+    app.router.add_post("/_askq/containers/{container_id}/expire", guarded(expire_container))
+    app.router.add_post("/_askq/vector_stores/{store_id}/expire", guarded(expire_store))
     app.router.add_get("/_askq/limits", guarded(show_limits))
     app.router.add_post("/_askq/limits", guarded(change_limits))
     app.router.add_get("/_askq/health", health)

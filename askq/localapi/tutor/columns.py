@@ -107,7 +107,7 @@ def mentioned(question: str, table: Table) -> list[tuple[int, Column]]:
     text = question.lower()
     for korean, english in _KOREAN:
         # In the place of the word, so that the order stays.
-        text = re.sub(korean, lambda found, words=english: f" {words} ", text)
+        text = re.sub(korean, f" {english} ", text)
     words = [(found.start(), found[0]) for found in re.finditer(r"[^\W_]+", text)]
     found: dict[str, tuple[int, Column]] = {}
     for column in table.columns:
