@@ -16,7 +16,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-CALLS = ("ensure_assistant", "prepare", "start", "find", "poll", "answer", "cancel", "probe")
+CALLS = (
+    "ensure_assistant",
+    "prepare",
+    "start",
+    "find",
+    "poll",
+    "answer",
+    "cancel",
+    "probe",
+    "start_live",
+    "resume_live",
+)
 """Remote calls; each has a place before it and one after it."""
 PARTS = (
     "claim",
@@ -25,6 +36,8 @@ PARTS = (
     "permits",
     "witness",
     "reserve",
+    "tell",
+    "hurry",
     "reschedule",
     "submit.open",
     "submit.add",

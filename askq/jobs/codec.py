@@ -15,7 +15,7 @@ _COMPRESSED = b"z"
 OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
     *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
-    *("in", "cached", "out", "total", "cost", "est", "seen"),
+    *("in", "cached", "out", "total", "cost", "est", "seen", "live"),
 )
 """Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
 is part of the key under which the next thread is made: the same key would give back the one that vanished."""
@@ -40,6 +40,8 @@ def dump_question(question: Question) -> bytes:
     for name in ("assistant", "model", "instructions"):
         if (part := getattr(question, name)) is not None:
             value[name] = part
+    if question.stream:
+        value["stream"] = True
     if question.input:
         value["input"] = dict(question.input)
     return dump(value)

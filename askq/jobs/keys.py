@@ -8,6 +8,8 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{sNN}:job:<id>` | hash | the record, small fields only |
 | `askq:{sNN}:ask:<id>` | string | the question and its columns, JSON |
 | `askq:{sNN}:ans:<id>` | string | the answer, JSON, compressed above 1 KiB |
+| `askq:{sNN}:live:<id>` | stream | what is seen of the run while it is at work (`live.py`); bounded, expires |
+| `askq:{sNN}:teller:<id>` | string | who reads the run's stream and tells the live log |
 | `askq:{sNN}:rows:<batch>` | sorted set | row id → position in the list |
 | `askq:{sNN}:count:<batch>` | hash | jobs by state, tokens, cost, time of the last end |
 | `askq:{sNN}:lease:<lane>` | string | the chain execution that serves this shard |
@@ -95,6 +97,14 @@ def ask(job_id: str) -> str:
 
 def answer(job_id: str) -> str:
     return answer_stem(shard_of(job_id)) + job_id
+
+
+def live(job_id: str) -> str:
+    return f"{shard_prefix(shard_of(job_id))}live:{job_id}"
+
+
+def teller(job_id: str) -> str:
+    return f"{shard_prefix(shard_of(job_id))}teller:{job_id}"
 
 
 def rows(shard: int, batch_id: str) -> str:

@@ -13,7 +13,9 @@ from askq.ids import job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, redis_limits
 from askq.jobs.books import Books
 from askq.jobs.limits import Bound, Heard, LimitRecord, Permit, Scope, Wait
+from askq.jobs.live import Entry, Piece
 from askq.jobs.memory_audit import Kept, MemoryBooks
+from askq.jobs.memory_live import MemoryLog, waited_for
 from askq.jobs.model import (
     ASKED_AGAIN,
     CANCELLED_IN_TIME,
@@ -131,6 +133,7 @@ class MemoryStore:
         self._limits: dict[Scope, LimitRecord] = {}
         self._waits: dict[Scope, float] = {}
         self._took: dict[str, dict[int, float]] = {}
+        self._live: dict[str, MemoryLog] = {}
         self._set_back_until = 0.0
         self._kept = Kept()
 
@@ -431,6 +434,44 @@ class MemoryStore:
                 alive.clear()
             return True
 
+    # -- live logs -------------------------------------------------------------------------------------
+
+    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
+        with self._lock:
+            record, now = self._records.get(job), self._clock()
+            if record is None:
+                return Outcome.MISSING
+            if record.state in TERMINAL:
+                return Outcome.ALREADY
+            log = self._live.setdefault(job, MemoryLog())
+            if record.text("run") != run or not log.may_tell(teller, now):
+                return Outcome.NOT_YOURS
+            if pieces:
+                log.add(run, pieces, now)
+            return Outcome.MOVED
+
+    def follow(self, job: str, after: str | None, *, wait_s: float) -> list[Entry]:
+        def read() -> list[Entry]:
+            with self._lock:
+                log = self._live.get(job)
+                if log is None or log.until <= self._clock():
+                    return []
+                return [entry for entry in log.entries if entry.id > (after or "")]
+
+        return waited_for(read, wait_s)
+
+    def hurry(self, job: str, run: str) -> Outcome:
+        with self._lock:
+            record = self._records.get(job)
+            if record is None:
+                return Outcome.MISSING
+            if record.state is not State.RUNNING or record.text("run") != run:
+                return Outcome.ALREADY
+            if record.claims is not None:
+                return Outcome.NOT_YOURS
+            record.due = min(record.due, self._clock())
+            return Outcome.MOVED
+
     # -- sharing the work ------------------------------------------------------------------------------
 
     def enlist(self, lane: Lane, execution: str, *, ttl_s: float) -> int:
@@ -722,6 +763,7 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         deadline=record.number("deadline"),
         estimated=record.number("est"),
         seen=record.number("seen"),
+        live="live" in record.fields,
         usage=_usage(record) if "total" in record.fields else None,
         error_code=record.text("error_code"),
         error_message=record.text("error_message"),

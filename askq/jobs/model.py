@@ -166,6 +166,8 @@ class Question:
     """Name of an assistant for this row alone."""
     model: str | None = None
     instructions: str | None = None
+    stream: bool = False
+    """Whether somebody watches: the run is created with a stream, and told in a live log."""
     input: Mapping[str, Any] = field(default_factory=dict)
     """The other columns, untouched."""
 
@@ -321,6 +323,8 @@ class Claim:
     """Tokens put aside for the run."""
     seen: float | None = None
     """How old the run was when it was last seen pending, in seconds."""
+    live: bool = False
+    """Whether somebody watches the run."""
     usage: Usage | None
     """What the run has used, once it is known (while its answer is still to be fetched)."""
     error_code: str | None

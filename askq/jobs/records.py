@@ -110,6 +110,7 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         deadline=_float(values.get("deadline")),
         estimated=_float(values.get("est")),
         seen=_float(values.get("seen")),
+        live="live" in values,
         usage=usage_of(values) if "total" in values else None,
         error_code=values.get("error_code"),
         error_message=values.get("error_message"),

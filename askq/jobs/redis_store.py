@@ -37,7 +37,8 @@ from askq.jobs.model import (
 )
 from askq.jobs.records import budget_of, claim_of, decoded, encoded, job_of, pause_of, record_of, status_of
 from askq.jobs.redis_audit import RedisBooks
-from askq.jobs.redis_wire import Call, RedisWire, lua, run_id_of
+from askq.jobs.redis_live import RedisLive
+from askq.jobs.redis_wire import Call, lua, run_id_of
 from askq.jobs.store import Health
 
 _PAGE = 200
@@ -49,7 +50,7 @@ _SAME_STEP_S = 10.0
 """Workers that notice within this time that the clock was set back speak of the same step."""
 
 
-class RedisStore(RedisWire):
+class RedisStore(RedisLive):
     """`Store` over one Redis server.
 
     `keep_days` is how long finished jobs stay. Raises StoreUnreachable when the server does not answer twice, each

@@ -14,6 +14,7 @@ from typing import Protocol
 from askq.errors import StoreUnsafe
 from askq.jobs.books import Books
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
+from askq.jobs.live import Entry, Piece
 from askq.jobs.model import (
     Added,
     BatchStatus,
@@ -172,6 +173,23 @@ class Store(Protocol):
 
     def set_back(self, seconds: float) -> bool:
         """The store's clock was set back by so much: let the schedule follow. True for the first of many who say so."""
+
+    # -- live logs ---------------------------------------------------------------------------------------
+
+    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
+        """Add to a job's live log. One may tell at a time, until it has said nothing for a few seconds.
+
+        `ALREADY`: the job has ended. `NOT_YOURS`: another tells, or the job has another run than this. Without pieces
+        nothing is added; the teller keeps, or takes, the right to tell.
+        """
+
+    def follow(self, job: str, after: str | None, *, wait_s: float) -> list[Entry]:
+        """The entries of a live log after one (None = from the first there is), oldest first; none when none came for
+        `wait_s` seconds, of which it waits one at most."""
+
+    def hurry(self, job: str, run: str) -> Outcome:
+        """This run has ended: make its job due now. `NOT_YOURS` while somebody has the job in hand, `ALREADY` when the
+        run is no longer polled."""
 
     # -- sharing the work --------------------------------------------------------------------------------
 
