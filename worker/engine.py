@@ -28,9 +28,21 @@ from worker.limits.durations import Durations
 from worker.limits.gate import Gate, Grant
 from worker.limits.permits import Permits
 from worker.limits.tokens import estimated
+from worker.live import Desk
 from worker.monitor import Monitor
 from worker.priced import priced_answer, priced_status
-from worker.protocols.base import Ambiguous, Ask, Blocked, CallError, Limited, Protocol, RunState, Search, Status
+from worker.protocols.base import (
+    Ambiguous,
+    Ask,
+    Blocked,
+    CallError,
+    Limited,
+    Live,
+    Protocol,
+    RunState,
+    Search,
+    Status,
+)
 from worker.protocols.hints import NO_LIMITS
 from worker.schedule import Pace, crowd_s
 
@@ -76,6 +88,7 @@ class Engine:
         self._budgets = Budgets(store, host)
         self._permits = Permits(store, account, host)
         self._durations = Durations(store)
+        self._desk = Desk(store)
         self._called = 0
         """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
@@ -291,7 +304,7 @@ class Engine:
             call = await self._begin(claim, ask, gate, thread, remote, protocol)
             if call is None:
                 return
-            status, tokens = await call
+            status, tokens, live = await call
         except CallError as error:
             if error.code == "assistant_not_found" and assistant.assistant_id is None and remote is not None:
                 # Ours, and somebody deleted it: it is made again, and the job asks once more.
@@ -301,6 +314,8 @@ class Engine:
             return
         decision = steps.created(claim, status, assistant, _jitter(), await self._pace(claim), estimated=tokens)
         outcome = await self._commit(claim, decision)
+        if live is not None:
+            await self._watch(claim, thread, status.run_id, live, protocol)
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
             await asyncio.to_thread(self.store.witness, claim.id, ask.attempt, status.run_id)
@@ -308,7 +323,7 @@ class Engine:
 
     async def _begin(
         self, claim: Claim, ask: Ask, gate: Gate, thread: str, remote: str | None, protocol: Protocol
-    ) -> asyncio.Future[tuple[Status, float]] | None:
+    ) -> asyncio.Future[tuple[Status, float, Live | None]] | None:
         """Write the intent, and send the call as soon as there is a permit for it; None when it must not be sent."""
         wanted = time.monotonic()
         # Where runs can be listed a kill costs nothing; elsewhere each intent whose call was not sent ends in doubt.
@@ -345,11 +360,15 @@ class Engine:
 
     async def _start(
         self, ask: Ask, gate: Gate, grant: Grant, thread: str, remote: str | None, protocol: Protocol
-    ) -> tuple[Status, float]:
-        """Make the paid call under a permit; the run, and the tokens put aside for it."""
+    ) -> tuple[Status, float, Live | None]:
+        """Make the paid call under a permit; the run, the tokens put aside for it and its stream, if it is watched."""
         self._called += 1
+        live: Live | None = None
         try:
-            status = await protocol.start(ask, thread, remote)
+            if ask.stream:
+                status, live = await protocol.start_live(ask, thread, remote)
+            else:
+                status = await protocol.start(ask, thread, remote)
         except CallError as error:
             _tell(gate, grant, error)
             raise
@@ -361,7 +380,7 @@ class Engine:
         gate.accepted(grant, status.limits)
         if status.state is not RunState.PENDING and status.usage is not None:
             gate.used(grant.tokens, status.usage.total_tokens)
-        return priced_status(status, ask.assistant), grant.tokens
+        return priced_status(status, ask.assistant), grant.tokens, live
 
     async def _search(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         if claim.witness is not None:
@@ -391,9 +410,11 @@ class Engine:
             gate.give_back(grant)
             return
         self._intended[claim.id] = asyncio.current_task()
-        status, tokens = await self._start(ask, gate, grant, thread, remote, protocol)
+        status, tokens, live = await self._start(ask, gate, grant, thread, remote, protocol)
         pace = await self._pace(claim)
         await self._commit(claim, steps.created(claim, status, assistant, _jitter(), pace, estimated=tokens))
+        if live is not None:
+            await self._watch(claim, thread, status.run_id, live, protocol)
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
@@ -412,6 +433,28 @@ class Engine:
             self._learn(claim, status)
             await self._account.answered(claim.protocol, begun=begun)
             await self._commit(claim, steps.polled(claim, status, assistant, _jitter(), await self._pace(claim)))
+            if claim.live and claim.cancel is None and status.state is RunState.PENDING:
+                # Whoever read its stream may be gone.
+                await self._watch(claim, thread, run, None, protocol)
+
+    async def _watch(self, claim: Claim, thread: str, run: str, live: Live | None, protocol: Protocol) -> None:
+        """Tell a run live from a stream that is open, or look for one; the chains go on meanwhile."""
+
+        async def resume(before: Live | None) -> Live | None:
+            grants: list[Grant] = []
+            try:
+                grants = await self._permits.get(claim.protocol)
+                stream = await protocol.resume_live(thread, run, before)
+            except CallError as error:
+                self._permits.got(claim.protocol, grants, error)
+                raise
+            self._permits.got(claim.protocol, grants, None)
+            return stream
+
+        if self._desk.wanted(run) and (live is not None or protocol.resumes):
+            self._desk.begin(claim.id, run, live, resume)
+        elif live is not None:
+            await live.close()
 
     def _learn(self, claim: Claim, status: Status) -> None:
         """What a run that has ended teaches of the next ones."""
@@ -518,6 +561,7 @@ class Engine:
             instructions=question.instructions,
             resets=claim.resets,
             metadata=dict(assistant.metadata),
+            stream=question.stream,
         )
 
 

@@ -201,7 +201,13 @@ def intent(claim: Claim, lease_s: float) -> Move:
         fence=claim.fence,
         name="intend",
         delay=lease_s,
-        fields={"attempts": claim.attempts + 1, "looks": None, "witness": None, "note": None},
+        fields={
+            "attempts": claim.attempts + 1,
+            "looks": None,
+            "witness": None,
+            "note": None,
+            "live": 1 if claim.question is not None and claim.question.stream else None,
+        },
     )
 
 

@@ -450,7 +450,7 @@ class MemoryStore:
                 log.add(run, pieces, now)
             return Outcome.MOVED
 
-    def follow(self, job: str, after: str | None, *, wait_s: float) -> list[Entry]:
+    def listen(self, job: str, after: str | None, *, wait_s: float) -> list[Entry]:
         def read() -> list[Entry]:
             with self._lock:
                 log = self._live.get(job)

@@ -24,7 +24,7 @@ class RedisLive(RedisWire):
         args = [teller, int(live.TELLS_S * 1000), _PENDING, run, live.MOST_ENTRIES, live.KEPT_S, payload]
         return Outcome(decoded(self._scripts([Call("tell", names, args)])[0]))
 
-    def follow(self, job: str, after: str | None, *, wait_s: float) -> list[Entry]:
+    def listen(self, job: str, after: str | None, *, wait_s: float) -> list[Entry]:
         key = keys.live(job)
         block = max(1, int(min(wait_s, live.LONGEST_WAIT_S) * 1000))
         found = self._run(lambda: self._redis.xread({key: after or "0"}, count=_MOST_READ, block=block))

@@ -183,7 +183,7 @@ class Store(Protocol):
         nothing is added; the teller keeps, or takes, the right to tell.
         """
 
-    def follow(self, job: str, after: str | None, *, wait_s: float) -> list[Entry]:
+    def listen(self, job: str, after: str | None, *, wait_s: float) -> list[Entry]:
         """The entries of a live log after one (None = from the first there is), oldest first; none when none came for
         `wait_s` seconds, of which it waits one at most."""
 

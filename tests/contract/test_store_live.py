@@ -26,21 +26,21 @@ def running(stage: Stage, run: str = "run_1", *, delay: float = LONG) -> str:
 
 def test_what_is_told_is_read_in_order_and_goes_on_after_any_entry(stage: Stage) -> None:
     job, store = running(stage), stage.store
-    assert store.follow(job, None, wait_s=SHORT) == []
+    assert store.listen(job, None, wait_s=SHORT) == []
     assert store.tell(job, "a", "run_1", [HELLO]) is Outcome.MOVED
     assert store.tell(job, "a", "run_1", [WORLD, Piece(kind=Kind.END)]) is Outcome.MOVED
-    first, second = store.follow(job, None, wait_s=LONG)
+    first, second = store.listen(job, None, wait_s=LONG)
     assert (first.run, first.pieces) == ("run_1", (HELLO,))
     assert second.pieces == (WORLD, Piece(kind=Kind.END))
-    assert store.follow(job, first.id, wait_s=LONG) == [second]
-    assert store.follow(job, second.id, wait_s=SHORT) == []
+    assert store.listen(job, first.id, wait_s=LONG) == [second]
+    assert store.listen(job, second.id, wait_s=SHORT) == []
 
 
 def test_a_reader_that_waits_hears_at_once(stage: Stage) -> None:
     job = running(stage)
     other = stage.another()
     heard: list[object] = []
-    reader = threading.Thread(target=lambda: heard.extend(other.follow(job, None, wait_s=LONG)))
+    reader = threading.Thread(target=lambda: heard.extend(other.listen(job, None, wait_s=LONG)))
     reader.start()
     stage.store.tell(job, "a", "run_1", [HELLO])
     reader.join(30)
@@ -51,7 +51,7 @@ def test_one_tells_at_a_time_until_it_has_been_silent(stage: Stage) -> None:
     job, store = running(stage), stage.store
     assert store.tell(job, "a", "run_1", []) is Outcome.MOVED
     assert store.tell(job, "b", "run_1", [HELLO]) is Outcome.NOT_YOURS
-    assert store.follow(job, None, wait_s=SHORT) == []
+    assert store.listen(job, None, wait_s=SHORT) == []
     stage.pass_time(live.TELLS_S + SHORT)
     assert store.tell(job, "b", "run_1", [HELLO]) is Outcome.MOVED
     assert store.tell(job, "a", "run_1", [HELLO]) is Outcome.NOT_YOURS
@@ -65,7 +65,7 @@ def test_nothing_is_told_of_another_run_an_ended_job_or_one_that_is_gone(stage: 
     assert claim.live
     move(store, claim.id, claim.fence, "fail", fields={"error_code": "run_failed"})
     assert store.tell(job, "a", "run_1", [HELLO]) is Outcome.ALREADY
-    assert store.follow(job, None, wait_s=SHORT) == []
+    assert store.listen(job, None, wait_s=SHORT) == []
 
 
 def test_a_run_that_has_ended_makes_its_job_due(stage: Stage) -> None:
@@ -88,7 +88,7 @@ def test_a_log_is_bounded(stage: Stage) -> None:
     for at in range(live.MOST_ENTRIES + 300):
         store.tell(job, "a", "run_1", [Piece(kind=Kind.TEXT, key="m", at=at, text="x")])
     read, after = [], None
-    while found := store.follow(job, after, wait_s=SHORT):
+    while found := store.listen(job, after, wait_s=SHORT):
         read += found
         after = found[-1].id
     assert live.MOST_ENTRIES <= len(read) <= live.MOST_ENTRIES + 200

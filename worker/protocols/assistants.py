@@ -17,11 +17,12 @@ from openai import AsyncOpenAI
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from askq.prices import has_known_prices, with_cost
-from worker.protocols.base import Ask, Found, RunState, Search, Status, ToolCall
+from worker.protocols.base import Ask, Found, Live, RunState, Search, Status, ToolCall
 from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
 from worker.protocols.rereads import path_of
+from worker.protocols.streams import Events, ThreadReader, Watched, watched
 from worker.protocols.wire import Reply, Wire
 
 # Every call announces the sunset at run time; askq serves what is left of this protocol on purpose.
@@ -61,6 +62,7 @@ class AssistantsProtocol:
 
     name = "assistants"
     lists_runs = True
+    resumes = False
 
     def __init__(self, client: AsyncOpenAI) -> None:
         self._priced = has_known_prices(client.base_url.host)
@@ -101,6 +103,25 @@ class AssistantsProtocol:
             names=thread_id,
         )
         return self._status(reply, str(reply.body["id"]))
+
+    async def start_live(self, ask: Ask, thread_id: str, assistant_id: str | None) -> tuple[Status, Watched | None]:
+        opened = self._client.post(
+            path_of("threads", thread_id, "runs"),
+            cast_to=object,
+            body={**run_body(ask), "assistant_id": assistant_id or "", "stream": True},
+            options={"headers": {"Idempotency-Key": ask.idempotency_key, "OpenAI-Beta": "assistants=v2"}},
+            stream=True,
+            stream_cls=Events,
+        )
+        live, reply = await watched(opened, ThreadReader(), names=thread_id, longest_s=self._wire.longest_s)
+        status = self._status(reply, str(reply.body["id"]))
+        if status.state is RunState.PENDING and not live.ended:
+            return status, live
+        await live.close()
+        return status, None
+
+    async def resume_live(self, thread_id: str, run_id: str, before: Live | None) -> Live | None:
+        return None  # a run's stream comes with its create, once
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
         """The thread is this job's own, so a run that names no job (a server that drops metadata) is taken for ours.

@@ -15,11 +15,13 @@ CallError
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol as TypingProtocol
 
 from askq.assistants.model import Assistant
+from askq.jobs.live import Piece
 from askq.jobs.model import Answer, Usage
 from worker.protocols.hints import NO_LIMITS, Limits
 
@@ -70,6 +72,10 @@ class Busy(CallError):
 
 class Ambiguous(CallError):
     """Timeout, reset, 5xx, 409 without a reason, or a reply that cannot be understood."""
+
+
+class Broken(Exception):
+    """A stream was cut, stalled or could not be understood. Its run goes on."""
 
 
 class RunState(StrEnum):
@@ -153,6 +159,8 @@ class Ask:
     """Replaces the assistant's, for one row."""
     resets: int = 0
     """How often the job's thread vanished before."""
+    stream: bool = False
+    """Whether somebody watches."""
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -177,12 +185,28 @@ class Ask:
         return hashlib.sha256(f"{self.job_id}|run|{self.attempt}".encode()).hexdigest()
 
 
+class Live(TypingProtocol):
+    """What can be seen of a run while it is at work. Belongs to whoever asked for it, who must close it."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has ended, as far as the stream tells."""
+
+    def pieces(self) -> AsyncIterator[Piece]:
+        """What is to see, until the run or the stream ends. Raises Broken."""
+
+    async def close(self) -> None:
+        """Hang up. The run goes on."""
+
+
 class Protocol(TypingProtocol):
     """One way of speaking runs. Every method makes at most one paid call and never retries by itself."""
 
     name: str
     lists_runs: bool
     """Whether `find_started` can prove that a run does not exist."""
+    resumes: bool
+    """Whether the stream of a run that exists can be opened."""
 
     async def ensure_assistant(self, assistant: Assistant) -> str | None:
         """Create the remote assistant object; its id, or None where the protocol has none. Free."""
@@ -192,6 +216,14 @@ class Protocol(TypingProtocol):
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         """The paid call: create the run. Raises Busy with the active run's id where the service names it."""
+
+    async def start_live(self, ask: Ask, thread_id: str, assistant_id: str | None) -> tuple[Status, Live | None]:
+        """The paid call, with a stream: returns as soon as the first event names the run. None where the server
+        answered without a stream, or the assistant's runs cannot have one."""
+
+    async def resume_live(self, thread_id: str, run_id: str, before: Live | None) -> Live | None:
+        """Go on with the stream of a run: after the last event of one that broke, or from the run's beginning. None
+        where the protocol cannot. Free."""
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
         """Look for the run of an intent whose reply was lost."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from askq.assistants.model import Assistant
 from askq.failpoints import hit
 from askq.jobs.model import Answer
-from worker.protocols.base import Ask, Found, Protocol, Status
+from worker.protocols.base import Ask, Found, Live, Protocol, Status
 
 
 class FailingProtocol:
@@ -15,6 +15,7 @@ class FailingProtocol:
         self._spoken = spoken
         self.name = spoken.name
         self.lists_runs = spoken.lists_runs
+        self.resumes = spoken.resumes
 
     async def ensure_assistant(self, assistant: Assistant) -> str | None:
         hit("ensure_assistant.before")
@@ -33,6 +34,18 @@ class FailingProtocol:
         status = await self._spoken.start(ask, thread_id, assistant_id)
         hit("start.after")
         return status
+
+    async def start_live(self, ask: Ask, thread_id: str, assistant_id: str | None) -> tuple[Status, Live | None]:
+        hit("start_live.before")
+        status, live = await self._spoken.start_live(ask, thread_id, assistant_id)
+        hit("start_live.after")
+        return status, live
+
+    async def resume_live(self, thread_id: str, run_id: str, before: Live | None) -> Live | None:
+        hit("resume_live.before")
+        found = await self._spoken.resume_live(thread_id, run_id, before)
+        hit("resume_live.after")
+        return found
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
         hit("find.before")
