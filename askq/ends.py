@@ -63,6 +63,24 @@ _ENDS = (
     ),
     End("assistant_not_found", State.FAILED, False, "The assistant id does not exist at the service."),
     End("thread_vanished", State.FAILED, True, "The thread disappeared before the run was made; ask again."),
+    End(
+        "conversation_stopped",
+        State.FAILED,
+        True,
+        "A question before it in its conversation has no answer; `askq retry` asks both again, in order.",
+    ),
+    End(
+        "conversation_vanished",
+        State.FAILED,
+        False,
+        "What was said before is gone at the service; submit the whole conversation anew.",
+    ),
+    End(
+        "conversation_busy",
+        State.FAILED,
+        True,
+        "Something else was at work in the conversation all the time; ask again later.",
+    ),
     End("forbidden", State.FAILED, False, "The account may not do this; see the message."),
     # askq could not get through, or gave up.
     End(

@@ -19,6 +19,7 @@ from pathlib import Path
 CALLS = (
     "ensure_assistant",
     "prepare",
+    "join",
     "start",
     "find",
     "poll",
@@ -32,6 +33,7 @@ CALLS = (
 PARTS = (
     "claim",
     "renew",
+    "follow",
     "limits",
     "permits",
     "witness",

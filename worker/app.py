@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from celery import Celery, signals
+from kombu.exceptions import OperationalError
 
 from askq import failpoints
-from askq.errors import AskqError, ConfigError
+from askq.errors import AskqError, ConfigError, StoreError
 from askq.jobs.failing_store import FailingStore
+from askq.jobs.model import Lane
 from askq.jobs.redis_store import RedisStore
 from config.celery import options
 from config.settings import Secret, Settings, SettingsError
@@ -108,8 +110,16 @@ def _engine(app: Application) -> Engine:
             spoken = [FailingProtocol(protocol) for protocol in spoken]
         return {protocol.name: protocol for protocol in spoken}
 
+    store = app.askq_store()
+
+    def start_chain() -> None:
+        try:
+            tasks.revive(app, store, Lane.START)
+        except (StoreError, OperationalError) as error:
+            log.debug("left to the timer: %s", error)
+
     return Engine(
-        app.askq_store(),
+        store,
         protocols,
         Monitor(app, process.node_name(), show_text=settings.show_text),
         account=alias(settings.base_url, key.reveal()),
@@ -117,6 +127,7 @@ def _engine(app: Application) -> Engine:
         lease_s=settings.lease_s,
         in_flight=settings.in_flight,
         probe_s=settings.probe_s,
+        start_chain=start_chain,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 import threading
@@ -17,12 +18,14 @@ from typing import Any, TypeVar
 
 from askq.assistants.model import Assistant
 from askq.errors import StoreError
-from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, Claim, Lane, Outcome, State
+from askq.ids import job_id, split_job_id
+from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, MOVES, TERMINAL, Claim, Lane, Move, Outcome, State
 from askq.jobs.store import Store
 from worker import steps
 from worker.account import Account
 from worker.budgets import Budgets, Verdict
 from worker.commits import Commits
+from worker.conversations import Joins, Stopped, Waits, turn
 from worker.leases import Leases
 from worker.limits.durations import Durations
 from worker.limits.gate import Gate, Grant
@@ -61,6 +64,7 @@ class Engine:
     """Advances claimed jobs, each by one step.
 
     `protocols` is called once, inside the loop, because the clients it makes belong to it: `open` does that.
+    `start_chain` sees to it that somebody serves the start lane; it is called from another thread and may block.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Engine:
         lease_s: float,
         in_flight: int,
         probe_s: float,
+        start_chain: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = store
         self.lease_s = lease_s
@@ -100,6 +105,8 @@ class Engine:
         self._unsent = asyncio.Semaphore(_UNSENT)
         self._open: dict[Lane, set[asyncio.Task[None]]] = {lane: set() for lane in Lane}
         self._flusher: asyncio.Task[None] | None = None
+        self._start_chain = start_chain
+        self._starter: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="askq-engine", daemon=True)
         self._thread.start()
 
@@ -256,7 +263,7 @@ class Engine:
         match claim.state:
             case State.QUEUED:
                 if claim.thread_id is None:
-                    await self._prepare(claim, assistant, protocol)
+                    await self._begin_or_join(claim, assistant, protocol)
                 else:
                     await self._create(claim, claim.thread_id, assistant, protocol)
             case State.STARTING:
@@ -267,6 +274,32 @@ class Engine:
                 await self._refuse_action(claim, protocol)
             case State.COLLECTING:
                 await self._collect(claim, assistant, protocol)
+
+    async def _begin_or_join(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        """Prepare the thread, or find out whether the question's turn in its conversation has come."""
+        match await turn(self.store, claim, assistant):
+            case None:
+                await self._prepare(claim, assistant, protocol)
+            case Waits() as waiting:
+                await self._commit(claim, steps.waits(claim, waiting, _jitter()))
+            case Stopped(code=code, message=message):
+                await self._commit(claim, steps.end(claim, code, message))
+            case Joins() as joins:
+                await self._join(claim, joins, assistant, protocol)
+
+    async def _join(self, claim: Claim, joins: Joins, assistant: Assistant, protocol: Protocol) -> None:
+        begun = time.monotonic()
+        ask = self._ask(claim, assistant, claim.attempts + 1)
+        try:
+            # Without a conversation at the service there is nothing to be joined: the run goes on from the last one.
+            mark = await protocol.join(ask, joins.before) if joins.before.thread_id else ""
+        except CallError as error:
+            if error.limits is not None:
+                self._permits.refused(ask, error)
+            await self._settle(claim, steps.not_joined(claim, error, assistant, _jitter()), error)
+        else:
+            await self._account.answered(claim.protocol, begun=begun)
+            await self._commit(claim, steps.joined(claim, joins, mark))
 
     async def _prepare(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         begun = time.monotonic()
@@ -310,7 +343,9 @@ class Engine:
                 # Ours, and somebody deleted it: it is made again, and the job asks once more.
                 await self._forget_remote(assistant, protocol, remote)
                 error = Limited(error.code, error.message, retry_after=0.5)
-            await self._settle(claim, steps.not_created(claim, error, _jitter()), error)
+            lists_runs = protocol.lists_runs
+            decision = steps.not_created(claim, error, _jitter(), assistant=assistant, lists_runs=lists_runs)
+            await self._settle(claim, decision, error)
             return
         decision = steps.created(claim, status, assistant, _jitter(), await self._pace(claim), estimated=tokens)
         outcome = await self._commit(claim, decision)
@@ -504,11 +539,14 @@ class Engine:
         await self._commit(claim, decision)
 
     async def _commit(self, claim: Claim, decision: steps.Decision) -> Outcome:
-        move = decision.move
+        move = _waking(claim, decision.move)
         outcome = await self._commits.commit(move)
         if outcome in (Outcome.MOVED, Outcome.ALREADY):
             if self._monitor is not None:
                 self._monitor.moved(claim, move)
+            if move.wakes is not None and (self._starter is None or self._starter.done()):
+                # Nobody may be serving that lane: its next job was not due for long.
+                self._starter = asyncio.create_task(asyncio.to_thread(self._start_chain))
             await self._budgets.ended(claim, move)
         elif outcome is Outcome.NOT_YOURS:
             log.warning("%s: %s under fence %d came too late", claim.id, move.name, claim.fence)
@@ -562,7 +600,17 @@ class Engine:
             resets=claim.resets,
             metadata=dict(assistant.metadata),
             stream=question.stream,
+            joined=claim.joined,
+            previous=claim.previous,
+            history=claim.history or 0,
         )
+
+
+def _waking(claim: Claim, move: Move) -> Move:
+    """The move, and whose turn it is when it ends a question of a conversation."""
+    if claim.next is None or MOVES[move.name].target not in TERMINAL:
+        return move
+    return dataclasses.replace(move, wakes=job_id(split_job_id(claim.id)[0], claim.next))
 
 
 def _tell(gate: Gate, grant: Grant, error: CallError) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
-from askq.jobs.model import FINISHING, Answer, Claim, Move, Pause, State, Usage
+from askq.jobs.model import FINISHING, WAIT_FOR_TURN_S, Answer, Claim, Move, Pause, State, Usage
+from worker.conversations import Joins, Waits
 from worker.protocols.base import (
     Blocked,
     Busy,
@@ -50,6 +51,8 @@ PREPARED_AHEAD_S = 5.0
 a fast producer stores ten thousand rows that would all be prepared first."""
 DEADLINE_ERRORS_S = 600.0
 """How long after its deadline a run may be unreachable before it is given up."""
+TURN_S = 15.0
+"""How long a question waits for the one before it until it looks again, at first: the end of that one wakes it."""
 LIMITED_S = 86_400.0
 """How long a job may hear nothing but "not now" before it is given up: limits that last are nobody's rate."""
 
@@ -194,6 +197,51 @@ def not_prepared(claim: Claim, error: CallError, jitter: float) -> Decision:
     return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
 
 
+# -- in a conversation -------------------------------------------------------------------------------------
+
+
+def waits(claim: Claim, turn: Waits, jitter: float) -> Decision:
+    """The question before it has not ended. Looked at ever more rarely, because it will be told: ten thousand that wait
+    must cost next to nothing."""
+    delay = WAIT_FOR_TURN_S if turn.deep else min(TURN_S * 2.0 ** min(claim.looks, 10), WAIT_FOR_TURN_S)
+    note = f"waits for question {turn.row} of its conversation"
+    fields: Fields = {"looks": claim.looks + 1, "errors": None, "limited": None, "note": note}
+    return _move(claim, "defer", delay=delay * (1 + 0.2 * jitter), fields=fields)
+
+
+def joined(claim: Claim, turn: Joins, mark: str) -> Decision:
+    """Its turn has come, and the question is in the thread: it takes over the thread, and goes on at once."""
+    fields: Fields = {
+        "thread": turn.before.thread_id,
+        "joined": mark,
+        "previous": turn.previous,
+        "history": turn.history,
+        "looks": None,
+        "woken": None,
+        **_CLEAN,
+    }
+    return _move(claim, "prepare", delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S, fields=fields)
+
+
+def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: float) -> Decision:
+    """Joining is free, and a thread with earlier turns cannot be made anew."""
+    match error:
+        case Gone() if claim.errors >= MOST_GONE:
+            return end(claim, "conversation_vanished", error.message)
+        case Busy():
+            return _occupied(claim, error, assistant, "defer")
+    return not_prepared(claim, error, jitter)
+
+
+def _occupied(claim: Claim, error: Busy, assistant: Assistant, name: str, fields: Fields | None = None) -> Decision:
+    """Another run is at work in the conversation, though the question before has ended: perhaps it has only just."""
+    since = claim.limited_at if claim.limited_at is not None else claim.now
+    if claim.now - since > assistant.timeout_s:
+        return end(claim, "conversation_busy", error.message, fields=fields)
+    told: Fields = {**(fields or {}), "limited": since, "note": f"waits for its conversation: {error.message}"[:300]}
+    return _move(claim, name, delay=min(max(0.5, 0.3 * (claim.now - since)), 15.0), fields=told)
+
+
 def intent(claim: Claim, lease_s: float) -> Move:
     """The durable record that precedes the paid call. The lease is kept."""
     return Move(
@@ -243,7 +291,7 @@ def created(
     return _move(claim, "start", delay=delay, fields=fields)
 
 
-def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
+def not_created(claim: Claim, error: CallError, jitter: float, *, assistant: Assistant, lists_runs: bool) -> Decision:
     """The paid call brought no run id. `claim` is as it was before the intent."""
     never: Fields = {"attempts": claim.attempts, "looks": None}
     match error:
@@ -256,9 +304,16 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
         case Gone():
             errors = claim.errors + 1
             if errors > MOST_GONE:
-                return end(claim, "thread_vanished", error.message, fields=never)
+                code = "thread_vanished" if claim.joined is None else "conversation_vanished"
+                return end(claim, code, error.message, fields=never)
+            if claim.joined is not None:
+                # What was said in it cannot be made anew. Reads may lag behind writes, so it is tried again.
+                return _move(claim, "void", delay=backoff(errors, jitter), fields={**never, "errors": errors})
             gone: Fields = {**never, "thread": None, "resets": claim.resets + 1, "errors": errors}
             return _move(claim, "void", delay=backoff(errors, jitter), fields=gone)
+        case Busy() if claim.joined is not None and not lists_runs:
+            # This call has made nothing, and it was the only one of its intent; looking could tell no more.
+            return _occupied(claim, error, assistant, "void", never)
         case Busy():
             return _move(claim, "defer", delay=0.2, fields={"note": "the thread is busy: looking for our run in it"})
     # Ambiguous, and anything a new adapter may invent: a run may exist, so it is looked for before anything else.

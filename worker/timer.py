@@ -19,15 +19,13 @@ from askq.errors import StoreError
 from askq.failpoints import hit
 from askq.jobs.model import Lane, Node
 from askq.jobs.store import Store
-from worker import chain
 from worker.audit import EVERY_S, BackgroundAudit
 from worker.clock import ClockWatch
-from worker.tasks import schedule
+from worker.tasks import revive
 
 log = logging.getLogger(__name__)
 
 _ALIVE_S = 5.0
-_HINT_S = 2.0
 _TIDY_EVERY_S = 60.0
 _COMPLAIN_EVERY_S = 30.0
 
@@ -81,8 +79,7 @@ class Timer:
         due = self._store.next_due(lane)
         if due is None or due > self._tick_s:
             return
-        if self._store.running(lane) < chain.wanted_executions(self._store) and self._store.hint(lane, ttl_s=_HINT_S):
-            schedule(self._app, lane)
+        revive(self._app, self._store, lane)
 
 
 def this_node(name: str, processes: int) -> Node:

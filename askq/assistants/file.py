@@ -116,6 +116,7 @@ def _build(path: Path, values: Mapping[str, Any], default_model: str, default_pr
         completion_window=window,
         timeout_s=timeout_s or _WINDOW_S.get(window or "", _TIMEOUT_S[protocol]),
         on_uncertain=run.get("on_uncertain", "fail"),
+        on_failure=table(values, "thread").get("on_failure", "stop"),
         price=values.get("price"),
         limits=values.get("limits") or None,
         metadata=values.get("metadata", {}),

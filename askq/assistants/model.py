@@ -44,6 +44,9 @@ class Assistant:
     """askq's own deadline for a run, in seconds from its creation (`[run] timeout`)."""
     on_uncertain: Literal["fail", "retry"] = "fail"
     """What to do when a paid create may or may not have happened and nothing can tell (`[run] on_uncertain`)."""
+    on_failure: Literal["stop", "skip"] = "stop"
+    """What becomes of a conversation when one of its questions fails (`[thread] on_failure`): the rest is not asked, or
+    goes on without it."""
     price: Mapping[str, float] | None = None
     """US dollars per million tokens (`input`, `output`, perhaps `cached_input`), where askq does not know the price."""
     limits: Mapping[str, int] | None = None
@@ -57,6 +60,8 @@ class Assistant:
         for name in ("price", "limits"):
             if values[name] is None:
                 del values[name]
+        if self.on_failure == "stop":
+            del values["on_failure"]
         return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict)
 
     @classmethod

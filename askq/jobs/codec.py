@@ -16,6 +16,7 @@ OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
     *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
     *("in", "cached", "out", "total", "cost", "est", "seen", "live"),
+    *("joined", "previous", "history", "woken"),
 )
 """Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
 is part of the key under which the next thread is made: the same key would give back the one that vanished."""
@@ -37,7 +38,7 @@ def load(data: bytes) -> Any:
 def dump_question(question: Question) -> bytes:
     """A question without its row id and index, which the record holds."""
     value: dict[str, Any] = {"text": question.text}
-    for name in ("assistant", "model", "instructions"):
+    for name in ("assistant", "model", "instructions", "thread"):
         if (part := getattr(question, name)) is not None:
             value[name] = part
     if question.stream:
@@ -103,5 +104,8 @@ def _millionths(usd: float) -> float:
 def digest(job: NewJob) -> str:
     """What tells whether a row submitted again is the same question to the same assistant."""
     question = job.question
-    parts = (question.text, question.model, question.instructions, job.assistant_digest, job.protocol)
+    parts = [question.text, question.model, question.instructions, job.assistant_digest, job.protocol]
+    if question.thread is not None:
+        # Its place in the conversation is part of what is asked.
+        parts += [question.thread, job.after]
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()[:24]

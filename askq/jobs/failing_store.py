@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from askq.failpoints import hit
 from askq.jobs.limits import Bound, Heard, Permit, Scope
 from askq.jobs.live import Piece
-from askq.jobs.model import Added, Claim, Lane, Move, NewBatch, NewJob, Outcome
+from askq.jobs.model import Added, Claim, Earlier, Lane, Move, NewBatch, NewJob, Outcome
 from askq.jobs.redis_store import RedisStore
 
 
@@ -51,6 +51,12 @@ class FailingStore(RedisStore):
         found = super().commit(moves, on_disk=on_disk)
         for move in moves:
             hit(f"commit.{move.name}.after")
+        return found
+
+    def follow(self, jobs: Sequence[tuple[str, str]]) -> list[Earlier | None]:
+        hit("follow.before")
+        found = super().follow(jobs)
+        hit("follow.after")
         return found
 
     def witness(self, job: str, attempt: int, run_id: str) -> None:

@@ -19,6 +19,7 @@ from askq.jobs.model import (
     Added,
     BatchStatus,
     Claim,
+    Earlier,
     Job,
     Lane,
     Move,
@@ -85,7 +86,8 @@ class Store(Protocol):
         """The id of the batch opened under this key, if there is one."""
 
     def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
-        """Add rows: each becomes a queued job, due at once, unless its id is there already.
+        """Add rows: each becomes a queued job, due at once, unless its id is there already. One that follows another in
+        a conversation (`NewJob.after`, added before or with it) is due when that has ended.
 
         A row that is there with another question, model or assistant is a conflict: it is left as it was. A row whose
         job has ended and expired since is there already: nothing is asked, or paid for, twice.
@@ -153,11 +155,20 @@ class Store(Protocol):
         """
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
-        """Make transitions, each atomically; the outcomes in the same order.
+        """Make transitions, each atomically; the outcomes in the same order. Whoever waits for one (`Move.wakes`) is
+        made due before it.
 
         `on_disk`: return when the server has them, and everything written before them, on its disk. Not even a power
         cut takes back what a paid call is built on. A server that cannot tell is believed (`Health.confirms`).
         """
+
+    def follow(self, jobs: Sequence[tuple[str, str]]) -> list[Earlier | None]:
+        """What is known of each job, for the one that follows it in its conversation: `(job, row id that follows)`.
+        None for a job that has expired. One that has not ended will make that row due when it does.
+        """
+
+    def wake(self, jobs: Sequence[str]) -> None:
+        """Make queued jobs due now: what they wait for has ended. No more than a hint."""
 
     def witness(self, job: str, attempt: int, run_id: str) -> None:
         """Leave the id of a run created by an execution that has lost its lease.

@@ -15,11 +15,12 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from askq.localapi import given
 from askq.localapi.errors import LocalApiError
 from askq.localapi.wire import JsonObject
 
@@ -95,6 +96,9 @@ class LedgerEntry:
     """SHA-256 over model, instructions, history and tools."""
     question: str
 
+    outputs: list[JsonObject] = field(default_factory=list)
+    """The outputs of function calls it was given (`askq.localapi.given`); a reader fills them in."""
+
     def to_wire(self) -> JsonObject:
         """As `GET /_askq/ledger` shows it."""
         return {
@@ -109,6 +113,7 @@ class LedgerEntry:
             "round": self.round,
             "input_digest": self.digest,
             "question": self.question,
+            "tool_outputs": self.outputs,
         }
 
 
@@ -165,6 +170,8 @@ class Storage:
             if version == 0:
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
+            for statement in given.SCHEMA.split(";"):  # folders of earlier versions lack it
+                connection.execute(statement)
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             connection.execute("COMMIT")
             return cls(connection, data)
@@ -223,16 +230,22 @@ class Storage:
             ),
         )
 
+    def append_given(self, output: given.GivenOutput) -> None:
+        """Note an output that was accepted."""
+        self._note(given.INSERT, output.row())
+
     async def ledger(self, after: int, limit: int) -> list[LedgerEntry]:
         """At most `limit` entries behind number `after`, oldest first."""
         await self.commit()
 
-        def read() -> list[sqlite3.Row]:
-            return self._connection.execute(
+        def read() -> list[LedgerEntry]:
+            rows = self._connection.execute(
                 "SELECT * FROM ledger WHERE n > ? ORDER BY n LIMIT ?", (after, limit)
             ).fetchall()
+            outputs = given.read(self._connection, [row["id"] for row in rows])
+            return [_ledger_entry(row, outputs[row["id"]]) for row in rows]
 
-        return [_ledger_entry(row) for row in await self._in_writer(read)]
+        return await self._in_writer(read)
 
     def keep_reply(self, key: str, reply: KeptReply) -> None:
         """Note the reply that belongs to an idempotency key."""
@@ -317,7 +330,7 @@ def _dump(value: JsonObject | dict[str, str]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _ledger_entry(row: sqlite3.Row) -> LedgerEntry:
+def _ledger_entry(row: sqlite3.Row, outputs: list[JsonObject]) -> LedgerEntry:
     return LedgerEntry(
         n=row["n"],
         id=row["id"],
@@ -329,4 +342,5 @@ def _ledger_entry(row: sqlite3.Row) -> LedgerEntry:
         round=row["round"],
         digest=row["digest"],
         question=row["question"],
+        outputs=outputs,
     )

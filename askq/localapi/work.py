@@ -30,6 +30,8 @@ class Work:
     """The wire fields that progress does not change."""
     input: list[JsonObject] = field(default_factory=list)
     """Input items (responses)."""
+    first: int | None = None
+    """For a response that brings tool outputs: the number of the one that the question came with."""
     made: list[JsonObject] = field(default_factory=list)
     """Run steps (assistants) or output items (responses)."""
 

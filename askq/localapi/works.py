@@ -12,6 +12,7 @@ from typing import Protocol
 
 from askq.localapi.engines.base import Engine, Outcome, Plan, ProtocolName, Request, Usage, estimate_usage
 from askq.localapi.errors import LocalApiError
+from askq.localapi.given import last_round
 from askq.localapi.storage import LedgerEntry, Storage, StoredObject
 from askq.localapi.store import Store
 from askq.localapi.work import Work
@@ -97,6 +98,7 @@ class Works:
                 question=request.question,
             )
         )
+        self._note_outputs(request)
         self._begin_leg(work, request)
         if work.plan is not None and work.plan.at_once:
             self._settle(work, work.created, work.plan.outcome)
@@ -107,7 +109,13 @@ class Works:
         work.started = self._clock()
         work.begun = work.plan = work.outcome = work.outcome_at = None
         work.polls = 0
-        self._begin_leg(work)
+        request = self._scribes[work.protocol].request(work)
+        self._note_outputs(request)
+        self._begin_leg(work, request)
+
+    def _note_outputs(self, request: Request) -> None:
+        for output in last_round(request, self._clock()):
+            self._storage.append_given(output)
 
     def _begin_leg(self, work: Work, request: Request | None = None) -> None:
         request = request or self._scribes[work.protocol].request(work)

@@ -108,7 +108,7 @@ def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
         told.append(("name", plain(status.name, one_line=True)))
     told += [
         ("assistant", f"{status.assistant} ({status.protocol})"),
-        ("questions", f"{status.total}{'' if status.sealed else ' so far: the submission has not ended'}"),
+        ("questions", _questions(status)),
         ("state", ("finished: " if status.done else "") + counts_in_words(status)),
     ]
     if used := spent(status):
@@ -135,6 +135,15 @@ def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
         told.append(("next", "no worker is running: `askq up` or `askq worker` answers it"))
     told.append(("Flower", f"search for {status.id}"))
     return told
+
+
+def _questions(status: BatchStatus) -> str:
+    from producer.kept_table import conversations
+
+    if not status.sealed:
+        return f"{status.total} so far: the submission has not ended"
+    many = conversations(status.table)
+    return f"{status.total} in {many} conversation{'' if many == 1 else 's'}" if many else str(status.total)
 
 
 @click.command("watch")
@@ -284,6 +293,10 @@ def _print_job(job: Job, *, only_code: bool) -> None:
             ("job", job.id),
             ("status", job.state.value + (f" (the service says {job.remote})" if job.remote else "")),
             ("assistant", f"{job.assistant} ({job.protocol})" + (f", {record['model']}" if record["model"] else "")),
+            (
+                "thread",
+                job.question.thread and f"{job.question.thread}, {f'after {job.after}' if job.after else 'first'}",
+            ),
             ("run", f"{job.run_id or 'none'} in {job.thread_id or 'no thread'}"),
             (
                 "attempts",

@@ -65,6 +65,7 @@ def submit_command(
         submission = bounded(submission, max_cost, parts.address())
         if dry_run:
             counted = {"questions": submission.rows, "bytes": summary.bytes, "format": summary.format}
+            counted |= {"conversations": summary.conversations} if summary.conversations else {}
             if as_json:
                 print_json(counted)
             else:

@@ -13,9 +13,11 @@ from producer.questions.template import Template
 QUESTION_NAMES = ("question", "input", "prompt", "text", "query")
 """The first of these that a table has is the question; the others are carried through."""
 ID_NAMES = ("id", "custom_id", "key")
+THREAD_NAMES = ("thread", "conversation")
+"""Rows with the same value here are one conversation."""
 _ASIDE = ("assistant", "model", "instructions")
 _OTHER_ENDS = (".", "!", "\u3002", "\uff01")
-_NOT_YET_USED = {"thread", "conversation", "file"}
+_NOT_YET_USED = {"file"}
 
 MAX_COLUMNS = 2_000
 """Different columns of a whole list; an object per row with ever new keys would not fit a table or the memory."""
@@ -35,7 +37,8 @@ def key_of(name: str) -> str:
 
 _QUESTION_KEYS = tuple(map(key_of, QUESTION_NAMES))
 _ID_KEYS = tuple(map(key_of, ID_NAMES))
-_KNOWN_KEYS = frozenset((*_QUESTION_KEYS, *_ID_KEYS, *_ASIDE))
+_THREAD_KEYS = tuple(map(key_of, THREAD_NAMES))
+_KNOWN_KEYS = frozenset((*_QUESTION_KEYS, *_ID_KEYS, *_THREAD_KEYS, *_ASIDE))
 
 
 class ColumnFault(Exception):
@@ -57,6 +60,7 @@ class Layout:
     question: int | None
     """What must not be blank; None when the template does without the question."""
     row_id: int | None
+    thread: int | None
     assistant: int | None
     model: int | None
     instructions: int | None
@@ -66,14 +70,23 @@ class Layout:
 class Columns:
     """The columns of one list: decides a layout for each set of names and remembers what it saw."""
 
-    def __init__(self, *, column: str | None, id_column: str | None, template: Template | None, notes: Notes) -> None:
+    def __init__(
+        self,
+        *,
+        column: str | None,
+        id_column: str | None,
+        template: Template | None,
+        notes: Notes,
+        thread_column: str | None = None,
+    ) -> None:
         self._column = column
         self._id_column = id_column
+        self._thread_column = thread_column
         self._template = template
         self._notes = notes
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self.seen: dict[str, str | None] = {}
-        """Every name in order of appearance, with the part it is (`question`, `id`, `assistant` …) or None."""
+        """Every name in order of appearance, with the part it is (`question`, `id`, `thread` …) or None."""
         self.delimiter: str | None = None
         """What separates the cells, where the list is a table that has any."""
 
@@ -117,6 +130,11 @@ class Columns:
         row_id = self._named(self._id_column, names, positions, option="--id-column")
         if row_id is not None and row_id == question:
             raise ColumnFault(f"{quoted(names[row_id])} cannot be both the question and the id")
+        thread = self._named(self._thread_column, names, positions, option="--thread-column")
+        if thread is not None and thread in (question, row_id):
+            other = "question" if thread == question else "id"
+            raise ColumnFault(f"{quoted(names[thread])} cannot be both the {other} and the conversation")
+        taken.add(thread)
         if question is None:
             taken.add(row_id)
             question = first(_QUESTION_KEYS)
@@ -124,6 +142,9 @@ class Columns:
         if row_id is None:
             row_id = first(_ID_KEYS)
         taken.add(row_id)
+        if thread is None:
+            thread = first(_THREAD_KEYS)
+        taken.add(thread)
         if self._template is None:
             if question is None:
                 question = self._only(names)
@@ -137,6 +158,7 @@ class Columns:
             for index, role in (
                 (None if self._template else question, "question"),
                 (row_id, "id"),
+                (thread, "thread"),
                 (assistant, "assistant"),
                 (model, "model"),
                 (instructions, "instructions"),
@@ -152,6 +174,7 @@ class Columns:
             parts=parts,
             question=question if question in parts else None,
             row_id=row_id,
+            thread=thread,
             assistant=assistant,
             model=model,
             instructions=instructions,
@@ -223,6 +246,8 @@ class Columns:
             size=row.size,
             text_column=None if layout.question is None else layout.names[layout.question],
             id_column=None if layout.row_id is None else layout.names[layout.row_id],
+            thread=None if layout.thread is None else values[layout.thread],
+            thread_column=None if layout.thread is None else layout.names[layout.thread],
         )
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import sys
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -47,10 +48,12 @@ class Summary:
     columns: tuple[str, ...]
     """Every column in order of appearance, the question and the id included."""
     roles: Mapping[str, str]
-    """Columns with a meaning: name to `question`, `id`, `assistant`, `model` or `instructions`."""
+    """Columns with a meaning: name to `question`, `id`, `thread`, `assistant`, `model` or `instructions`."""
     assistants: Mapping[str, int]
     """Assistants that rows ask for themselves, each with the line that does so first."""
     format: str
+    conversations: int
+    """How many different conversations its rows belong to; 0 where each stands alone."""
     digest: str
     """SHA-256 of the bytes, hexadecimal."""
     delimiter: str | None = None
@@ -64,6 +67,7 @@ class Options:
     format: str | None = None
     column: str | None = None
     id_column: str | None = None
+    thread_column: str | None = None
     template: Template | None = None
     split: str = "line"
     max_rows: int = MAX_ROWS
@@ -101,6 +105,7 @@ class QuestionList:
         columns = self._columns(notes)
         faults: list[Fault] = []
         assistants: dict[str, int] = {}
+        threads: set[int] = set()
         ids = [array("q") for _ in range(_PARTITIONS)]
         rows = 0
         for line, found in self._read(columns, notes):
@@ -113,6 +118,8 @@ class QuestionList:
             rows += 1
             number = hash(found.row_id)
             ids[number % _PARTITIONS].append(number)
+            if found.thread is not None:
+                threads.add(hash(same_thread(found.thread)))
             if found.assistant is not None and found.assistant not in assistants:
                 assistants[found.assistant] = line
         else:
@@ -130,6 +137,7 @@ class QuestionList:
             roles={name: role for name, role in columns.seen.items() if role is not None},
             assistants=assistants,
             format=self._format,
+            conversations=len(threads),
             digest=self._found.digest,
             delimiter=columns.delimiter,
         )
@@ -159,7 +167,13 @@ class QuestionList:
 
     def _columns(self, notes: Notes) -> Columns:
         options = self._options
-        return Columns(column=options.column, id_column=options.id_column, template=options.template, notes=notes)
+        return Columns(
+            column=options.column,
+            id_column=options.id_column,
+            thread_column=options.thread_column,
+            template=options.template,
+            notes=notes,
+        )
 
     def _text(self, encoding: str, *, newline: str | None) -> io.TextIOWrapper:
         return io.TextIOWrapper(self._source.open(), encoding=encoding, newline=newline)
@@ -266,6 +280,12 @@ class QuestionList:
 _OWN_IDS = "Give every row an id of its own, or name another column with --id-column."
 
 
+def same_thread(name: str) -> str:
+    """The name of a conversation as it is compared: the same text may be composed in two ways, and Korean from a Mac
+    often is in the longer one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _remember(draft: Draft, columns: Columns) -> None:
     if draft.id_column is not None:
         columns.remember(draft.id_column, "id")
@@ -278,6 +298,7 @@ def open_list(
     *,
     column: str | None = None,
     id_column: str | None = None,
+    thread_column: str | None = None,
     format: str | None = None,  # noqa: A002 (the option's name)
     template: str | None = None,
     split: str | None = None,
@@ -287,10 +308,10 @@ def open_list(
 ) -> QuestionList:
     """The list in a file, or on standard input for "-" (read to its end here).
 
-    `column` and `id_column` name the columns to use, `format` is one of `formats.FORMATS`, `template` makes the
-    question from several columns, `split="blank-line"` takes paragraphs of a text instead of lines. Raises InputError
-    for a wrong option and for a file that is not there, not readable or of no known kind; what is in it is looked at
-    by `QuestionList.check`.
+    `column`, `id_column` and `thread_column` name the columns to use, `format` is one of `formats.FORMATS`, `template`
+    makes the question from several columns, `split="blank-line"` takes paragraphs of a text instead of lines. Raises
+    InputError for a wrong option and for a file that is not there, not readable or of no known kind; what is in it is
+    looked at by `QuestionList.check`.
     """
     if split not in (None, *_SPLITS):
         raise InputError(f'"{split}" is no way to split a text', remedy=f"Known: {', '.join(_SPLITS)}.")
@@ -298,6 +319,7 @@ def open_list(
         format=None if format is None else formats.known_format(format),
         column=column,
         id_column=id_column,
+        thread_column=thread_column,
         template=None if template is None else Template(template),
         split=split or "line",
         max_rows=max_rows,
@@ -317,6 +339,7 @@ def open_items(
     *,
     column: str | None = None,
     id_column: str | None = None,
+    thread_column: str | None = None,
     template: str | None = None,
     max_rows: int = MAX_ROWS,
     max_question_bytes: int = MAX_QUESTION_BYTES,
@@ -340,6 +363,7 @@ def open_items(
         format=formats.JSONL,
         column=column,
         id_column=id_column,
+        thread_column=thread_column,
         template=None if template is None else Template(template),
         max_rows=max_rows,
         max_question_bytes=max_question_bytes,
@@ -352,6 +376,7 @@ def from_items(
     *,
     column: str | None = None,
     id_column: str | None = None,
+    thread_column: str | None = None,
     template: str | None = None,
     max_rows: int = MAX_ROWS,
     max_question_bytes: int = MAX_QUESTION_BYTES,
@@ -361,6 +386,7 @@ def from_items(
         items,
         column=column,
         id_column=id_column,
+        thread_column=thread_column,
         template=template,
         max_rows=max_rows,
         max_question_bytes=max_question_bytes,

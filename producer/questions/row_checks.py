@@ -9,6 +9,8 @@ from askq.ids import ROW_ID_LIMIT
 from askq.jobs.model import Question
 from producer.questions.reading import Draft, Fault, quoted
 
+THREAD_LIMIT = 256
+"""Characters the name of a conversation may have."""
 _PLAIN_ID = re.compile(rf"[A-Za-z0-9_.:#@+=-]{{1,{ROW_ID_LIMIT}}}")
 
 
@@ -30,6 +32,7 @@ class RowChecks:
             faults.append(Fault(draft.line, f"the question must be text, not {_kind(text)}", draft.text_column))
         else:
             self._text(text, draft, faults)
+        thread = self._thread(draft, faults)
         assistant = self._aside(draft.assistant, "assistant", draft, faults)
         model = self._aside(draft.model, "model", draft, faults)
         instructions = self._aside(draft.instructions, "instructions", draft, faults)
@@ -45,6 +48,7 @@ class RowChecks:
             assistant=assistant,
             model=model,
             instructions=instructions,
+            thread=thread,
             input=draft.input,
         )
 
@@ -88,6 +92,26 @@ class RowChecks:
                 return row_id
             faults.append(Fault(draft.line, f"the id {quoted(row_id)} {wrong}", draft.id_column))
         return row_id
+
+    @staticmethod
+    def _thread(draft: Draft, faults: list[Fault]) -> str | None:
+        """The conversation the row belongs to; an empty cell means that it stands alone."""
+        value = draft.thread
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            wrong = f"the conversation must be text or a whole number, not {_kind(value)}"
+            faults.append(Fault(draft.line, wrong, draft.thread_column))
+            return None
+        thread = value.strip()
+        if "\0" in thread:
+            faults.append(Fault(draft.line, "there is a NUL character in the conversation's name", draft.thread_column))
+        elif len(thread) > THREAD_LIMIT:
+            wrong = f"the conversation's name has {len(thread):,} characters; at most {THREAD_LIMIT} are allowed"
+            faults.append(Fault(draft.line, wrong, draft.thread_column))
+        return thread or None
 
     @staticmethod
     def _aside(value: object, name: str, draft: Draft, faults: list[Fault]) -> str | None:

@@ -17,7 +17,7 @@ from openai import AsyncOpenAI
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from askq.prices import has_known_prices, with_cost
-from worker.protocols.base import Ask, Found, Live, RunState, Search, Status, ToolCall
+from worker.protocols.base import Ask, Before, Found, Live, RunState, Search, Status, ToolCall
 from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
@@ -92,6 +92,25 @@ class AssistantsProtocol:
         )
         return str(reply.body["id"])
 
+    async def join(self, ask: Ask, before: Before) -> str:
+        newest = await self._wire.call(
+            self._beta.threads.messages.with_raw_response.list(before.thread_id, limit=1, order="desc"),
+            names=before.thread_id,
+            needs_id=False,
+        )
+        if not any(_asks(message, ask) for message in objects(newest.body.get("data"))[:1]):
+            await self._wire.call(
+                self._beta.threads.messages.with_raw_response.create(
+                    before.thread_id,
+                    role="user",
+                    content=ask.text,
+                    metadata=ask.thread_metadata,
+                    extra_headers={"Idempotency-Key": ask.thread_key},
+                ),
+                names=before.thread_id,
+            )
+        return before.run_id
+
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         reply = await self._wire.call(
             self._beta.threads.runs.with_raw_response.create(
@@ -124,13 +143,21 @@ class AssistantsProtocol:
         return None  # a run's stream comes with its create, once
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
-        """The thread is this job's own, so a run that names no job (a server that drops metadata) is taken for ours.
-        So is one of an earlier attempt that is still at work: to pay for another beside it would be the mistake."""
+        """In a thread of its own a run that names no job (a server that drops metadata) is taken for the job's; in a
+        conversation, one that was made after the run of the question before. So is one of an earlier attempt that is
+        still at work: to pay for another beside it would be the mistake."""
         runs = await self._wire.every(
             lambda query: self._beta.threads.runs.with_raw_response.list(thread_id, extra_query=query),
             names=thread_id,
         )
-        ids = tuple(str(run["id"]) for run in runs if a_text(run.get("id")) and _is_ours(run, ask))
+        known = [a_text(run.get("id")) for run in runs]
+        # Without its mark nobody can tell which of the runs that name no job come after it.
+        first = known.index(ask.joined) + 1 if ask.joined in known else 0 if ask.joined is None else len(runs)
+        ids = tuple(
+            id_
+            for at, (id_, run) in enumerate(zip(known, runs, strict=True))
+            if id_ and _is_ours(run, ask, may_be_nameless=at >= first)
+        )
         return Found(search=Search.FOUND, run_ids=ids) if ids else Found(search=Search.NOT_STARTED)
 
     async def repeats_safely(self) -> bool:
@@ -154,8 +181,13 @@ class AssistantsProtocol:
             )
         # The poll that saw the end is usually this process's own.
         ended = self._ended.pop(run_id, None) or self._read_end((await self._run(thread_id, run_id)).body)
-        # A server may not know the filter `run_id`: the question is no part of the answer.
-        ours = [m for m in messages if m.get("role") == "assistant" and m.get("run_id") in (None, run_id)]
+        ours = [m for m in messages if m.get("role") == "assistant" and m.get("run_id") == run_id]
+        if not ours:
+            # A server may neither know the filter `run_id` nor say whose a message is: then it is what follows the
+            # question, which is the last one, because no other is asked before this one has ended.
+            asked = [at for at, m in enumerate(messages) if m.get("role") == "user"]
+            later = messages[asked[-1] + 1 :] if asked else messages
+            ours = [m for m in later if m.get("role") == "assistant" and m.get("run_id") is None]
         return read_answer(ours, steps, model=ended.model, usage=ended.usage)
 
     async def cancel(self, thread_id: str, run_id: str) -> None:
@@ -282,9 +314,21 @@ def _response_format(assistant: Assistant) -> Mapping[str, Any] | None:
     return {"type": "json_schema", "json_schema": {name: part for name, part in wanted.items() if name != "type"}}
 
 
-def _is_ours(run: JsonObject, ask: Ask) -> bool:
+def _asks(message: JsonObject, ask: Ask) -> bool:
+    """Whether a message is this question."""
+    metadata = an_object(message.get("metadata"))
+    if message.get("role") != "user" or metadata.get("askq_job", ask.job_id) != ask.job_id:
+        return False
+    if "askq_job" in metadata:
+        return True
+    # A server that drops metadata.
+    texts = [a_text(an_object(part.get("text")).get("value")) for part in objects(message.get("content"))]
+    return "\n".join(texts) == ask.text
+
+
+def _is_ours(run: JsonObject, ask: Ask, *, may_be_nameless: bool) -> bool:
     metadata = an_object(run.get("metadata"))
-    if metadata.get("askq_job", ask.job_id) != ask.job_id:
+    if metadata.get("askq_job", ask.job_id if may_be_nameless else None) != ask.job_id:
         return False
     at_work = STATES.get(a_status(run.get("status")), RunState.PENDING) in (RunState.PENDING, RunState.ACTION)
     return at_work or metadata.get("askq_attempt", str(ask.attempt)) == str(ask.attempt)

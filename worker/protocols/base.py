@@ -145,6 +145,19 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """The last question of a conversation that another one joins, as far as its protocol must know it."""
+
+    thread_id: str
+    run_id: str
+    """Its run, or the last one before it; empty where none is known."""
+    joined: str
+    """What `join` said when it joined itself; empty for the first."""
+    answered: bool
+    """Whether its run completed, so that the conversation has an answer of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """Everything a paid call needs."""
 
@@ -161,6 +174,12 @@ class Ask:
     """How often the job's thread vanished before."""
     stream: bool = False
     """Whether somebody watches."""
+    joined: str | None = None
+    """What `join` said; None for a question that has its thread for itself, or is the first in it."""
+    previous: str | None = None
+    """The run to go on from, where there is no conversation to say so."""
+    history: int = 0
+    """Tokens of the conversation before this question, which its run reads, too."""
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -214,6 +233,13 @@ class Protocol(TypingProtocol):
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
         """Create the thread (with the message) or the conversation; its id. Free."""
 
+    async def join(self, ask: Ask, before: Before) -> str:
+        """Add the question to a thread that others have begun, unless it is there: it may have been added by somebody
+        who died. What marks the place from where all that is in the thread is this question's. Free.
+
+        Raises Busy while a run is active there, and Ambiguous while the thread does not show the turn before.
+        """
+
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         """The paid call: create the run. Raises Busy with the active run's id where the service names it."""
 
@@ -226,7 +252,7 @@ class Protocol(TypingProtocol):
         where the protocol cannot. Free."""
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
-        """Look for the run of an intent whose reply was lost."""
+        """Look for the run of an intent whose reply was lost. In a thread of several questions, for this one's."""
 
     async def repeats_safely(self) -> bool:
         """Whether this server gives back the first run when a create is repeated under its idempotency key. Found

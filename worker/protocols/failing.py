@@ -5,7 +5,7 @@ from __future__ import annotations
 from askq.assistants.model import Assistant
 from askq.failpoints import hit
 from askq.jobs.model import Answer
-from worker.protocols.base import Ask, Found, Live, Protocol, Status
+from worker.protocols.base import Ask, Before, Found, Live, Protocol, Status
 
 
 class FailingProtocol:
@@ -28,6 +28,12 @@ class FailingProtocol:
         made = await self._spoken.prepare(ask, assistant_id)
         hit("prepare.after")
         return made
+
+    async def join(self, ask: Ask, before: Before) -> str:
+        hit("join.before")
+        mark = await self._spoken.join(ask, before)
+        hit("join.after")
+        return mark
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         hit("start.before")

@@ -19,6 +19,7 @@ from askq.prices import has_known_prices, with_cost
 from worker.protocols.base import (
     Ambiguous,
     Ask,
+    Before,
     Blocked,
     Found,
     Gone,
@@ -96,6 +97,21 @@ class ResponsesProtocol:
             return ""
         return str(reply.body["id"])
 
+    async def join(self, ask: Ask, before: Before) -> str:
+        """The question itself comes with the call that creates its response."""
+        newest = await self._wire.call(
+            self._client.conversations.items.with_raw_response.list(before.thread_id, limit=1, order="desc"),
+            names=before.thread_id,
+            needs_id=False,
+        )
+        if not isinstance(newest.body.get("data"), list):
+            raise Ambiguous("unreadable", "the reply is no list")
+        last = next((a_text(item.get("id")) for item in objects(newest.body["data"])), "")
+        if before.answered and last == before.joined:
+            # A run that began now would not remember it, and its answer might be taken for this question's.
+            raise Ambiguous("not_shown", "the conversation does not show the question before this one yet")
+        return last
+
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         body = await self._create_body(ask, thread_id)
         reply = await self._wire.call(
@@ -167,7 +183,8 @@ class ResponsesProtocol:
         return self._chooses
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
-        """The conversation holds one job's response alone, and nothing of it before it has completed."""
+        """The conversation holds nothing of a response before it has completed; what comes after the mark of a question
+        that has joined others is its own."""
         if await self._takes_ids():
             try:
                 return Found(search=Search.FOUND, run_ids=((await self.poll(thread_id, chosen_id(ask))).run_id,))
@@ -181,6 +198,8 @@ class ResponsesProtocol:
             ),
             names=thread_id,
         )
+        if ask.joined is not None:
+            items = _of_this(items, ask)
         said = [item for item in items if item.get("type") == "message" and item.get("role") == "assistant"]
         if not said or said[-1].get("status") == "in_progress" or _tool_calls(items):
             return Found(search=Search.UNKNOWN)
@@ -327,6 +346,7 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
         "store": True,
         "background_options": {"completion_window": window} if window is not None else None,
         "conversation": thread_id or None,
+        "previous_response_id": None if thread_id else ask.previous,
         "metadata": ask.run_metadata | ({_WINDOW: window} if window in ("2h", "8h") else {}),
         "tools": [_tool(tool, assistant.tool_resources) for tool in assistant.tools],
         "include": _INCLUDE if assistant.tools else None,
@@ -351,6 +371,22 @@ def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any]) -> dict[str, An
         stores = (resources.get("file_search") or {}).get("vector_store_ids") or []
         return {**tool, "vector_store_ids": list(stores)}
     return dict(tool)
+
+
+def _of_this(items: Sequence[JsonObject], ask: Ask) -> list[JsonObject]:
+    """The items that came of a question in a conversation of several: its message and what follows it."""
+    ids = [a_text(item.get("id")) for item in items]
+    # A mark that was deleted says nothing; then the text alone must do.
+    first = ids.index(ask.joined) + 1 if ask.joined in ids else 0
+    asked = [at for at in range(first, len(items)) if items[at].get("role") == "user" and _said(items[at]) == ask.text]
+    return list(items[asked[-1] :]) if asked else []
+
+
+def _said(message: JsonObject) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return "".join(a_text(part.get("text")) for part in objects(content))
 
 
 def _tool_calls(items: Sequence[JsonObject]) -> tuple[ToolCall, ...]:

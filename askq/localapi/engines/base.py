@@ -35,10 +35,13 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] = ()
     """As the client sent them; function tools are nested in the Assistants protocol and flat in Responses."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """temperature, top_p, max_output_tokens, reasoning_effort, format (`{type, name, schema, strict}`), if given."""
+    """temperature, top_p, max_output_tokens, reasoning_effort, format (`{type, name, schema, strict}`), if given.
+    tool_choice and parallel_tool_calls, if they are not the default: a choice is "none", "required" or a function's
+    name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     number: int = 0
-    """The how-manieth run of the ledger this is, counting from 1."""
+    """The how-manieth run of the ledger this is, counting from 1; for a response that brings tool outputs, the number
+    of the one that the question came with."""
 
     @property
     def question(self) -> str:
@@ -51,6 +54,20 @@ class Request:
         texts = [(turn.role, turn.text) for turn in self.turns if turn.role in ("user", "assistant") and turn.text]
         last = max((index for index, (role, _) in enumerate(texts) if role == "user"), default=0)
         return tuple(text for _, text in texts[:last])
+
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        """The user's messages before the question, oldest first."""
+        return tuple(turn.text for turn in self.turns if turn.role == "user")[:-1]
+
+    @property
+    def given(self) -> tuple[tuple[Turn, Turn], ...]:
+        """The calls since the question that were given an output, each with it, in the order of the calls."""
+        since: list[Turn] = []
+        for turn in self.turns:
+            since = [] if turn.role == "user" else [*since, turn]
+        outputs = {turn.call_id: turn for turn in since if turn.role == "output"}
+        return tuple((turn, outputs[turn.call_id]) for turn in since if turn.role == "call" and turn.call_id in outputs)
 
     @property
     def round(self) -> int:

@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from askq.localapi.engines.base import Call, Code, End, Outcome, Output, Plan, Request, Text, Usage
 from askq.localapi.engines.script_file import Rule, Script, parse_script
 from askq.localapi.wire import JsonObject, derived_id
 
-_FIELD = re.compile(r"\{(\w+)\}")
+_FIELD = re.compile(r"\{([\w-]+)\}")
 
 
 class ScriptEngine:
@@ -84,6 +85,10 @@ def _holding(rule: Rule, request: Request, question: str) -> Mapping[str, str] |
             return None
     if any(request.metadata.get(key) != value for key, value in conditions.get("metadata", {}).items()):
         return None
+    if "earlier" in conditions and not any(conditions["earlier"] in text for text in request.earlier):
+        return None
+    if "output" in conditions and not any(conditions["output"] in output.text for _, output in request.given):
+        return None
     # Uses count questions: later rounds belong to the use that began them.
     allowance = 0 if request.round == 0 else 1
     if "times" in conditions and rule.used >= conditions["times"] + allowance:
@@ -102,11 +107,11 @@ def _holding(rule: Rule, request: Request, question: str) -> Mapping[str, str] |
 def _outcome(effects: JsonObject, request: Request, question: str, groups: Mapping[str, str]) -> Outcome:
     status: str = effects.get("status", "completed")
     usage = Usage(**effects["usage"]) if "usage" in effects else None
-    rounds = effects.get("calls", [])
+    values = {**_fields(request, question), **groups}
+    rounds = _rounds(effects, request)
     if request.round < len(rounds):
-        calls = tuple(_call(request, index, call) for index, call in enumerate(rounds[request.round]))
+        calls = tuple(_call(request, index, call, values) for index, call in enumerate(rounds[request.round]))
         return Outcome(outputs=calls, usage=usage)
-    values = {"question": question, "n": str(request.number), **groups}
     outputs: list[Output] = [
         Code(source=code["input"], logs=code.get("logs") or "") for code in effects.get("code", [])
     ]
@@ -122,7 +127,7 @@ def _outcome(effects: JsonObject, request: Request, question: str, groups: Mappi
     for index, text in enumerate(texts):
         outputs.append(
             Text(
-                value=_FIELD.sub(lambda field: values.get(field[1], field[0]), text),
+                value=_text(text, values),
                 annotations=tuple(effects.get("annotations", ())) if index == len(texts) - 1 else (),
                 phase=phases[index] if index < len(phases) else None,
             )
@@ -138,10 +143,54 @@ def _outcome(effects: JsonObject, request: Request, question: str, groups: Mappi
     )
 
 
-def _call(request: Request, index: int, call: JsonObject) -> Call:
-    arguments = call.get("arguments") or {}
+def _fields(request: Request, question: str) -> dict[str, str]:
+    """What `{name}` stands for in answers and arguments; the groups of the expression come on top."""
+    values = {"question": question, "n": str(request.number), "round": str(request.round)}
+    values["earlier"] = " | ".join(request.earlier)
+    values["earlier_count"] = str(len(request.earlier))
+    values["previous"] = request.earlier[-1] if request.earlier else ""
+    values.update({f"earlier_{place}": text for place, text in enumerate(request.earlier, 1)})
+    given = [(call.name, output.text) for call, output in request.given]
+    values["outputs"] = ", ".join(output for _, output in given)
+    values["output"] = given[-1][1] if given else ""
+    for place, (name, output) in enumerate(given, 1):
+        values[f"output_{place}"] = output
+        values[f"output_{name}"] = output
+    return values
+
+
+def _filled(value: Any, values: Mapping[str, str]) -> Any:
+    """`value` with the fields of every text in it filled in."""
+    match value:
+        case str():
+            return _FIELD.sub(lambda found: values.get(found[1], found[0]), value)
+        case list():
+            return [_filled(element, values) for element in value]
+        case dict():
+            return {name: _filled(element, values) for name, element in value.items()}
+        case _:
+            return value
+
+
+def _text(value: Any, values: Mapping[str, str]) -> str:
+    """A text with its fields filled in, or a table of them as JSON."""
+    filled = _filled(value, values)
+    return filled if isinstance(filled, str) else json.dumps(filled, ensure_ascii=False)
+
+
+def _rounds(effects: JsonObject, request: Request) -> list[list[JsonObject]]:
+    """The rounds of calls as this request allows them."""
+    rounds: list[list[JsonObject]] = effects.get("calls", [])
+    if request.options.get("tool_choice") == "none":
+        return []
+    if request.options.get("parallel_tool_calls") is False:
+        return [[call] for calls in rounds for call in calls]
+    return rounds
+
+
+def _call(request: Request, index: int, call: JsonObject, values: Mapping[str, str]) -> Call:
     return Call(
         call_id=derived_id("call", request.work_id, request.round * 1000 + index),
-        name=call["name"],
-        arguments=arguments if isinstance(arguments, str) else json.dumps(arguments),
+        name=_filled(call["name"], values),
+        arguments=_text(call.get("arguments") or {}, values),
     )

@@ -6,6 +6,7 @@ from askq.localapi import fields
 from askq.localapi.api import Api, Call, Reply, Route
 from askq.localapi.errors import not_found
 from askq.localapi.routes.models import check_model
+from askq.localapi.routes.tools import checked_tools
 from askq.localapi.wire import JsonObject, new_id, page
 
 NAME_CHARS = 256
@@ -45,7 +46,7 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
         "name": fields.text(body, "name", most=NAME_CHARS),
         "description": fields.text(body, "description", most=DESCRIPTION_CHARS),
         "instructions": fields.text(body, "instructions", most=INSTRUCTIONS_CHARS),
-        "tools": fields.objects(body, "tools", most=TOOLS),
+        "tools": checked_tools(body, "assistants", most=TOOLS),
         "tool_resources": fields.obj(body, "tool_resources") or {},
         "metadata": fields.metadata(body),
         "temperature": fields.number(body, "temperature", low=0, high=2),

@@ -14,6 +14,7 @@ from askq.localapi.api import Api, Call, Reply, Route
 from askq.localapi.errors import conversation_locked, invalid, not_found, unsupported
 from askq.localapi.routes.items import TEXT_CHARS, checked_item, find_conversation, user_message
 from askq.localapi.routes.models import check_model
+from askq.localapi.routes.tools import checked_choice, checked_tools
 from askq.localapi.scribes.responses import history, item_wire, response_wire
 from askq.localapi.wire import JsonObject, new_id, page
 from askq.localapi.work import Work
@@ -106,6 +107,20 @@ def _check_calls(items: list[JsonObject]) -> None:
             raise invalid(f"No tool call found for function call output with call_id {item['call_id']}.", param="input")
 
 
+def _first_number(api: Api, items: list[JsonObject], previous: Work | None, conversation_id: str | None) -> int | None:
+    """The ledger number of the response that the question came with, for one that brings outputs of its calls."""
+    answered = {item["call_id"] for item in items if item["type"] == "function_call_output"}
+    if not answered:
+        return None
+    candidates = [] if conversation_id is None else api.works.in_scope(conversation_id)
+    if previous is not None:
+        candidates = [previous]
+    for work in reversed(candidates):
+        if any(item["type"] == "function_call" and item["call_id"] in answered for item in work.made):
+            return work.number if work.first is None else work.first
+    return None
+
+
 def _check_background(body: JsonObject, *, background: bool) -> None:
     options = fields.obj(body, "background_options")
     if options is None:
@@ -124,14 +139,15 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
     temperature = fields.number(body, "temperature", low=0, high=2)
     top_p = fields.number(body, "top_p", low=0, high=1)
     service_tier = fields.text(body, "service_tier")
+    tools = checked_tools(body, "responses", most=TOOLS)
     return {
         "background": background,
         "store": fields.flag(body, "store", default=True),
         "model": model,
         "instructions": fields.text(body, "instructions", most=TEXT_CHARS),
         "metadata": fields.metadata(body),
-        "tools": fields.objects(body, "tools", most=TOOLS),
-        "tool_choice": body.get("tool_choice") or "auto",
+        "tools": tools,
+        "tool_choice": checked_choice(body, tools),
         "parallel_tool_calls": fields.flag(body, "parallel_tool_calls", default=True),
         "max_output_tokens": fields.whole(body, "max_output_tokens", least=16),
         "max_tool_calls": fields.whole(body, "max_tool_calls", least=1),
@@ -197,6 +213,7 @@ def _create(api: Api, call: Call) -> Reply:
         deadline=None,
         body=settings,
         input=items,
+        first=_first_number(api, items, previous, conversation_id),
         started=now,
     )
     api.works.begin(work)

@@ -9,6 +9,7 @@ from askq.localapi.routes.assistants import find_assistant
 from askq.localapi.routes.messages import add_message, checked_message
 from askq.localapi.routes.models import check_model
 from askq.localapi.routes.threads import create_thread, find_thread
+from askq.localapi.routes.tools import checked_choice, checked_tools
 from askq.localapi.scribes.assistants import pending_calls, run_wire
 from askq.localapi.wire import JsonObject, new_id, page
 from askq.localapi.work import Work
@@ -54,11 +55,12 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
         instructions = f"{instructions}\n\n{more}" if instructions else more
     temperature = fields.number(body, "temperature", low=0, high=2)
     top_p = fields.number(body, "top_p", low=0, high=1)
+    tools = checked_tools(body, "assistants", most=TOOLS) if body.get("tools") is not None else assistant["tools"]
     return {
         "assistant_id": assistant["id"],
         "model": model,
         "instructions": instructions,
-        "tools": fields.objects(body, "tools", most=TOOLS) if body.get("tools") is not None else assistant["tools"],
+        "tools": tools,
         "metadata": fields.metadata(body),
         "temperature": assistant["temperature"] if temperature is None else temperature,
         "top_p": assistant["top_p"] if top_p is None else top_p,
@@ -66,7 +68,7 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
         "max_completion_tokens": fields.whole(body, "max_completion_tokens", least=256),
         "truncation_strategy": fields.obj(body, "truncation_strategy") or {"type": "auto", "last_messages": None},
         "response_format": body.get("response_format") or assistant["response_format"],
-        "tool_choice": body.get("tool_choice") or "auto",
+        "tool_choice": checked_choice(body, tools),
         "parallel_tool_calls": fields.flag(body, "parallel_tool_calls", default=True),
         "reasoning_effort": fields.text(body, "reasoning_effort") or assistant["reasoning_effort"],
     }
@@ -163,6 +165,8 @@ def _submit_tool_outputs(api: Api, call: Call) -> Reply:
     outputs: dict[str, str] = {}
     for output in fields.objects(call.body, "tool_outputs", most=TOOL_OUTPUTS):
         call_id = fields.required_text(output, "tool_call_id")
+        if call_id in outputs:
+            raise invalid(f"Duplicate tool output for call_id {call_id}.", param="tool_outputs")
         outputs[call_id] = fields.text(output, "output", most=TOOL_OUTPUT_CHARS) or ""
     if not work.waiting:
         raise invalid(f'Runs in status "{work.status(api.now())}" do not accept tool outputs.')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from askq.localapi.engines.base import Call, Code, Outcome, Request, Text, Turn
+from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
 from askq.localapi.wire import JsonObject, derived_id
 from askq.localapi.work import Work
@@ -45,6 +46,7 @@ class AssistantsScribe:
             "max_output_tokens": body["max_completion_tokens"],
             "reasoning_effort": body["reasoning_effort"],
             "format": _format(body["response_format"]),
+            **tool_options(body),
         }
         return Request(
             work_id=work.id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from askq.localapi.engines.base import Call, Code, Outcome, Request, Text, Turn
+from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
 from askq.localapi.wire import JsonObject, derived_id
 from askq.localapi.work import Work
@@ -34,6 +35,7 @@ class ResponsesScribe:
             "max_output_tokens": body["max_output_tokens"],
             "reasoning_effort": (body["reasoning"] or {}).get("effort"),
             "format": _format(body["text"]),
+            **tool_options(body),
         }
         return Request(
             work_id=work.id,
@@ -44,7 +46,7 @@ class ResponsesScribe:
             tools=tuple(body["tools"]),
             options={name: value for name, value in options.items() if value is not None},
             metadata=body["metadata"],
-            number=work.number,
+            number=work.number if work.first is None else work.first,
         )
 
     def write(self, work: Work, outcome: Outcome, at: float) -> bool:
