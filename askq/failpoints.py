@@ -17,17 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CALLS = (
-    "ensure_assistant",
-    "prepare",
-    "join",
-    "start",
-    "find",
-    "poll",
-    "answer",
-    "cancel",
-    "probe",
-    "start_live",
-    "resume_live",
+    *("ensure_assistant", "prepare", "join", "start", "find", "poll", "answer", "cancel", "probe"),
+    *("upload", "store.create", "store.fill", "store.look", "store.delete", "file.delete", "index", "made", "download"),
+    *("start_live", "resume_live"),
 )
 """Remote calls; each has a place before it and one after it."""
 PARTS = (
@@ -41,6 +33,9 @@ PARTS = (
     "tell",
     "hurry",
     "reschedule",
+    "item.claim",
+    "item.move",
+    "file.keep",
     "submit.open",
     "submit.add",
     "submit.seal",

@@ -77,5 +77,3 @@ class Conversation:
 
 def _row(number: int) -> str:
     return f"q{number + 1:04d}"
-
-

@@ -8,6 +8,7 @@ import math
 import zlib
 from typing import Any
 
+from askq.files.model import Attachment
 from askq.jobs.model import Answer, Move, NewJob, Question, Usage
 
 COMPRESS_ABOVE = 1024
@@ -43,6 +44,8 @@ def dump_question(question: Question) -> bytes:
             value[name] = part
     if question.stream:
         value["stream"] = True
+    if question.files:
+        value["files"] = [file.to_json() for file in question.files]
     if question.input:
         value["input"] = dict(question.input)
     return dump(value)
@@ -50,7 +53,9 @@ def dump_question(question: Question) -> bytes:
 
 def load_question(data: bytes, *, row_id: str, index: int) -> Question:
     """The question `dump_question` wrote."""
-    return Question(row_id=row_id, index=index, **load(data))
+    value = load(data)
+    value["files"] = tuple(Attachment.from_json(file) for file in value.get("files", ()))
+    return Question(row_id=row_id, index=index, **value)
 
 
 def dump_answer(answer: Answer) -> bytes:
@@ -104,7 +109,9 @@ def _millionths(usd: float) -> float:
 def digest(job: NewJob) -> str:
     """What tells whether a row submitted again is the same question to the same assistant."""
     question = job.question
-    parts = [question.text, question.model, question.instructions, job.assistant_digest, job.protocol]
+    parts: list[Any] = [question.text, question.model, question.instructions, job.assistant_digest, job.protocol]
+    if question.files:
+        parts.append([file.to_json() for file in question.files])
     if question.thread is not None:
         # Its place in the conversation is part of what is asked.
         parts += [question.thread, job.after]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from askq.failpoints import hit
+from askq.jobs.library import Change, Item
 from askq.jobs.limits import Bound, Heard, Permit, Scope
 from askq.jobs.live import Piece
 from askq.jobs.model import Added, Claim, Earlier, Lane, Move, NewBatch, NewJob, Outcome
@@ -80,6 +81,21 @@ class FailingStore(RedisStore):
         hit("reserve.before")
         found = super().reserve(job, attempt, cost_usd)
         hit("reserve.after")
+        return found
+
+    def claim_items(self, account: str, *, limit: int, lease_s: float) -> list[Item]:
+        hit("item.claim.before")
+        found = super().claim_items(account, limit=limit, lease_s=lease_s)
+        if found:
+            hit("item.claim.after")
+        return found
+
+    def move_item(
+        self, account: str, item: Item, change: Change, *, due_s: float | None, take_over: bool = False
+    ) -> Outcome:
+        hit("item.move.before")
+        found = super().move_item(account, item, change, due_s=due_s, take_over=take_over)
+        hit("item.move.after")
         return found
 
     def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:

@@ -13,6 +13,11 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{sNN}:rows:<batch>` | sorted set | row id → position in the list |
 | `askq:{sNN}:count:<batch>` | hash | jobs by state, tokens, cost, time of the last end |
 | `askq:{sNN}:lease:<lane>` | string | the chain execution that serves this shard |
+| `askq:{sNN}:objects:<owner>` | hash | remote objects of a job, batch or thing (`objects.py`): name → JSON |
+| `askq:{sNN}:buried` | sorted set | owner → when the first of its objects is to be deleted at the service |
+| `askq:{sNN}:users:<thing>` | set | batches and jobs that use a thing: an assistant, an uploaded file, a store |
+| `askq:{sNN}:uses:<user>` | set | the things that a batch or job uses |
+| `askq:{sNN}:receipt:<batch or job>` | hash | what `askq forget` has erased of it so far: counts |
 | `askq:{sNN}:dead` | sorted set | dead letters: jobs that killed workers → when they were given up |
 | `askq:batch:<id>` | hash | name, assistant, total … |
 | `askq:budget:<batch>` | hash | millionths of a dollar: bound of a batch, spent, put aside for jobs under way |
@@ -28,6 +33,9 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:clock` | string | the schedule has just followed a clock that was set back |
 | `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what it grants: rate, burst … (`limits.py`) |
 | `askq:{limits}:waits` | sorted set | scopes in which calls wait for a permit → until when |
+| `askq:{library}:item:<account>:<name>` | hash | a file or store that is kept at the service (`library.py`) |
+| `askq:{library}:due:<account>` | sorted set | items to be worked on → when |
+| `askq:{library}:names:<account>` | sorted set | all items → since when |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
 | `askq:audit:turn` | string | the worker that audits in the background |
@@ -115,6 +123,31 @@ def count(shard: int, batch_id: str) -> str:
     return f"{shard_prefix(shard)}count:{batch_id}"
 
 
+def objects_stem(shard: int) -> str:
+    """What the keys of a shard's remote objects begin with; their owner follows."""
+    return f"{shard_prefix(shard)}objects:"
+
+
+def objects(owner: str) -> str:
+    return objects_stem(shard_of(owner)) + owner
+
+
+def buried(shard: int) -> str:
+    return f"{shard_prefix(shard)}buried"
+
+
+def users(thing: str) -> str:
+    return f"{shard_prefix(shard_of(thing))}users:{thing}"
+
+
+def uses(user: str) -> str:
+    return f"{shard_prefix(shard_of(user))}uses:{user}"
+
+
+def receipt(shard: int, forgotten: str) -> str:
+    return f"{shard_prefix(shard)}receipt:{forgotten}"
+
+
 def dead(shard: int) -> str:
     return f"{shard_prefix(shard)}dead"
 
@@ -141,6 +174,23 @@ def remote(account: str, digest: str) -> str:
 
 def limit(scope: str) -> str:
     return f"{PREFIX}{{limits}}:of:{scope}"
+
+
+def item_stem(account: str) -> str:
+    """What the keys of an account's library items begin with; the item's name follows."""
+    return f"{PREFIX}{{library}}:item:{account}:"
+
+
+def item(account: str, name: str) -> str:
+    return item_stem(account) + name
+
+
+def items_due(account: str) -> str:
+    return f"{PREFIX}{{library}}:due:{account}"
+
+
+def item_names(account: str) -> str:
+    return f"{PREFIX}{{library}}:names:{account}"
 
 
 def took(digest: str) -> str:

@@ -12,10 +12,13 @@ from askq.errors import StoreError
 from askq.ids import job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, redis_limits
 from askq.jobs.books import Books
+from askq.jobs.library import Change, Item, Wish
 from askq.jobs.limits import Bound, Heard, LimitRecord, Permit, Scope, Wait
 from askq.jobs.live import Entry, Piece
 from askq.jobs.memory_audit import Kept, MemoryBooks
+from askq.jobs.memory_library import Shelf
 from askq.jobs.memory_live import MemoryLog, waited_for
+from askq.jobs.memory_objects import Registry
 from askq.jobs.model import (
     ASKED_AGAIN,
     CANCELLED_IN_TIME,
@@ -42,9 +45,21 @@ from askq.jobs.model import (
     State,
     Usage,
 )
+from askq.jobs.objects import (
+    ACCOUNT_FIELD,
+    KEEP_FIELD,
+    OF_RECORD,
+    REMOTE_FIELDS,
+    Entry,
+    RemoteObject,
+    Tombstone,
+)
 from askq.jobs.store import Health
 from askq.jobs.took import counted
 from askq.pauses import concerning, waits_for
+
+KEEP_S = 30 * 86_400.0
+"""How long what ended jobs have made at a service is kept where nothing else is said."""
 
 
 @dataclass(slots=True)
@@ -139,6 +154,9 @@ class MemoryStore:
         self._live: dict[str, MemoryLog] = {}
         self._set_back_until = 0.0
         self._kept = Kept()
+        self._shelf = Shelf(clock)
+        self._registry = Registry(clock)
+        self._keep_s = KEEP_S
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -229,6 +247,7 @@ class MemoryStore:
         record.claims, record.done, record.completed, record.answer = None, "", None, None
         self._batches[split_job_id(job)[0]].until = None
         self._dead.pop(job, None)
+        self._registry.expire.pop(job, None)
         return Outcome.MOVED
 
     def cancel(self, jobs: Sequence[str]) -> list[Outcome]:
@@ -253,7 +272,21 @@ class MemoryStore:
                 record.state, record.completed = State.CANCELLED, record.due
                 record.fields |= {"error_code": "cancelled", "error_message": CANCELLED_IN_TIME}
                 record.fields.pop("note", None)
+                self._leave(job, record, [])
         return Outcome.MOVED
+
+    def _leave(self, job: str, record: _Record, had: Sequence[RemoteObject]) -> None:
+        """Bury what a job has no more, and all it has when it has ended."""
+        has, ended = _remote(record), record.state in TERMINAL
+        if ended or any(found not in has for found in had):
+            self._registry.leave(
+                job,
+                [*has, *(found for found in had if found not in has)] if ended else [f for f in had if f not in has],
+                record.text(KEEP_FIELD) or "rr",
+                ended=ended,
+                at_work=not ended or record.state is State.UNCERTAIN,
+                keep_s=self._keep_s,
+            )
 
     def dead_letters(self) -> dict[str, float]:
         return dict(self._dead)
@@ -430,7 +463,7 @@ class MemoryStore:
             return Outcome.NOT_YOURS
         if rule.yields_to_witness and "witness" in record.fields:
             return Outcome.NOT_YOURS
-        now = self._clock()
+        now, had = self._clock(), _remote(record)
         for name, value in codec.record_fields(move).items():
             if value is None:
                 record.fields.pop(name, None)
@@ -439,6 +472,7 @@ class MemoryStore:
         record.done = token
         record.claims = 0 if rule.keeps_claim else None
         record.state = rule.target or record.state
+        self._leave(move.job, record, had)
         if record.state in TERMINAL:
             record.completed = now
             record.answer = move.answer
@@ -646,6 +680,100 @@ class MemoryStore:
         with self._lock:
             return sum(LANE_OF.get(record.state) is lane for record in self._records.values())
 
+    # -- remote objects --------------------------------------------------------------------------------
+
+    def remember(self, owner: str, objects: Sequence[RemoteObject]) -> None:
+        with self._lock:
+            if objects:
+                self._registry.remember(owner, objects)
+
+    def objects(self, owner: str) -> list[Entry]:
+        with self._lock:
+            found = {entry.object.name: entry for entry in self._registry.of(owner)}
+            record = self._records.get(owner)
+            for made in () if record is None else _remote(record):
+                found.setdefault(made.name, Entry(object=made))
+            return list(found.values())
+
+    def share(self, thing: str, user: str) -> list[RemoteObject]:
+        with self._lock:
+            return self._registry.share(thing, user)
+
+    def unshare(self, thing: str, user: str, *, receipt: str | None = None) -> bool:
+        with self._lock:
+            return self._registry.unshare(thing, user, receipt)
+
+    def uses(self, user: str) -> list[str]:
+        with self._lock:
+            return sorted(thing for thing, users in self._registry.users.items() if user in users)
+
+    def users(self, thing: str) -> list[str]:
+        with self._lock:
+            return sorted(self._registry.users.get(thing, ()))
+
+    def bury(
+        self, owner: str, objects: Sequence[RemoteObject] = (), *, after_s: float = 0.0, receipt: str | None = None
+    ) -> int:
+        with self._lock:
+            return self._registry.bury(owner, objects, self._clock() + after_s, receipt)
+
+    def tombstones(self, *, limit: int, lease_s: float) -> list[Tombstone]:
+        with self._lock:
+            return self._registry.due(limit=limit, lease_s=lease_s)
+
+    def gone(self, owner: str, objects: Sequence[RemoteObject]) -> None:
+        with self._lock:
+            batch, row = split_job_id(owner)
+            self._registry.gone(owner, objects, batch, self._keep_s if row else None)
+
+    def not_gone(self, owner: str, object_: RemoteObject, why: str, *, again_s: float) -> None:
+        with self._lock:
+            self._registry.not_gone(owner, object_, why or "?", again_s)
+
+    def next_tombstone(self) -> float | None:
+        with self._lock:
+            return self._registry.next_due()
+
+    def all_buried(self) -> Iterator[Tombstone]:
+        with self._lock:
+            return iter(list(self._registry.all_buried()))
+
+    # -- the library -----------------------------------------------------------------------------------
+
+    def want(
+        self,
+        account: str,
+        wishes: Sequence[Wish],
+        *,
+        again: bool = False,
+        only_known: bool = False,
+        kept: bool = False,
+    ) -> list[Item | None]:
+        with self._lock:
+            return [self._shelf.want(account, wish, again=again, only_known=only_known) for wish in wishes]
+
+    def items(self, account: str, names: Collection[str] | None = None) -> list[Item]:
+        with self._lock:
+            return self._shelf.items(account, names)
+
+    def claim_items(self, account: str, *, limit: int, lease_s: float) -> list[Item]:
+        with self._lock:
+            return self._shelf.claim(account, limit=limit, lease_s=lease_s)
+
+    def move_item(
+        self, account: str, item: Item, change: Change, *, due_s: float | None, take_over: bool = False
+    ) -> Outcome:
+        with self._lock:
+            return self._shelf.move(account, item, change, due_s=due_s, take_over=take_over)
+
+    def drop_item(self, account: str, item: Item) -> Outcome:
+        with self._lock:
+            return self._shelf.move(account, item, {}, due_s=None, take_over=False, gone=True)
+
+    def next_item(self, account: str) -> float | None:
+        with self._lock:
+            return self._shelf.next_due(account)
+
     # -- accounts and nodes ----------------------------------------------------------------------------
 
     def pause(
@@ -738,6 +866,16 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def _remote(record: _Record) -> list[RemoteObject]:
+    """What the fields of a record name at the service."""
+    kinds = OF_RECORD.get(record.protocol, {})
+    return [
+        RemoteObject(kind=kinds[name], id=id_, account=record.text(ACCOUNT_FIELD))
+        for name in sorted(REMOTE_FIELDS & kinds.keys())
+        if (id_ := record.text(name))
+    ]
 
 
 def _job(id_: str, record: _Record) -> Job:

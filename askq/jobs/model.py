@@ -13,6 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from askq.files.model import Attachment
 from askq.jobs.limits import Wait
 
 
@@ -172,6 +173,8 @@ class Question:
     instructions: str | None = None
     stream: bool = False
     """Whether somebody watches: the run is created with a stream, and told in a live log."""
+    files: tuple[Attachment, ...] = ()
+    """Files and images that go with it."""
     thread: str | None = None
     """The conversation it belongs to: questions of one value are asked one after the other and remember each other."""
     input: Mapping[str, Any] = field(default_factory=dict)

@@ -37,10 +37,13 @@ from askq.jobs.model import (
     Pause,
     State,
 )
+from askq.jobs.objects import REMOTE_FIELDS
 from askq.jobs.records import budget_of, claim_of, decoded, earlier_of, encoded, job_of, pause_of, record_of, status_of
 from askq.jobs.redis_audit import RedisBooks
+from askq.jobs.redis_library import RedisLibrary
 from askq.jobs.redis_live import RedisLive
-from askq.jobs.redis_wire import Call, lua, run_id_of
+from askq.jobs.redis_objects import RedisObjects
+from askq.jobs.redis_wire import Call, RedisWire, lua, run_id_of
 from askq.jobs.store import Health
 
 _PAGE = 200
@@ -52,7 +55,7 @@ _SAME_STEP_S = 10.0
 """Workers that notice within this time that the clock was set back speak of the same step."""
 
 
-class RedisStore(RedisLive):
+class RedisStore(RedisObjects, RedisLibrary, RedisLive, RedisWire):
     """`Store` over one Redis server.
 
     `keep_days` is how long finished jobs stay. Raises StoreUnreachable when the server does not answer twice, each
@@ -201,7 +204,7 @@ class RedisStore(RedisLive):
         for job in jobs:
             shard, (batch, _) = shard_of(job), split_job_id(job)
             names = [keys.job(job), keys.due(shard, Lane.START), keys.count(shard, batch)]
-            names += [keys.ask(job), keys.answer(job), keys.dead(shard)]
+            names += [keys.ask(job), keys.answer(job), keys.dead(shard), keys.objects(job)]
             calls.append(Call("retry", names, [job, _words(wanted), _words(other), " ".join(codec.OF_A_RUN)]))
         # The batch first: once a job is pending again nothing of it may expire.
         self._persist({split_job_id(job)[0] for job in jobs})
@@ -220,7 +223,7 @@ class RedisStore(RedisLive):
         for job in jobs:
             shard = shard_of(job)
             names = [keys.job(job), keys.due(shard, Lane.START), keys.due(shard, Lane.POLL)]
-            names += [keys.count(shard, split_job_id(job)[0]), keys.ask(job)]
+            names += [keys.count(shard, split_job_id(job)[0]), keys.ask(job), keys.objects(job), keys.buried(shard)]
             calls.append(Call("cancel", names, [job, _words(PENDING), self._keep_s, CANCELLED_IN_TIME]))
         # Who waits for them first, as in `commit`; of those that are cancelled here, none has a turn to come.
         waiting = set(self._next_of(jobs)) - set(jobs) if jobs else set()
@@ -397,6 +400,8 @@ class RedisStore(RedisLive):
             keys.ask(move.job),
             keys.answer(move.job),
             keys.dead(shard),
+            keys.objects(move.job),
+            keys.buried(shard),
         ]
         lane = ""
         if rule.target is not None and rule.target not in TERMINAL:
@@ -416,6 +421,7 @@ class RedisStore(RedisLive):
             "1" if rule.keeps_claim else "",
             "1" if rule.yields_to_witness else "",
             "1" if move.fields.get("error_code") == DEAD_LETTER else "",
+            "1" if fields.keys() & REMOTE_FIELDS else "",
             len(dropped),
             *dropped,
         ]

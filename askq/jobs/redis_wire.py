@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -29,6 +30,7 @@ from askq.jobs.records import encoded
 _DISK_WAIT_MS = 1500
 """How long one question whether something is on disk may stay open; below the time-out of a reply."""
 _DISK_S = 10.0
+_INCLUDE = re.compile(r"^-- include (parts/\w+\.lua)\n", re.MULTILINE)
 
 
 class Call:
@@ -199,13 +201,16 @@ def run_id_of(server: Any) -> str:
 
 @cache
 def lua() -> dict[str, tuple[str, str]]:
-    """Name → (SHA-1, text) of every transition, read from the package once."""
+    """Name → (SHA-1, text) of every transition, read from the package once.
+
+    A line `-- include parts/….lua` stands for that file: what several transitions do as a part of their one step.
+    """
     folder = resources.files("askq.jobs") / "lua"
     found = {}
     for entry in folder.iterdir():
         if not entry.name.endswith(".lua"):
             continue
-        text = entry.read_text("utf-8")
+        text = _INCLUDE.sub(lambda part: (folder / part.group(1)).read_text("utf-8"), entry.read_text("utf-8"))
         sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         found[entry.name.removesuffix(".lua")] = (sha, text)
     return found

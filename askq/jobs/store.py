@@ -13,6 +13,7 @@ from typing import Protocol
 
 from askq.errors import StoreUnsafe
 from askq.jobs.books import Books
+from askq.jobs.library import Change, Item, Wish
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
 from askq.jobs.live import Entry, Piece
 from askq.jobs.model import (
@@ -30,6 +31,7 @@ from askq.jobs.model import (
     Pause,
     State,
 )
+from askq.jobs.objects import Entry, RemoteObject, Tombstone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +271,90 @@ class Store(Protocol):
 
     def waiting(self, lane: Lane) -> int:
         """How many jobs a lane holds."""
+
+    # -- remote objects (askq.jobs.objects) --------------------------------------------------------------
+
+    def remember(self, owner: str, objects: Sequence[RemoteObject]) -> None:
+        """Put objects on record before they are used. The owner is a job, a batch or a thing; one that is on record
+        stays as it is. Threads and runs of a job need not be told: its moves say them.
+
+        When it returns, they are on the server's disk (see `commit`).
+        """
+
+    def objects(self, owner: str) -> list[Entry]:
+        """What is on record of an owner; of a job, its present thread and run too."""
+
+    def share(self, thing: str, user: str) -> list[RemoteObject]:
+        """A batch or job begins to use a thing; the thing's objects that it may use. None of them: make it."""
+
+    def unshare(self, thing: str, user: str, *, receipt: str | None = None) -> bool:
+        """A batch or job uses a thing no more; True when it was the last, and the thing's objects are buried."""
+
+    def uses(self, user: str) -> list[str]:
+        """The things a batch or job uses."""
+
+    def users(self, thing: str) -> list[str]:
+        """Who uses a thing."""
+
+    def bury(
+        self, owner: str, objects: Sequence[RemoteObject] = (), *, after_s: float = 0.0, receipt: str | None = None
+    ) -> int:
+        """Put objects on record down for deletion (none named: all of the owner's); how many there are.
+
+        Whatever is to be kept: policy is applied by the moves that end a job.
+        """
+
+    def tombstones(self, *, limit: int, lease_s: float) -> list[Tombstone]:
+        """Lease objects that are due for deletion, of at most so many owners, earliest first within a shard."""
+
+    def gone(self, owner: str, objects: Sequence[RemoteObject]) -> None:
+        """The service has said that these are deleted, or that there are no such objects: they leave the record."""
+
+    def not_gone(self, owner: str, object_: RemoteObject, why: str, *, again_s: float) -> None:
+        """The service would not, or could not be reached: the tombstone stays, due again in so many seconds."""
+
+    def next_tombstone(self) -> float | None:
+        """Seconds until an object is due for deletion, negative when overdue; None when none is buried."""
+
+    def all_buried(self) -> Iterator[Tombstone]:
+        """Every object that waits to be deleted, due or not."""
+
+    # -- the library (askq.jobs.library) -----------------------------------------------------------------
+
+    def want(
+        self,
+        account: str,
+        wishes: Sequence[Wish],
+        *,
+        again: bool = False,
+        only_known: bool = False,
+        kept: bool = False,
+    ) -> list[Item | None]:
+        """The items somebody needs, as they are now; one that is not there is put down to be made.
+
+        `again`: what had failed is tried anew. `only_known`: nothing is put down; None for what is not there. A record
+        nobody has asked for in a long time expires, unless it is to be `kept`.
+        """
+
+    def items(self, account: str, names: Collection[str] | None = None) -> list[Item]:
+        """The items of these names that are there, or all of an account's, oldest first."""
+
+    def claim_items(self, account: str, *, limit: int, lease_s: float) -> list[Item]:
+        """Lease items that are to be worked on, earliest first, each under a new fence."""
+
+    def move_item(
+        self, account: str, item: Item, change: Change, *, due_s: float | None, take_over: bool = False
+    ) -> Outcome:
+        """Change an item under the fence it was read with; due again in so many seconds, or at rest (None).
+
+        `take_over`: whoever has claimed it meanwhile commits nothing any more.
+        """
+
+    def drop_item(self, account: str, item: Item) -> Outcome:
+        """Forget an item: nothing of it is at the service."""
+
+    def next_item(self, account: str) -> float | None:
+        """Seconds until an item is due, negative when overdue; None when none is."""
 
     # -- accounts and nodes ------------------------------------------------------------------------------
 

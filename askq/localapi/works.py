@@ -12,6 +12,7 @@ from typing import Protocol
 
 from askq.localapi.engines.base import Engine, Outcome, Plan, ProtocolName, Request, Usage, estimate_usage
 from askq.localapi.errors import LocalApiError
+from askq.localapi.files.products import Products, stripped
 from askq.localapi.given import last_round
 from askq.localapi.storage import LedgerEntry, Storage, StoredObject
 from askq.localapi.store import Store
@@ -37,7 +38,10 @@ class Scribe(Protocol):
 class Works:
     """All runs and responses. Nothing here waits except `finished`; a planned work costs no timer."""
 
-    def __init__(self, storage: Storage, store: Store, engine: Engine, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, storage: Storage, store: Store, engine: Engine, clock: Callable[[], float], products: Products
+    ) -> None:
+        self._products = products
         self._storage = storage
         self._store = store
         self._engine = engine
@@ -57,7 +61,9 @@ class Works:
 
     def load(self, stored: StoredObject) -> None:
         """Take in a work read from the data folder."""
-        self._keep(Work.from_json(stored.body), stored.seq)
+        work = Work.from_json(stored.body)
+        self._keep(work, stored.seq)
+        self._products.hold(_holder(work))
         self._store.seen(stored.seq)
 
     def resume(self) -> None:
@@ -124,6 +130,8 @@ class Works:
         except Exception as exc:  # whatever the engine raises is the run's failure, not the server's
             _log.exception("the %s engine failed on %s", self._engine.name, work.id)
             work.plan = Plan(outcome=_failure(exc), seconds=0.0)
+        if work.plan is not None:
+            work.plan = dataclasses.replace(work.plan, outcome=self._products.stow(work.plan.outcome))
         self.save(work)
         if work.plan is None:
             self._labours[work.id] = asyncio.create_task(self._labour(work, request), name=f"labour-{work.id}")
@@ -132,15 +140,20 @@ class Works:
         async with self._slots:
             work.begun = self._clock()
             try:
-                outcome = await self._engine.answer(request)
+                outcome = self._products.stow(await self._engine.answer(request))
             except Exception as exc:  # whatever the engine raises is the run's failure, not the server's
                 _log.exception("the %s engine failed on %s", self._engine.name, work.id)
                 outcome = _failure(exc)
         at = self._clock()
         # Durable before anybody can see it: otherwise a restart could take back an answer that was shown.
         # A work that ends or is deleted meanwhile cancels this task, and its own, later note wins.
-        self.save(dataclasses.replace(work, outcome=outcome, outcome_at=at))
-        await self._commit_at_last()
+        try:
+            self.save(dataclasses.replace(work, outcome=outcome, outcome_at=at))
+            await self._commit_at_last()
+        except asyncio.CancelledError:
+            if work.ended is not None or not self.exists(work):  # else the server ends, and the next one goes on
+                self._products.release(outcome)
+            raise
         work.outcome, work.outcome_at = outcome, at
         self._labours.pop(work.id, None)
         self.look(work)
@@ -180,8 +193,12 @@ class Works:
             input_tokens=work.spent.input_tokens + usage.input_tokens,
             output_tokens=work.spent.output_tokens + usage.output_tokens,
         )
-        work.outcome = outcome
-        if self._scribes[work.protocol].write(work, outcome, at):
+        held, work.outcome = _holder(work), outcome
+        over = self._scribes[work.protocol].write(work, outcome, at)
+        # What they held is filed now, or will never be needed.
+        self._products.release(held)
+        _strip(work)
+        if over:
             work.waiting = False
             work.ended = at
             del self._open[work.id]
@@ -207,6 +224,7 @@ class Works:
 
     def forget(self, work: Work) -> None:
         """Delete a work, in hand or over."""
+        self._products.release(_holder(work))
         self._stop(work)
         bell = self._bells.pop(work.id, None)
         if bell is not None:
@@ -281,6 +299,18 @@ class Works:
         for labour in labours:
             labour.cancel()
         await asyncio.gather(*labours, return_exceptions=True)
+
+
+def _holder(work: Work) -> Outcome | None:
+    """The one that holds what the current leg has made."""
+    return work.outcome if work.plan is None else work.plan.outcome
+
+
+def _strip(work: Work) -> None:
+    if work.outcome is not None:
+        work.outcome = stripped(work.outcome)
+    if work.plan is not None:
+        work.plan = dataclasses.replace(work.plan, outcome=stripped(work.plan.outcome))
 
 
 def _failure(exc: Exception) -> Outcome:

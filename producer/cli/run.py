@@ -78,7 +78,7 @@ def run_command(
     store, at once and free (--new asks again).
     """
     with session.parts() as parts, open_list(file, **reading, **bounds(session.settings)) as questions:
-        summary = questions.check()
+        summary = questions.attach(folder=parts.files(), tools_of=parts.tools_of(assistant, protocol)).check()
         for note in summary.notes:
             session.say(f"{questions.name}: {note}")
         if as_json and "-" in outputs:
@@ -179,6 +179,8 @@ def _submission(
     others = parts.named_assistants(summary.assistants, protocol, file=questions.name)
     # What is asked, of whom, and where: the same three are the same batch, whoever runs it again.
     about = [summary.digest, asked.digest, {name: other.digest for name, other in others.items()}, limit]
+    if summary.files_digest is not None:
+        about.append(summary.files_digest)
     key = hashlib.sha256(json.dumps([*about, parts.account()], sort_keys=True).encode()).hexdigest()
     return Submission(
         questions=questions,

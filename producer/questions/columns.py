@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from producer.questions.reading import QUESTION_MARKS, Draft, Notes, Row, listed, quoted
@@ -13,11 +13,13 @@ from producer.questions.template import Template
 QUESTION_NAMES = ("question", "input", "prompt", "text", "query")
 """The first of these that a table has is the question; the others are carried through."""
 ID_NAMES = ("id", "custom_id", "key")
+FILE_NAMES = ("file", "files")
+IMAGE_NAMES = ("image", "images")
+"""The first of these that a table has names what goes along with the question; it is carried through, too."""
 THREAD_NAMES = ("thread", "conversation")
 """Rows with the same value here are one conversation."""
 _ASIDE = ("assistant", "model", "instructions")
 _OTHER_ENDS = (".", "!", "\u3002", "\uff01")
-_NOT_YET_USED = {"file"}
 
 MAX_COLUMNS = 2_000
 """Different columns of a whole list; an object per row with ever new keys would not fit a table or the memory."""
@@ -37,6 +39,8 @@ def key_of(name: str) -> str:
 
 _QUESTION_KEYS = tuple(map(key_of, QUESTION_NAMES))
 _ID_KEYS = tuple(map(key_of, ID_NAMES))
+_FILE_KEYS = tuple(map(key_of, FILE_NAMES))
+_IMAGE_KEYS = tuple(map(key_of, IMAGE_NAMES))
 _THREAD_KEYS = tuple(map(key_of, THREAD_NAMES))
 _KNOWN_KEYS = frozenset((*_QUESTION_KEYS, *_ID_KEYS, *_THREAD_KEYS, *_ASIDE))
 
@@ -64,6 +68,8 @@ class Layout:
     assistant: int | None
     model: int | None
     instructions: int | None
+    file: int | None
+    image: int | None
     carried: tuple[tuple[str, int], ...]
 
 
@@ -77,11 +83,17 @@ class Columns:
         id_column: str | None,
         template: Template | None,
         notes: Notes,
+        file_column: str | None = None,
+        image_column: str | None = None,
+        attach: bool = True,
         thread_column: str | None = None,
     ) -> None:
         self._column = column
         self._id_column = id_column
         self._thread_column = thread_column
+        self._file_column = file_column
+        self._image_column = image_column
+        self._attach = attach
         self._template = template
         self._notes = notes
         self._layouts: dict[tuple[str, ...], Layout] = {}
@@ -153,9 +165,13 @@ class Columns:
         else:
             parts = tuple(self._fill(field, names, positions, question) for field in self._template.fields)
         assistant, model, instructions = (first((key,)) for key in _ASIDE)
+        file, image = self._attached(names, positions, first)
         roles = {
             index: role
             for index, role in (
+                # Paths stay among the user's columns: they come back as they were.
+                (file, "file"),
+                (image, "image"),
                 (None if self._template else question, "question"),
                 (row_id, "id"),
                 (thread, "thread"),
@@ -167,8 +183,6 @@ class Columns:
         }
         for index, name in enumerate(names):
             self.remember(name, roles.get(index))
-            if index not in roles and key_of(name) in _NOT_YET_USED:
-                self._notes.say("carried through and not yet used: column {}", name)
         return Layout(
             names=names,
             parts=parts,
@@ -178,7 +192,27 @@ class Columns:
             assistant=assistant,
             model=model,
             instructions=instructions,
-            carried=tuple((name, index) for index, name in enumerate(names) if index not in roles),
+            file=file,
+            image=image,
+            carried=tuple(
+                (name, index) for index, name in enumerate(names) if roles.get(index) in (None, "file", "image")
+            ),
+        )
+
+    def _attached(
+        self,
+        names: tuple[str, ...],
+        positions: dict[str, int],
+        first: Callable[[Sequence[str]], int | None],
+    ) -> tuple[int | None, int | None]:
+        """Where the files and the images of a row are named."""
+        if not self._attach:
+            return None, None
+        file = self._named(self._file_column, names, positions, option="--file-column")
+        image = self._named(self._image_column, names, positions, option="--image-column")
+        return (
+            first(_FILE_KEYS) if file is None else file,
+            first(_IMAGE_KEYS) if image is None else image,
         )
 
     def _named(
@@ -246,6 +280,10 @@ class Columns:
             size=row.size,
             text_column=None if layout.question is None else layout.names[layout.question],
             id_column=None if layout.row_id is None else layout.names[layout.row_id],
+            files=None if layout.file is None else values[layout.file],
+            images=None if layout.image is None else values[layout.image],
+            file_column=None if layout.file is None else layout.names[layout.file],
+            image_column=None if layout.image is None else layout.names[layout.image],
             thread=None if layout.thread is None else values[layout.thread],
             thread_column=None if layout.thread is None else layout.names[layout.thread],
         )

@@ -7,6 +7,7 @@ import re
 
 from askq.ids import ROW_ID_LIMIT
 from askq.jobs.model import Question
+from producer.questions.attachments import Attachments
 from producer.questions.reading import Draft, Fault, quoted
 
 THREAD_LIMIT = 256
@@ -16,10 +17,11 @@ _PLAIN_ID = re.compile(rf"[A-Za-z0-9_.:#@+=-]{{1,{ROW_ID_LIMIT}}}")
 
 class RowChecks:
     """The bounds of one list. `max_question_bytes` (UTF-8) holds for the question, for the instructions, and for all
-    other columns of a row together."""
+    other columns of a row together. `attachments` looks at what rows name besides their question."""
 
-    def __init__(self, *, max_question_bytes: int) -> None:
+    def __init__(self, *, max_question_bytes: int, attachments: Attachments) -> None:
         self._most = max_question_bytes
+        self._attachments = attachments
 
     def question(self, draft: Draft, index: int) -> Question | list[Fault]:
         """The question with this position in the list, or what is wrong with the row."""
@@ -36,6 +38,7 @@ class RowChecks:
         assistant = self._aside(draft.assistant, "assistant", draft, faults)
         model = self._aside(draft.model, "model", draft, faults)
         instructions = self._aside(draft.instructions, "instructions", draft, faults)
+        files = self._attachments.of(draft, assistant, faults)
         if draft.size * 4 > self._most:
             self._sizes(draft, instructions, faults)
         if faults:
@@ -48,6 +51,7 @@ class RowChecks:
             assistant=assistant,
             model=model,
             instructions=instructions,
+            files=files,
             thread=thread,
             input=draft.input,
         )

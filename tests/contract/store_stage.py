@@ -176,6 +176,8 @@ class RedisStage:
                 return self.raw.hgetall(key)
             case b"zset":
                 return self.raw.zrange(key, 0, -1, withscores=True)
+            case b"set":
+                return self.raw.smembers(key)
             case kind:
                 raise AssertionError(f"{key!r} is a {kind!r}, which keys.py does not know")
 

@@ -180,7 +180,8 @@ def test_nothing_of_a_job_that_is_asked_again_expires(behind: RedisStage) -> Non
     end(behind, job, State.FAILED)
     behind.store.tidy(keep_s=1000)
     lasting = {key for key in behind.raw.keys("askq:*") if behind.raw.ttl(key) == -1}
-    assert lasting == {keys.BATCHES.encode(), keys.DISK.encode()}
+    tombstones = {keys.objects(job).encode(), keys.buried(shard_of(job)).encode()}
+    assert lasting == {keys.BATCHES.encode(), keys.DISK.encode()} | tombstones
     behind.store.retry([job], [State.FAILED])
     assert {key for key in behind.raw.keys("askq:*") if behind.raw.ttl(key) != -1} == set()
     assert not behind.raw.exists(keys.answer(job))

@@ -173,11 +173,13 @@ def test_a_script_opens_with_what_it_takes_returns_and_leaves(path: Path) -> Non
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_is_used_and_says_what_every_argument_is(path: Path) -> None:
     text = path.read_text("utf-8")
-    callers = "".join((FOLDER / name).read_text("utf-8") for name in ("redis_store.py", "redis_audit.py"))
+    callers = "".join(
+        (FOLDER / name).read_text("utf-8") for name in ("redis_store.py", "redis_audit.py", "redis_objects.py")
+    )
     assert re.search(rf'\(\s*"{path.stem}",\s', callers)
     header = text.partition("\n\n")[0]
     for name in set(re.findall(r"(?:KEYS|ARGV)\[\d+\]", text)):
-        documented = name in header or "per row" in header or "per job" in header
+        documented = name in header or any(f"per {thing}" in header for thing in ("row", "job", "object"))
         assert documented, f"{name} is not in the header"
 
 
@@ -214,6 +216,8 @@ def test_the_key_map_tells_of_every_key() -> None:
     made |= {keys.batch("<id>"), keys.assistant("<digest>"), keys.remote("<account>", "<digest>")}
     made |= {keys.probe("<account>"), re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k"))}
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
+    sharded |= {keys.objects("<owner>"), keys.buried(3), keys.users("<thing>"), keys.uses("<user>")}
+    sharded |= {keys.receipt(3, "<batch or job>")}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
     made |= {keys.WAITS, keys.took("<digest>"), keys.limit("<account>/<protocol>/<model>")}
@@ -224,7 +228,10 @@ def test_the_key_map_tells_of_every_key() -> None:
 def test_all_keys_of_a_job_share_the_hash_tag_of_its_shard() -> None:
     for number in range(200):
         job = f"b_0.q{number}"
-        tags = {re.findall(r"\{s\d\d\}", key)[0] for key in (keys.job(job), keys.ask(job), keys.answer(job))}
+        tags = {
+            re.findall(r"\{s\d\d\}", key)[0]
+            for key in (keys.job(job), keys.ask(job), keys.answer(job), keys.objects(job))
+        }
         assert len(tags) == 1
         shard = int(tags.pop()[2:4])
         assert 0 <= shard < SHARDS

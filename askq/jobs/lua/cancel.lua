@@ -1,12 +1,14 @@
 -- cancel: a person wants a job to end. Its run, if there may be one, is cancelled by whoever claims the job next.
 --
--- KEYS[1] job   KEYS[2] due:start   KEYS[3] due:poll   KEYS[4] count   KEYS[5] ask
+-- KEYS[1] job   KEYS[2] due:start   KEYS[3] due:poll   KEYS[4] count   KEYS[5] ask   KEYS[6] objects   KEYS[7] buried
 -- ARGV[1] id    ARGV[2] states that have not ended, ',a,b,'   ARGV[3] seconds to keep terminal records
 -- ARGV[4] what a job says that ends here
 -- Returns 'moved'; 'already' (it has ended, or was told before); 'missing'.
 -- Leaves behind: the wish in the record. A job that is queued and in nobody's hands has no run and gets none: it has
 -- ended, out of the schedule, counted, with an expiry. Any other that nobody holds is due at once; one that is held is,
 -- as before, when its lease ends, or when its holder gives it back.
+--
+-- include parts/bury.lua
 
 local found = redis.call('HMGET', KEYS[1], 'state', 'cancel', 'claims')
 if not found[1] then
@@ -35,6 +37,8 @@ redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HINCRBY', KEYS[4], 'queued', -1)
 redis.call('HINCRBY', KEYS[4], 'cancelled', 1)
 redis.call('HSET', KEYS[4], 'finished', now)
+local thread = redis.call('HGET', KEYS[1], 'thread')
+bury(KEYS[1], KEYS[6], KEYS[7], ARGV[1], thread and { 'thread', thread } or {}, true, tonumber(now), tonumber(ARGV[3]))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('EXPIRE', KEYS[5], ARGV[3])
 return 'moved'

@@ -1,17 +1,21 @@
 -- move: one named transition of one job, whole or not at all. The rule comes from the table in model.py.
 --
 -- KEYS[1] job   KEYS[2] due:start   KEYS[3] due:poll   KEYS[4] count   KEYS[5] ask   KEYS[6] ans   KEYS[7] dead
+-- KEYS[8] objects   KEYS[9] buried
 -- ARGV[1] id            ARGV[2] fence          ARGV[3] name of the move    ARGV[4] sources, ',a,b,'
 -- ARGV[5] target or ''  ARGV[6] lane of the target: '2', '3' or '' (terminal)
 -- ARGV[7] seconds until due again              ARGV[8] seconds to keep terminal records
 -- ARGV[9] answer or ''  ARGV[10] '1' = the claim goes on             ARGV[11] '1' = not against a witness
--- ARGV[12] '1' = a dead letter
--- ARGV[13] how many field names to delete, those names, then field, value, …
+-- ARGV[12] '1' = a dead letter      ARGV[13] '1' = thread, run or witness may change
+-- ARGV[14] how many field names to delete, those names, then field, value, …
 -- Returns 'moved', 'already', 'not yours' or 'missing'.
 -- Leaves behind: the changed record, without `claims` if the claim is over; the job in the lane of its state, or in
 -- none if that is terminal; counters of the batch in step with it, tokens and cost of the record included; for
--- terminal jobs an expiry on everything that belongs to them alone, and a dead letter in its set. Of a move under a
--- stale fence: one more in the batch's count of those.
+-- terminal jobs an expiry on everything that belongs to them alone, and a dead letter in its set. A thread or run that
+-- the record has no more, or has ended with, is buried (parts/bury.lua). Of a move under a stale fence: one more in the
+-- batch's count of those.
+--
+-- include parts/bury.lua
 
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
@@ -47,23 +51,48 @@ end
 -- A full server looks at the first write only, and lets a deletion pass. So a move that goes on to a paid call is
 -- refused there, whole, and any other is made: it saves what was paid for. The rest is written with two calls, because
 -- every call is also a line of the append-only file.
-local drop = tonumber(ARGV[13])
+local drop = tonumber(ARGV[14])
+local ends = ARGV[5] ~= '' and ARGV[6] == ''
+local REMOTE = { 'thread', 'run', 'witness' }
+local had = {}
+if ends or ARGV[13] == '1' then
+  had = redis.call('HMGET', KEYS[1], unpack(REMOTE))
+end
 if ARGV[10] == '1' then
   redis.call('HSET', KEYS[1], 'claims', '0')
   if drop > 0 then
-    redis.call('HDEL', KEYS[1], unpack(ARGV, 14, 13 + drop))
+    redis.call('HDEL', KEYS[1], unpack(ARGV, 15, 14 + drop))
   end
 else
-  redis.call('HDEL', KEYS[1], 'claims', unpack(ARGV, 14, 13 + drop))
+  redis.call('HDEL', KEYS[1], 'claims', unpack(ARGV, 15, 14 + drop))
 end
-redis.call('HSET', KEYS[1], 'state', target, 'done', token, unpack(ARGV, 14 + drop))
+redis.call('HSET', KEYS[1], 'state', target, 'done', token, unpack(ARGV, 15 + drop))
+
+if ends or ARGV[13] == '1' then
+  local has, there, left = redis.call('HMGET', KEYS[1], unpack(REMOTE)), {}, {}
+  for i, field in ipairs(REMOTE) do
+    there[has[i] or ''] = true
+    if ends and has[i] then
+      left[#left + 1], left[#left + 2] = field, has[i]
+    end
+  end
+  for i, field in ipairs(REMOTE) do
+    -- A witness that was believed is the run by now.
+    if had[i] and not there[had[i]] then
+      left[#left + 1], left[#left + 2] = field, had[i]
+    end
+  end
+  if ends or #left > 0 then
+    bury(KEYS[1], KEYS[8], KEYS[9], ARGV[1], left, ends, now, tonumber(ARGV[8]))
+  end
+end
 
 if target ~= state then
   redis.call('HINCRBY', KEYS[4], state, -1)
   redis.call('HINCRBY', KEYS[4], target, 1)
 end
 
-if ARGV[5] ~= '' and ARGV[6] == '' then
+if ends then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[3], ARGV[1])
   if ARGV[9] ~= '' then

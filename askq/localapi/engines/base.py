@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from askq.localapi.wire import JsonObject
@@ -24,6 +25,18 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFile:
+    """A file the client has given: for code, for searching, or in a message."""
+
+    file_id: str
+    name: str
+    size: int
+    path: Path
+    """Where its bytes are, to be read only."""
+    use: Literal["code", "search", "input"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One piece of work: everything the model is given."""
 
@@ -39,6 +52,7 @@ class Request:
     tool_choice and parallel_tool_calls, if they are not the default: a choice is "none", "required" or a function's
     name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[GivenFile, ...] = ()
     number: int = 0
     """The how-manieth run of the ledger this is, counting from 1; for a response that brings tool outputs, the number
     of the one that the question came with."""
@@ -90,6 +104,27 @@ class Text:
     annotations: tuple[JsonObject, ...] = ()
     phase: str | None = None
     """`commentary` or `final_answer` on Responses, if the engine says."""
+    quotes: tuple[Quote, ...] = ()
+    """Passages of files that the message rests on; they become citations in the words of the protocol."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """Where a message cites a file: behind the character `at`."""
+
+    at: int
+    file_id: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """A file that code has made. An engine gives its `content`; the server puts that away and knows it by `blob`."""
+
+    name: str
+    content: bytes | None = field(default=None, repr=False)
+    blob: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +133,30 @@ class Code:
 
     source: str
     logs: str
+    images: tuple[Product, ...] = ()
+    """Pictures it showed."""
+    files: tuple[Product, ...] = ()
+    """Other files it made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A passage that a search has found."""
+
+    file_id: str
+    filename: str
+    score: float
+    """From 0 to 1, best first."""
+    text: str
+    attributes: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A search in the files of the request's stores."""
+
+    queries: tuple[str, ...]
+    hits: tuple[Hit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +168,7 @@ class Call:
     arguments: str
 
 
-Output = Text | Code | Call
+Output = Text | Code | Search | Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +191,8 @@ class Outcome:
     error_message: str = ""
     reason: str = "max_output_tokens"
     """Why it is incomplete, in the words of either protocol; the server translates."""
+    container_gone_s: float | None = None
+    """The container of a response expires so many seconds after its end, whatever is done with it."""
 
     @property
     def calls(self) -> tuple[Call, ...]:

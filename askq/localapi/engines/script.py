@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from askq.localapi.engines.base import Call, Code, End, Outcome, Output, Plan, Request, Text, Usage
+from askq.localapi.engines import script_files
+from askq.localapi.engines.base import Call, End, Outcome, Output, Plan, Request, Text, Usage
 from askq.localapi.engines.script_file import Rule, Script, parse_script
 from askq.localapi.wire import JsonObject, derived_id
 
@@ -112,9 +113,10 @@ def _outcome(effects: JsonObject, request: Request, question: str, groups: Mappi
     if request.round < len(rounds):
         calls = tuple(_call(request, index, call, values) for index, call in enumerate(rounds[request.round]))
         return Outcome(outputs=calls, usage=usage)
-    outputs: list[Output] = [
-        Code(source=code["input"], logs=code.get("logs") or "") for code in effects.get("code", [])
-    ]
+    codes = [script_files.code(code) for code in effects.get("code", [])]
+    values["files"] = script_files.links(codes)
+    searches = [script_files.search(search, request) for search in effects.get("search", [])]
+    outputs: list[Output] = [*searches, *codes]
     end: End = "completed"
     match status:
         case "failed" | "incomplete" | "expired" | "cancelled":
@@ -125,10 +127,13 @@ def _outcome(effects: JsonObject, request: Request, question: str, groups: Mappi
             texts = answer if isinstance(answer, list) else [answer]
     phases = effects.get("phases", [])
     for index, text in enumerate(texts):
+        last = index == len(texts) - 1
+        value = _text(text, values)
         outputs.append(
             Text(
-                value=_text(text, values),
-                annotations=tuple(effects.get("annotations", ())) if index == len(texts) - 1 else (),
+                value=value,
+                annotations=tuple(effects.get("annotations", ())) if last else (),
+                quotes=script_files.quotes(effects.get("citations", []), value, request) if last else (),
                 phase=phases[index] if index < len(phases) else None,
             )
         )
@@ -140,6 +145,7 @@ def _outcome(effects: JsonObject, request: Request, question: str, groups: Mappi
         error_code=error.get("code", "server_error"),
         error_message=error.get("message") or ("The script says so." if end == "failed" else ""),
         reason=effects.get("reason", "max_output_tokens"),
+        container_gone_s=effects.get("container_gone"),
     )
 
 

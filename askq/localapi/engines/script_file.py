@@ -55,7 +55,15 @@ What a rule (or `[default]`) prescribes, and what holds without it:
                    not be those of functions that were offered. `arguments` is a table, or a text that need not be JSON;
                    fields are filled in. With `parallel_tool_calls` false each call is a round of its own, with
                    `tool_choice` "none" there are no calls (none)
-    code           code-interpreter calls before the answer: [{input, logs}, ...] (none)
+    code           code-interpreter calls before the answer: [{input, logs, images, files}, ...]. `images` and `files`
+                   are what the code made: names, or tables with a name and one of text, base64 and size (bytes). Names
+                   are given out as they are, also nasty ones; an image without a content is a small PNG. {files} in
+                   the answer links the files; so does `sandbox:/mnt/data/NAME` anywhere in it (none)
+    container_gone seconds from the end until the container of a response and its files are gone; 0: at once (never)
+    search         searches in the stores before the answer: [{queries, results = [{file, text, score}, ...]}, ...];
+                   `file` is the name or the id of a file that was given (none)
+    citations      files that the last text cites: names or ids, or {file, after}: behind that text, else at its end
+                   (none)
     annotations    annotations of the last text, given out as they are (none)
     phases         `phase` of each text, on Responses (none)
     cancel_takes   seconds in "cancelling"; if the run's own end comes sooner, the cancel has lost (0.2)
@@ -83,6 +91,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from askq.localapi.engines.script_files import is_citation, is_product, is_search
 from askq.localapi.errors import ApiError, LocalApiError
 from askq.localapi.faults import checked_rule
 from askq.localapi.wire import JsonObject
@@ -164,7 +173,20 @@ _EFFECTS: dict[str, tuple[Check, str]] = {
         ),
         "a list of rounds, each a list of {name, arguments}",
     ),
-    "code": (_is_list_of(_is_table_of(input=_is_text, logs=_optional(_is_text))), "a list of {input, logs}"),
+    "code": (
+        _is_list_of(
+            _is_table_of(
+                input=_is_text,
+                logs=_optional(_is_text),
+                images=_optional(_is_list_of(is_product)),
+                files=_optional(_is_list_of(is_product)),
+            )
+        ),
+        "a list of {input, logs, images, files}, with files as names or {name, and one of text, base64, size}",
+    ),
+    "container_gone": (_is_number, "seconds"),
+    "search": (_is_list_of(is_search), "a list of {queries, results = [{file, text, score}]}"),
+    "citations": (_is_list_of(is_citation), "a list of files, or of {file, after}"),
     "annotations": (_is_list_of(lambda value: isinstance(value, dict)), "a list of tables"),
     "phases": (_is_list_of(_is_text), "a list of texts"),
     "cancel_takes": (_is_number, "seconds"),

@@ -11,6 +11,7 @@ from askq.localapi.routes.models import check_model
 from askq.localapi.routes.threads import create_thread, find_thread
 from askq.localapi.routes.tools import checked_choice, checked_tools
 from askq.localapi.scribes.assistants import pending_calls, run_wire
+from askq.localapi.scribes.made import step_wire
 from askq.localapi.wire import JsonObject, new_id, page
 from askq.localapi.work import Work
 
@@ -185,14 +186,14 @@ def _submit_tool_outputs(api: Api, call: Call) -> Reply:
 def _list_steps(api: Api, call: Call) -> Reply:
     work = _run(api, call)
     data, has_more = fields.cut_page(work.made, fields.page_query(call.query))
-    return Reply(body=page(data, has_more=has_more))
+    return Reply(body=page([step_wire(step, call.include) for step in data], has_more=has_more))
 
 
 def _retrieve_step(api: Api, call: Call) -> Reply:
     work, step_id = _run(api, call), call.params["step_id"]
     for step in work.made:
         if step["id"] == step_id:
-            return Reply(body=step)
+            return Reply(body=step_wire(step, call.include))
     raise not_found(f"No run step found with id '{step_id}'.")
 
 

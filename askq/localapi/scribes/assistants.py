@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from askq.localapi.engines.base import Call, Code, Outcome, Request, Text, Turn
+from askq.localapi.engines.base import Call, Code, Outcome, Request, Search, Text, Turn
+from askq.localapi.files.products import Products
+from askq.localapi.scribes.made import Made, code_call, search_call
 from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
 from askq.localapi.wire import JsonObject, derived_id
@@ -22,8 +24,9 @@ _RUN_REASONS = {"max_output_tokens": "max_completion_tokens"}
 class AssistantsScribe:
     """Writes for runs."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, products: Products) -> None:
         self._store = store
+        self._products = products
 
     def request(self, work: Work) -> Request:
         """The thread's messages, then the calls this run has made and the outputs it was given."""
@@ -66,22 +69,22 @@ class AssistantsScribe:
             if step["status"] == "in_progress":
                 _end_step(step, outcome, at)
         asks = outcome.status == "completed" and bool(outcome.calls)
+        made = Made()
         for output in outcome.outputs:
             number = len(work.made)
             match output:
                 case Text():
-                    message = self._message(work, output, outcome, number, at)
+                    message = self._message(work, output, outcome, number, at, made)
+                    made = made.later()
                     details: JsonObject = {
                         "type": "message_creation",
                         "message_creation": {"message_id": message["id"]},
                     }
-                case Code(source=source, logs=logs):
-                    call = {
-                        "id": derived_id("call", work.id, number),
-                        "type": "code_interpreter",
-                        "code_interpreter": {"input": source, "outputs": [{"type": "logs", "logs": logs}]},
-                    }
+                case Code():
+                    call = code_call(self._products, work.id, number, output, made)
                     details = {"type": "tool_calls", "tool_calls": [call]}
+                case Search():
+                    details = {"type": "tool_calls", "tool_calls": [search_call(work.id, number, output)]}
                 case Call():
                     continue
             step = _new_step(work, details, number, at)
@@ -97,7 +100,7 @@ class AssistantsScribe:
             work.made[-1]["usage"] = _usage(work)
         return not asks
 
-    def _message(self, work: Work, output: Text, outcome: Outcome, number: int, at: float) -> JsonObject:
+    def _message(self, work: Work, output: Text, outcome: Outcome, number: int, at: float, made: Made) -> JsonObject:
         complete = outcome.status == "completed"
         reason = _MESSAGE_REASONS.get(outcome.status)
         if outcome.status == "incomplete" and outcome.reason == "content_filter":
@@ -108,10 +111,10 @@ class AssistantsScribe:
             "created_at": int(at),
             "thread_id": work.scope,
             "role": "assistant",
-            "content": [{"type": "text", "text": {"value": output.value, "annotations": list(output.annotations)}}],
+            "content": made.content(output),
             "assistant_id": work.body["assistant_id"],
             "run_id": work.id,
-            "attachments": [],
+            "attachments": made.attachments(),
             "metadata": {},
             "status": "completed" if complete else "incomplete",
             "completed_at": int(at) if complete else None,

@@ -1,0 +1,155 @@
+"""What askq has made at a service: remote objects, whose they are, and when they are to be deleted.
+
+Every object is on record before it is used, under its *owner*: a job, a batch, or a *thing* that several of them share
+(an assistant, an uploaded file, a store), which knows its users and is deleted when the last of them has left. The
+thread and the run of a job are fields of its record, so that waiting jobs pay nothing for it; the moves that end the
+job, or leave a thread or run behind, bury them.
+
+An object that is *buried* has a due time. It stays on record, as its own tombstone, until the service has said that
+it is deleted or that there is no such object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Self
+
+from askq.errors import AskqError
+
+
+class Kind(StrEnum):
+    """What a service knows an object as."""
+
+    ASSISTANT = "assistant"
+    THREAD = "thread"
+    """With its messages and runs: they go with it."""
+    CONVERSATION = "conversation"
+    """With its items: they have to be deleted first."""
+    RESPONSE = "response"
+    FILE = "file"
+    VECTOR_STORE = "vector_store"
+    """Without its files: they stay when it goes."""
+    CONTAINER = "container"
+    """With its files."""
+
+
+class Keep(StrEnum):
+    """How long what a job has made is kept (`[keep]` of its assistant). The first letter stands in its record."""
+
+    NO = "no"
+    """It is deleted as soon as the job has ended."""
+    RESULTS = "results"
+    """It is deleted when the job's results expire, or are forgotten."""
+    ALWAYS = "always"
+    """It is deleted by `askq forget` alone."""
+
+
+TALK = frozenset({Kind.THREAD, Kind.CONVERSATION, Kind.RESPONSE})
+"""Kinds that `[keep] threads` is about; `[keep] files` is about all others."""
+KEEP_FIELD = "keep"
+"""The field of a job's record: two letters, of threads and of files; missing = `rr`."""
+ACCOUNT_FIELD = "account"
+"""The field of a job's record: the alias of the account that has its thread."""
+OF_RECORD: Mapping[str, Mapping[str, Kind]] = MappingProxyType(
+    {
+        # A run goes with its thread.
+        "assistants": {"thread": Kind.THREAD},
+        "responses": {"thread": Kind.CONVERSATION, "run": Kind.RESPONSE, "witness": Kind.RESPONSE},
+    }
+)
+"""Protocol → fields of a job's record that are ids of objects, and their kind."""
+REMOTE_FIELDS = frozenset({"thread", "run", "witness"})
+"""Fields of a job's record that may be ids of objects."""
+AT_WORK_S = 86_400.0
+"""How much longer something is kept that was left behind while the job goes on, or whose run nobody has seen: a run
+may still be at work in it."""
+
+
+def keep_letters(*, threads: Keep, files: Keep) -> str | None:
+    """What a job's record says of what is kept; None for what is usual."""
+    letters = threads[0] + files[0]
+    return None if letters == "rr" else letters
+
+
+def due_after(letters: str, kind: Kind, *, keep_s: float, at_work: bool) -> float | None:
+    """Seconds from the burial of an object to its deletion; None = it is kept. The twin of parts/bury.lua."""
+    match letters[0 if kind in TALK else 1]:
+        case "a":
+            return None
+        case "n":
+            return min(AT_WORK_S, keep_s) if at_work else 0.0
+        case _:
+            return keep_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteObject:
+    """One object at a service."""
+
+    kind: Kind
+    id: str
+    account: str | None = None
+    """Alias of the account that has it; None where that was not noted."""
+
+    @property
+    def name(self) -> str:
+        """The field under which it is kept."""
+        return f"{self.kind} {self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An object as its owner's record has it."""
+
+    object: RemoteObject
+    due: float | None = None
+    """When it is to be deleted (Unix seconds); None = it is in use, or kept."""
+    tries: int = 0
+    """How often its deletion has failed."""
+    why: str | None = None
+    """What the service said the last time."""
+    receipt: str | None = None
+    """What was forgotten, when it is deleted for that: its receipt counts it."""
+
+    def dump(self) -> str:
+        """As it is kept, under the object's name."""
+        values = {"account": self.object.account, "due": self.due, "tries": self.tries or None}
+        values |= {"why": self.why, "receipt": self.receipt}
+        return json.dumps({name: value for name, value in values.items() if value is not None}, separators=(",", ":"))
+
+    @classmethod
+    def load(cls, name: str, text: str) -> Self:
+        """What `dump` wrote, or a script."""
+        kind, _, id_ = name.partition(" ")
+        values: dict[str, Any] = json.loads(text)
+        account = values.pop("account", None)
+        return cls(object=RemoteObject(kind=Kind(kind), id=id_, account=account), **values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """An object that is to be deleted, and whose it was."""
+
+    owner: str
+    entry: Entry
+
+    @property
+    def object(self) -> RemoteObject:
+        return self.entry.object
+
+
+def checked_owner(owner: str) -> str:
+    """The owner, if it can be one. Raises AskqError."""
+    if not owner or any(sign.isspace() for sign in owner):
+        raise AskqError(f"{owner!r} cannot own remote objects: its name is empty or has spaces")
+    return owner
+
+
+def with_due(entry: Entry, due: float | None, receipt: str | None = None) -> Entry:
+    """The entry, to be deleted at that time."""
+    return dataclasses.replace(entry, due=due, receipt=receipt or entry.receipt)

@@ -1,0 +1,124 @@
+"""The remote objects of the job store in Redis: one hash per owner, and what is to be deleted in one set per shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from askq.ids import SHARDS, shard_of, split_job_id
+from askq.jobs import keys
+from askq.jobs.objects import ACCOUNT_FIELD, OF_RECORD, Entry, RemoteObject, Tombstone, checked_owner
+from askq.jobs.records import decoded
+from askq.jobs.redis_wire import Call, RedisWire
+
+_PAGE = 100
+RECEIPT_S = 30 * 86_400
+"""How long a receipt is kept after the last thing it counts."""
+
+
+class RedisObjects(RedisWire):
+    """What `RedisStore` knows of remote objects."""
+
+    _keep_s: int
+
+    def remember(self, owner: str, objects: Sequence[RemoteObject]) -> None:
+        if not objects:
+            return
+        args = [part for found in objects for part in (found.name, Entry(object=found).dump())]
+        self._scripts([Call("remember", [keys.objects(checked_owner(owner))], args)], on_disk=True)
+
+    def objects(self, owner: str) -> list[Entry]:
+        def read() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(keys.objects(owner))
+            pipe.hmget(keys.job(owner), "protocol", ACCOUNT_FIELD, "thread", "run", "witness")
+            return list(pipe.execute())
+
+        found, record = self._run(read)
+        entries = {decoded(name): Entry.load(decoded(name), decoded(text)) for name, text in found.items()}
+        protocol, account, *ids = (None if value is None else decoded(value) for value in record)
+        kinds = OF_RECORD.get(protocol or "", {})
+        for field, id_ in zip(("thread", "run", "witness"), ids, strict=True):
+            if id_ and field in kinds:
+                made = RemoteObject(kind=kinds[field], id=id_, account=account)
+                entries.setdefault(made.name, Entry(object=made))
+        return list(entries.values())
+
+    def share(self, thing: str, user: str) -> list[RemoteObject]:
+        # Whoever dies in between has noted too much, which does no harm: what was never used may be left.
+        self._run(partial(self._redis.sadd, keys.uses(checked_owner(user)), checked_owner(thing)))
+        (flat,) = self._scripts([Call("share", [keys.users(thing), keys.objects(thing)], [user])])
+        return [entry.object for entry in _entries(flat)]
+
+    def unshare(self, thing: str, user: str, *, receipt: str | None = None) -> bool:
+        names = [keys.users(thing), keys.objects(thing), keys.buried(shard_of(thing))]
+        (last,) = self._scripts([Call("unshare", names, [thing, user, receipt or ""])])
+        self._run(partial(self._redis.srem, keys.uses(user), thing))
+        return bool(last)
+
+    def uses(self, user: str) -> list[str]:
+        return sorted(decoded(thing) for thing in self._run(partial(self._redis.smembers, keys.uses(user))))
+
+    def users(self, thing: str) -> list[str]:
+        return sorted(decoded(user) for user in self._run(partial(self._redis.smembers, keys.users(thing))))
+
+    def bury(
+        self, owner: str, objects: Sequence[RemoteObject] = (), *, after_s: float = 0.0, receipt: str | None = None
+    ) -> int:
+        names = [keys.objects(owner), keys.buried(shard_of(owner))]
+        args = [owner, after_s, receipt or "", *(found.name for found in objects)]
+        return int(self._scripts([Call("bury", names, args)])[0])
+
+    def tombstones(self, *, limit: int, lease_s: float) -> list[Tombstone]:
+        found: list[Tombstone] = []
+        most = max(1, limit // SHARDS)
+        calls = [Call("tombs", [keys.buried(s)], [keys.objects_stem(s), most, lease_s]) for s in range(SHARDS)]
+        for now, *owners in self._scripts(calls):
+            for owner, flat in owners:
+                found += [
+                    Tombstone(owner=decoded(owner), entry=entry)
+                    for entry in _entries(flat)
+                    if entry.due is not None and entry.due <= float(now)
+                ]
+        return found
+
+    def gone(self, owner: str, objects: Sequence[RemoteObject]) -> None:
+        self._told(owner, [part for found in objects for part in (found.name, "", 0)])
+
+    def not_gone(self, owner: str, object_: RemoteObject, why: str, *, again_s: float) -> None:
+        self._told(owner, [object_.name, why or "?", again_s])
+
+    def _told(self, owner: str, args: Sequence[str | float]) -> None:
+        shard, (batch, row) = shard_of(owner), split_job_id(owner)
+        names = [keys.objects(owner), keys.buried(shard), keys.receipt(shard, batch)]
+        self._scripts([Call("gone", names, [owner, self._keep_s if row else "", RECEIPT_S, *args])])
+
+    def next_tombstone(self) -> float | None:
+        def read() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.time()
+            for shard in range(SHARDS):
+                pipe.zrange(keys.buried(shard), 0, 0, withscores=True)
+            return list(pipe.execute())
+
+        (seconds, micros), *heads = self._run(read)
+        now = seconds + micros / 1e6
+        return min((head[0][1] - now for head in heads if head), default=None)
+
+    def all_buried(self) -> Iterator[Tombstone]:
+        for shard in range(SHARDS):
+            start = 0
+            while owners := self._run(partial(self._redis.zrange, keys.buried(shard), start, start + _PAGE - 1)):
+                start += len(owners)
+                for owner in map(decoded, owners):
+                    found = self._run(partial(self._redis.hgetall, keys.objects(owner)))
+                    for name, text in found.items():
+                        entry = Entry.load(decoded(name), decoded(text))
+                        if entry.due is not None:
+                            yield Tombstone(owner=owner, entry=entry)
+
+
+def _entries(flat: Sequence[bytes]) -> list[Entry]:
+    parts = [decoded(part) for part in flat]
+    return [Entry.load(name, text) for name, text in zip(parts[::2], parts[1::2], strict=True)]
