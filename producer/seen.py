@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from askq.jobs.live import GROWING, Entry, Kind, Piece
+from askq.jobs.live import GROWING, Kind, LiveEntry, Piece
 
 
 class Seen:
@@ -22,7 +22,7 @@ class Seen:
         """What was shown of the answer."""
         return "\n\n".join(self._texts.values())
 
-    def take(self, entry: Entry) -> list[Piece]:
+    def take(self, entry: LiveEntry) -> list[Piece]:
         """What of an entry is new, in parts that continue what was seen. The first of another run begins anew."""
         if entry.run != self.run:
             self.__init__()  # type: ignore[misc]  # as if nothing had been seen

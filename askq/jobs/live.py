@@ -68,7 +68,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LiveEntry:
     """What was told at one moment."""
 
     id: str

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from askq.jobs import live
-from askq.jobs.live import Entry, Piece
+from askq.jobs.live import LiveEntry, Piece
 
 _LOOK_EVERY_S = 0.01
 
@@ -17,7 +17,7 @@ _LOOK_EVERY_S = 0.01
 class MemoryLog:
     """One job's log."""
 
-    entries: deque[Entry] = field(default_factory=lambda: deque(maxlen=live.MOST_ENTRIES))
+    entries: deque[LiveEntry] = field(default_factory=lambda: deque(maxlen=live.MOST_ENTRIES))
     told: int = 0
     until: float = 0.0
     """When the log is forgotten."""
@@ -37,11 +37,11 @@ class MemoryLog:
             self.entries.clear()
         self.told += 1
         # Written and read as Redis does, so that nothing is kept here that could not be kept there.
-        self.entries.append(Entry(id=f"{self.told:016d}-0", run=run, pieces=live.load(live.dump(pieces))))
+        self.entries.append(LiveEntry(id=f"{self.told:016d}-0", run=run, pieces=live.load(live.dump(pieces))))
         self.until = now + live.KEPT_S
 
 
-def waited_for(read: Callable[[], list[Entry]], wait_s: float) -> list[Entry]:
+def waited_for(read: Callable[[], list[LiveEntry]], wait_s: float) -> list[LiveEntry]:
     """What can be read, as soon as there is something, or when the time is up."""
     until = time.monotonic() + min(wait_s, live.LONGEST_WAIT_S)
     while not (found := read()) and time.monotonic() < until:

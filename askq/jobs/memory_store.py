@@ -14,7 +14,7 @@ from askq.jobs import codec, redis_limits
 from askq.jobs.books import Books
 from askq.jobs.library import Change, Item, Wish
 from askq.jobs.limits import Bound, Heard, LimitRecord, Permit, Scope, Wait
-from askq.jobs.live import Entry, Piece
+from askq.jobs.live import LiveEntry, Piece
 from askq.jobs.memory_audit import Kept, MemoryBooks
 from askq.jobs.memory_library import Shelf
 from askq.jobs.memory_live import MemoryLog, waited_for
@@ -535,8 +535,8 @@ class MemoryStore:
                 log.add(run, pieces, now)
             return Outcome.MOVED
 
-    def listen(self, job: str, after: str | None, *, wait_s: float) -> list[Entry]:
-        def read() -> list[Entry]:
+    def listen(self, job: str, after: str | None, *, wait_s: float) -> list[LiveEntry]:
+        def read() -> list[LiveEntry]:
             with self._lock:
                 log = self._live.get(job)
                 if log is None or log.until <= self._clock():

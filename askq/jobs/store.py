@@ -15,7 +15,7 @@ from askq.errors import StoreUnsafe
 from askq.jobs.books import Books
 from askq.jobs.library import Change, Item, Wish
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
-from askq.jobs.live import Entry, Piece
+from askq.jobs.live import LiveEntry, Piece
 from askq.jobs.model import (
     Added,
     BatchStatus,
@@ -196,7 +196,7 @@ class Store(Protocol):
         nothing is added; the teller keeps, or takes, the right to tell.
         """
 
-    def listen(self, job: str, after: str | None, *, wait_s: float) -> list[Entry]:
+    def listen(self, job: str, after: str | None, *, wait_s: float) -> list[LiveEntry]:
         """The entries of a live log after one (None = from the first there is), oldest first; none when none came for
         `wait_s` seconds, of which it waits one at most."""
 

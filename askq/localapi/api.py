@@ -65,12 +65,28 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """The events of a work (of a run: of its current leg)."""
+
+    work: Work
+    first: tuple[tuple[str, JsonObject], ...] = ()
+    """Events before those of the leg itself (runs)."""
+    before: int = 0
+    """How many steps there were before the leg (runs)."""
+    after: int = -1
+    """The number of the last event that the client knows (responses)."""
+    include: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """What to answer. With `wait_for`, the reply is that response's object once it has ended."""
 
     body: JsonObject = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     wait_for: Work | None = None
+    stream: Stream | None = None
+    """The reply is a stream of events."""
     work: Work | None = None
     """The run or response this call created."""
     include: frozenset[str] = frozenset()

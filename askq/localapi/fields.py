@@ -217,17 +217,6 @@ def merged_metadata(old: Mapping[str, str], body: JsonObject) -> dict[str, str]:
     return metadata(body) if body.get("metadata") is not None else dict(old)
 
 
-def refuse_stream(body: JsonObject) -> None:
-    """The local API answers whole objects only."""
-    if flag(body, "stream", default=False):
-        raise ApiError(
-            400,
-            "The local API does not stream. Leave 'stream' out and poll instead.",
-            param="stream",
-            code="unsupported_parameter",
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class PageQuery:
     """The paging parameters of a list request."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 from collections.abc import Mapping
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as WebHandler
 from aiohttp.typedefs import Middleware
 
-from askq.localapi.api import Api, Call, Download, Route
+from askq.localapi.api import Api, Call, Download, Route, Stream
 from askq.localapi.errors import (
     ApiError,
     LocalApiError,
@@ -28,6 +29,10 @@ from askq.localapi.files import forms
 from askq.localapi.idempotency import Idempotency, request_digest
 from askq.localapi.mischief import carry_out, client_left, dropped
 from askq.localapi.scribes.responses import response_wire
+from askq.localapi.streams.course import Teller
+from askq.localapi.streams.responses import ResponseTeller
+from askq.localapi.streams.runs import RunTeller
+from askq.localapi.streams.sse import EventStream
 from askq.localapi.wire import JsonObject
 from askq.localapi.work import Work
 
@@ -36,6 +41,7 @@ _log = logging.getLogger(__name__)
 ADMIN = "/_askq/"
 HEALTH = "/_askq/health"
 AT_ONCE_BYTES = 16 * 1024 * 1024
+_STREAMS = re.compile(rb'"stream"\s*:\s*true')
 _WAIT_S = 0.5
 """How often a synchronous response looks whether its client is still there."""
 
@@ -58,7 +64,9 @@ def make_gate(api: Api) -> Middleware:
             return await _answered(api, request, handler)
         fault = None
         if api.faults.rules:
-            fault = api.faults.pick(request.method, request.path, await _text(request))
+            body = await _text(request)
+            streams = request.query.get("stream") == "true" or _STREAMS.search(body) is not None
+            fault = api.faults.pick(request.method, request.path, body, streams=streams)
         resource = request.match_info.route.resource
         api.stats.requests[f"{request.method} {resource.canonical}" if resource else "unknown"] += 1
         if fault is None:
@@ -69,6 +77,8 @@ def make_gate(api: Api) -> Middleware:
                 await asyncio.sleep(fault.seconds)
             right = await _answered(api, request, handler) if fault.performs else None
             reply = await carry_out(fault, request, right, api.closing)
+        if isinstance(reply, EventStream):
+            reply = await reply.send(request, fault)
         api.stats.statuses["dropped" if client_left(request) else str(reply.status)] += 1
         return reply
 
@@ -175,6 +185,8 @@ def endpoint(api: Api, route: Route, idempotency: Idempotency) -> WebHandler:
             api.storage.commit_soon()
         else:
             await api.storage.commit()
+        if reply.stream is not None:
+            return _event_stream(api, reply.stream)
         if reply.wait_for is not None:
             return _response(await _ended(api, request, reply.wait_for, reply.include))
         return response
@@ -191,6 +203,15 @@ async def _sent(download: Download) -> web.Response:
     except OSError as exc:
         raise not_found(f"The content of '{download.name}' is gone.") from exc
     return web.Response(body=content, headers=headers, content_type="application/octet-stream")
+
+
+def _event_stream(api: Api, stream: Stream) -> EventStream:
+    teller: Teller
+    if stream.work.protocol == "assistants":
+        teller = RunTeller(stream.work, api.store, list(stream.first), before=stream.before)
+    else:
+        teller = ResponseTeller(stream.work, api.store, api.works, stream.include)
+    return EventStream(api, stream.work, teller, after=stream.after)
 
 
 def _parsed(raw: bytes) -> JsonObject:

@@ -51,6 +51,8 @@ class Work:
     container: str | None = None
     """The container that the code of a response works in, if it is not its own."""
 
+    streamed: bool = False
+    """It, or its current leg, was asked for as a stream."""
     started: float
     """When the current leg began: at the create, or when tool outputs were given."""
     begun: float | None = None

@@ -8,9 +8,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from askq.localapi.engines.base import Engine, Outcome, Plan, ProtocolName, Request, Usage, estimate_usage
+from askq.localapi.engines.live import Live
 from askq.localapi.errors import LocalApiError
 from askq.localapi.files.products import Products, stripped
 from askq.localapi.given import last_round
@@ -53,6 +55,8 @@ class Works:
         self._open: dict[str, Work] = {}
         self._labours: dict[str, asyncio.Task[None]] = {}
         self._bells: dict[str, asyncio.Event] = {}
+        self._listeners: dict[str, set[asyncio.Event]] = {}
+        self._live: dict[str, Live] = {}
         self._slots = asyncio.Semaphore(engine.concurrency)
 
     def register(self, protocol: ProtocolName, scribe: Scribe) -> None:
@@ -125,6 +129,9 @@ class Works:
 
     def _begin_leg(self, work: Work, request: Request | None = None) -> None:
         request = request or self._scribes[work.protocol].request(work)
+        if work.streamed:
+            live = self._live[work.id] = Live(partial(self._ring, work.id))
+            request = dataclasses.replace(request, live=live)
         try:
             work.plan = self._engine.plan(request)
         except Exception as exc:  # whatever the engine raises is the run's failure, not the server's
@@ -139,6 +146,7 @@ class Works:
     async def _labour(self, work: Work, request: Request) -> None:
         async with self._slots:
             work.begun = self._clock()
+            self._ring(work.id)
             try:
                 outcome = self._products.stow(await self._engine.answer(request))
             except Exception as exc:  # whatever the engine raises is the run's failure, not the server's
@@ -209,6 +217,7 @@ class Works:
         else:
             work.waiting = True
             work.outcome_at = None
+        self._ring(work.id)
         self.save(work)
 
     def cancel(self, work: Work) -> None:
@@ -219,6 +228,7 @@ class Works:
         if work.plan is not None and not work.waiting and work.protocol == "assistants":
             takes = work.plan.cancel_seconds
         work.cancel_at = self._clock() + takes
+        self._ring(work.id)
         self.save(work)
         self.look(work)
 
@@ -231,6 +241,8 @@ class Works:
             bell.set()
         del self._works[work.id], self._seq[work.id]
         self._open.pop(work.id, None)
+        self._live.pop(work.id, None)
+        self._ring(work.id)
         if work.scope is not None:
             siblings = self._in_scope[work.scope]
             del siblings[work.id]
@@ -275,6 +287,30 @@ class Works:
         for work in self._works.values():
             counts[_KIND_OF[work.protocol]] += 1
         return counts
+
+    def listen(self, work: Work) -> asyncio.Event:
+        """A bell that rings whenever something about the work changes, by itself or by a request."""
+        if work.plan is not None and work.plan.by_poll:
+            work.polls = len(work.plan.statuses) + 1  # as in `finished`: nobody retrieves what is listened to
+        bell = asyncio.Event()
+        self._listeners.setdefault(work.id, set()).add(bell)
+        return bell
+
+    def unlisten(self, work: Work, bell: asyncio.Event) -> None:
+        """Give the bell back."""
+        bells = self._listeners.get(work.id)
+        if bells is not None:
+            bells.discard(bell)
+            if not bells:
+                del self._listeners[work.id]
+
+    def _ring(self, work_id: str) -> None:
+        for bell in self._listeners.get(work_id, ()):
+            bell.set()
+
+    def live(self, work: Work) -> Live | None:
+        """What the engine has said of the current leg so far, if it was created as a stream."""
+        return self._live.get(work.id)
 
     async def finished(self, work: Work, *, at_most: float) -> bool:
         """Wait up to `at_most` seconds for the end; whether it has come (or the work was deleted)."""

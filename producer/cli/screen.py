@@ -1,4 +1,4 @@
-"""An answer on the terminal while it is written: its text on standard output, all that is beside it on standard error."""
+"""An answer while it is written: its text on standard output, all that is beside it on standard error."""
 
 from __future__ import annotations
 

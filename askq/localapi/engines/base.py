@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from askq.localapi.wire import JsonObject
+
+if TYPE_CHECKING:
+    from askq.localapi.engines.live import Live
 
 ProtocolName = Literal["assistants", "responses"]
 End = Literal["completed", "incomplete", "failed", "cancelled", "expired"]
@@ -53,6 +56,8 @@ class Request:
     name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     files: tuple[GivenFile, ...] = ()
+    live: Live | None = field(default=None, compare=False, repr=False)
+    """Where to say what there is already, if somebody listens; engines need not."""
     number: int = 0
     """The how-manieth run of the ledger this is, counting from 1; for a response that brings tool outputs, the number
     of the one that the question came with."""
@@ -215,6 +220,8 @@ class Plan:
     """`openai-poll-after-ms` of the first, second … retrieve; the last one repeats."""
     at_once: bool = False
     """The reply to the create carries the end already, as from a server that ignores `background`."""
+    telling: float | None = None
+    """In the last so many seconds a stream tells the outputs; None: all the time that it is in progress."""
     cancel_seconds: float = 0.2
     """How long the run stays `cancelling`; if its own end comes first, the cancel has lost the race."""
 

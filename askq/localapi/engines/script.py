@@ -48,9 +48,16 @@ class ScriptEngine:
 
     def _course(self, effects: JsonObject, request: Request, question: str, match: Mapping[str, str]) -> Plan:
         hints = effects.get("poll_after_ms", [])
+        outcome = _outcome(effects, request, question, match)
+        seconds = self._seconds(effects["duration"], question)
+        telling = None
+        if "pace" in effects:
+            telling = _words(outcome) / effects["pace"]
+            seconds += telling
         return Plan(
-            outcome=_outcome(effects, request, question, match),
-            seconds=None if effects.get("status") == "stuck" else self._seconds(effects["duration"], question),
+            outcome=outcome,
+            seconds=None if effects.get("status") == "stuck" else seconds,
+            telling=telling,
             statuses=tuple(effects.get("statuses", ("queued", "in_progress"))),
             by_poll=effects.get("advance") == "poll" and effects.get("status") != "stuck",
             poll_after_ms=tuple(hints if isinstance(hints, list) else [hints]),
@@ -63,6 +70,10 @@ class ScriptEngine:
             return float(duration)
         low, high = duration
         return low + (high - low) * _fraction(f"{self._script.salt}\0{question}")
+
+
+def _words(outcome: Outcome) -> int:
+    return sum(len(output.value.split()) for output in outcome.outputs if isinstance(output, Text))
 
 
 def _fraction(text: str) -> float:

@@ -39,6 +39,8 @@ What a rule (or `[default]`) prescribes, and what holds without it:
     answer         a text, or a list of texts: one message each. A table instead of a text is given out as JSON. Fields
                    such as {question} are filled in, see below ("Answer to: {question}")
     duration       seconds, or [low, high]: drawn from the question, so equal questions take equally long ([0.2, 1.0])
+    pace           words a second at which the answer is said, after the duration and in addition to it; a stream
+                   shows it. Without it a stream spreads the answer over the duration (none)
     status         completed (the default), failed, incomplete, expired, cancelled, stuck (never ends), or
                    requires_action, which is completed with the duty to give `calls`
     error          {code, message} of a failed run (code server_error)
@@ -157,6 +159,7 @@ _CONDITIONS: dict[str, tuple[Check, str]] = {
 _EFFECTS: dict[str, tuple[Check, str]] = {
     "answer": (_or_list(_is_answer), "a text, a table, or a list of them"),
     "duration": (_is_range, "seconds, or [low, high]"),
+    "pace": (lambda value: _is_number(value) and value > 0, "words a second, above 0"),
     "status": (lambda value: value in STATUSES, f"one of {', '.join(STATUSES)}"),
     "error": (_is_table_of(code=_is_text, message=_optional(_is_text)), "a table with code and message"),
     "reason": (_is_text, "a text"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from askq.localapi import fields
-from askq.localapi.api import Api, Call, Reply, Route
+from askq.localapi.api import Api, Call, Reply, Route, Stream
 from askq.localapi.errors import conversation_locked, invalid, not_found, unsupported
 from askq.localapi.routes.items import TEXT_CHARS, checked_item, find_conversation, user_message
 from askq.localapi.routes.models import check_model
@@ -128,6 +128,8 @@ def _check_background(body: JsonObject, *, background: bool) -> None:
     window = fields.one_of(options, "completion_window", WINDOWS)
     if window in ("2h", "8h") and not background:
         raise invalid(f"The completion window '{window}' requires 'background' to be true.", param="background_options")
+    if window in ("2h", "8h") and body.get("stream"):
+        raise invalid(f"The completion window '{window}' cannot be streamed.", param="background_options")
 
 
 def _settings(api: Api, body: JsonObject) -> JsonObject:
@@ -177,7 +179,7 @@ def _chosen_id(api: Api, body: JsonObject) -> str | None:
 def _create(api: Api, call: Call) -> Reply:
     body = call.body
     fields.only(body, PARAMETERS | {"request_id"} if api.options.client_ids else PARAMETERS)
-    fields.refuse_stream(body)
+    streamed = fields.flag(body, "stream", default=False)
     if body.get("prompt") is not None:
         raise unsupported("prompt objects (OpenAI shuts them down on 2026-11-30)", param="prompt")
     response_id = _chosen_id(api, body) or new_id("resp")
@@ -215,9 +217,12 @@ def _create(api: Api, call: Call) -> Reply:
         input=items,
         first=_first_number(api, items, previous, conversation_id),
         started=now,
+        streamed=streamed,
     )
     api.works.begin(work)
     api.stats.created["responses"] += 1
+    if streamed:
+        return Reply(stream=Stream(work=work, include=include), work=work)
     if settings["background"]:
         return Reply(body=response_wire(work, now, include), work=work)
     return Reply(wait_for=work, work=work, include=include)
@@ -234,11 +239,28 @@ def _response(api: Api, call: Call) -> Work:
 def _retrieve(api: Api, call: Call) -> Reply:
     work = _response(api, call)
     if call.query.get("stream", "false") != "false":
-        raise unsupported("streams; leave 'stream' out and poll instead", param="stream")
+        return Reply(stream=_resumed(work, call))
     api.works.poll(work)
     hint = work.poll_after_ms
     headers = {} if hint is None else {"openai-poll-after-ms": str(hint)}
     return Reply(body=response_wire(work, api.now(), call.include), headers=headers)
+
+
+def _resumed(work: Work, call: Call) -> Stream:
+    """The stream of a response from where the client has it; raises ApiError."""
+    if not (work.streamed and work.body["background"]):
+        raise invalid(
+            "This response cannot be streamed: it was not created with both 'background' and 'stream' set to true.",
+            param="stream",
+        )
+    given = call.query.get("starting_after")
+    if given is not None and not (given.isascii() and given.isdigit()):
+        raise invalid(
+            f"Invalid type for 'starting_after': expected an integer, but got {given!r} instead.",
+            param="starting_after",
+            code="invalid_type",
+        )
+    return Stream(work=work, after=-1 if given is None else int(given), include=call.include)
 
 
 def _delete(api: Api, call: Call) -> Reply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from askq.localapi import fields
-from askq.localapi.api import Api, Call, Reply, Route
+from askq.localapi.api import Api, Call, Reply, Route, Stream
 from askq.localapi.errors import active_run, invalid, not_found
 from askq.localapi.routes.assistants import find_assistant
 from askq.localapi.routes.messages import add_message, checked_message
@@ -44,7 +44,6 @@ THREAD_AND_RUN_PARAMETERS = _SHARED | {"thread", "tool_resources"}
 
 def _settings(api: Api, body: JsonObject) -> JsonObject:
     """The run's own fields: those of the request, else those of its assistant; raises ApiError."""
-    fields.refuse_stream(body)
     assistant = find_assistant(api, fields.required_text(body, "assistant_id"))
     model = fields.text(body, "model") or assistant["model"]
     check_model(api, model)
@@ -75,27 +74,35 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
     }
 
 
-def _begin(api: Api, thread_id: str, settings: JsonObject) -> Reply:
+def _begin(api: Api, thread: JsonObject, settings: JsonObject, *, streamed: bool, new: bool = False) -> Reply:
     now = api.now()
     work = Work(
         id=new_id("run"),
         protocol="assistants",
-        scope=thread_id,
+        scope=thread["id"],
         number=api.storage.next_ledger_number(),
         created=now,
         deadline=now + api.options.run_lifetime_s,
         body=settings,
         started=now,
+        streamed=streamed,
     )
     api.works.begin(work)
     api.stats.created["assistants"] += 1
+    if streamed:
+        run = {**run_wire(work, now), "status": "queued"}
+        opening = (("thread.run.created", run), ("thread.run.queued", run))
+        created = (("thread.created", thread),) if new else ()
+        return Reply(stream=Stream(work=work, first=(*created, *opening)), work=work)
     return Reply(body=run_wire(work, now), work=work)
 
 
 def _create(api: Api, call: Call) -> Reply:
-    thread_id = find_thread(api, call.params["thread_id"])["id"]
+    thread = find_thread(api, call.params["thread_id"])
+    thread_id = thread["id"]
     fields.only(call.body, RUN_PARAMETERS)
     settings = _settings(api, call.body)
+    streamed = fields.flag(call.body, "stream", default=False)
     messages = [
         checked_message(message)
         for message in fields.objects(call.body, "additional_messages", most=ADDITIONAL_MESSAGES)
@@ -105,17 +112,18 @@ def _create(api: Api, call: Call) -> Reply:
         raise active_run(thread_id, active.id)
     for message in messages:
         add_message(api, thread_id, message)
-    return _begin(api, thread_id, settings)
+    return _begin(api, thread, settings, streamed=streamed)
 
 
 def _create_with_thread(api: Api, call: Call) -> Reply:
     fields.only(call.body, THREAD_AND_RUN_PARAMETERS)
     settings = _settings(api, call.body)
+    streamed = fields.flag(call.body, "stream", default=False)
     thread = dict(fields.obj(call.body, "thread") or {})
     resources = fields.obj(call.body, "tool_resources")
     if resources is not None:
         thread["tool_resources"] = resources
-    return _begin(api, create_thread(api, thread)["id"], settings)
+    return _begin(api, create_thread(api, thread), settings, streamed=streamed, new=True)
 
 
 def _run(api: Api, call: Call) -> Work:
@@ -162,7 +170,7 @@ def _cancel(api: Api, call: Call) -> Reply:
 def _submit_tool_outputs(api: Api, call: Call) -> Reply:
     work = _run(api, call)
     fields.only(call.body, frozenset({"tool_outputs", "stream"}))
-    fields.refuse_stream(call.body)
+    streamed = fields.flag(call.body, "stream", default=False)
     outputs: dict[str, str] = {}
     for output in fields.objects(call.body, "tool_outputs", most=TOOL_OUTPUTS):
         call_id = fields.required_text(output, "tool_call_id")
@@ -179,7 +187,12 @@ def _submit_tool_outputs(api: Api, call: Call) -> Reply:
         pending_call["function"]["output"] = outputs[pending_call["id"]]
     step = work.made[-1]
     step["status"], step["completed_at"] = "completed", int(api.now())
+    work.streamed = streamed
     api.works.go_on(work)
+    if streamed:
+        run = {**run_wire(work, api.now()), "status": "queued"}
+        first = (("thread.run.step.completed", step), ("thread.run.queued", run))
+        return Reply(stream=Stream(work=work, first=first, before=len(work.made)))
     return Reply(body=run_wire(work, api.now()))
 
 
