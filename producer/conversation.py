@@ -50,8 +50,9 @@ class Conversation:
         """Its questions, oldest first."""
         return [] if self.batch is None else list(self._store.jobs(self.batch))
 
-    def ask(self, text: str) -> str:
-        """Add a question; the id of its job. Raises StoreError; the same call again adds it once."""
+    def ask(self, question: Question) -> str:
+        """Add a question; the id of its job. Its place in the conversation is given here. Raises StoreError; the same
+        call again adds it once."""
         if self.batch is None:
             self._store.save_assistant(self.assistant.digest, self.assistant.to_json())
             self.batch, _ = self._store.open_batch(
@@ -63,7 +64,9 @@ class Conversation:
                 )
             )
         new = NewJob(
-            question=Question(row_id=_row(self.asked), index=self.asked, text=text, thread=THREAD, stream=True),
+            question=dataclasses.replace(
+                question, row_id=_row(self.asked), index=self.asked, thread=THREAD, stream=True
+            ),
             assistant=self.assistant.name,
             assistant_digest=self.assistant.digest,
             protocol=self.assistant.protocol,

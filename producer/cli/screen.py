@@ -88,6 +88,12 @@ class Screen:
         self._line_of_its_own()
         self._write(self._err, f"{self._dim(text)}\n")
 
+    def block(self, title: str, text: str) -> None:
+        """A text beside the answer, under a title."""
+        self.note(f"── {title}")
+        self._indented(plain(text))
+        self._line_of_its_own()
+
     def _in_block(self, piece: Piece, title: str) -> None:
         if self._block != (piece.kind, piece.key):
             self.note(f"── {title}")
