@@ -21,7 +21,8 @@ Which of these:
 What happens: `kind`, and `perform` if the request is to be carried out or not against the kind's habit:
 
     kind            carried out   what the client gets
-    status          no            an error in OpenAI's envelope: status (500), type, code, message, headers
+    status          no            an error in OpenAI's envelope: status (500), type, code, message, headers; after
+                                  `seconds` (0)
     status_after    yes           the same: the double-pay trap
     drop            no            the connection breaks without a reply
     drop_after      yes           the same

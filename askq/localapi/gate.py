@@ -40,8 +40,8 @@ _log = logging.getLogger(__name__)
 
 ADMIN = "/_askq/"
 HEALTH = "/_askq/health"
-AT_ONCE_BYTES = 16 * 1024 * 1024
 _STREAMS = re.compile(rb'"stream"\s*:\s*true')
+AT_ONCE_BYTES = 16 * 1024 * 1024
 _WAIT_S = 0.5
 """How often a synchronous response looks whether its client is still there."""
 
@@ -194,6 +194,17 @@ def endpoint(api: Api, route: Route, idempotency: Idempotency) -> WebHandler:
     return serve
 
 
+def _event_stream(api: Api, stream: Stream) -> EventStream:
+    teller: Teller
+    if stream.work.protocol == "assistants":
+        teller = RunTeller(
+            stream.work, api.store, api.works.products, list(stream.first), before=stream.before, include=stream.include
+        )
+    else:
+        teller = ResponseTeller(stream.work, api.store, api.works, api.works.products, stream.include)
+    return EventStream(api, stream.work, teller, after=stream.after)
+
+
 async def _sent(download: Download) -> web.Response:
     """The bytes of a file. Small ones at once, so that faults can be done to them."""
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(download.name, safe='')}"}
@@ -203,15 +214,6 @@ async def _sent(download: Download) -> web.Response:
     except OSError as exc:
         raise not_found(f"The content of '{download.name}' is gone.") from exc
     return web.Response(body=content, headers=headers, content_type="application/octet-stream")
-
-
-def _event_stream(api: Api, stream: Stream) -> EventStream:
-    teller: Teller
-    if stream.work.protocol == "assistants":
-        teller = RunTeller(stream.work, api.store, list(stream.first), before=stream.before)
-    else:
-        teller = ResponseTeller(stream.work, api.store, api.works, stream.include)
-    return EventStream(api, stream.work, teller, after=stream.after)
 
 
 def _parsed(raw: bytes) -> JsonObject:

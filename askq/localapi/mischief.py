@@ -39,6 +39,7 @@ async def carry_out(
             return await _hang(fault, request, closing)
         case "status" | "status_after":
             error = fault.error()
+            await asyncio.sleep(fault.given.get("seconds", 0))
             return web.json_response(error.envelope(), status=error.status, headers=error.headers)
         case "html_200":
             return web.Response(body=_HTML, content_type="text/html")

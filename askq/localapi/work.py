@@ -50,7 +50,6 @@ class Work:
 
     container: str | None = None
     """The container that the code of a response works in, if it is not its own."""
-
     streamed: bool = False
     """It, or its current leg, was asked for as a stream."""
     started: float

@@ -59,6 +59,11 @@ class Works:
         self._live: dict[str, Live] = {}
         self._slots = asyncio.Semaphore(engine.concurrency)
 
+    @property
+    def products(self) -> Products:
+        """Keeps what code has made."""
+        return self._products
+
     def register(self, protocol: ProtocolName, scribe: Scribe) -> None:
         """Say who writes for a protocol."""
         self._scribes[protocol] = scribe
@@ -357,7 +362,7 @@ def _digest(request: Request) -> str:
     asked = [
         request.model,
         request.instructions,
-        [[turn.role, turn.text, turn.call_id, turn.name] for turn in request.turns],
+        [[turn.role, turn.text, turn.call_id, turn.name, *turn.images] for turn in request.turns],
         list(request.tools),
     ]
     text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -448,3 +448,36 @@ async def test_a_run_that_waits_can_expire_in_the_poll_after_its_stream() -> Non
         assert run.status == "requires_action"
         got = await ended(lambda: it.beta.threads.runs.retrieve(run.id, thread_id=run.thread_id), "expired")
         assert got.status == "expired"
+
+
+PICTURE: dict[str, Any] = {
+    "code": [{"input": "plot()", "images": ["chart.png"], "files": [{"name": "t.csv", "text": "a,b"}]}],
+    "search": [{"queries": ["t"], "results": []}],
+    "answer": "See sandbox:/mnt/data/t.csv",
+}
+
+
+async def test_what_code_makes_is_told_as_it_is_kept_in_the_end() -> None:
+    async with stage(PICTURE) as it:
+        async with it.beta.threads.runs.stream(**await it.thread()) as stream:
+            events = [event async for event in stream]
+            run = await stream.get_final_run()
+            [message] = await stream.get_final_messages()
+            steps = await stream.get_final_run_steps()
+        assert events[-1].event == "thread.run.completed"
+        assert await it.beta.threads.messages.retrieve(message.id, thread_id=run.thread_id) == message
+        assert [part.type for part in message.content] == ["image_file", "text"]
+        await it.client.files.content(message.content[0].image_file.file_id)
+        assert [step.step_details.type for step in steps] == ["tool_calls", "tool_calls", "message_creation"]
+
+        include: Any = ["code_interpreter_call.outputs", "file_search_call.results"]
+        told = [event async for event in await it.respond(background=True, include=include)]
+        again = [
+            event
+            async for event in await it.client.responses.retrieve(told[0].response.id, stream=True, include=include)
+        ]
+        assert [event.type for event in again] == [event.type for event in told]
+        items = [[event.item for event in e if event.type == "response.output_item.done"] for e in (told, again)]
+        assert items[0] == items[1] == told[-1].response.output
+        assert "response.file_search_call.searching" in kinds(told)
+        assert "response.output_text.annotation.added" in kinds(told)

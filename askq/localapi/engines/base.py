@@ -25,6 +25,8 @@ class Turn:
     """The message; for a call its arguments as JSON text; for an output the output."""
     call_id: str = ""
     name: str = ""
+    images: tuple[JsonObject, ...] = ()
+    """Pictures of the message: `{url, detail}` or `{file_id, detail}`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +57,9 @@ class Request:
     tool_choice and parallel_tool_calls, if they are not the default: a choice is "none", "required" or a function's
     name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    files: tuple[GivenFile, ...] = ()
     live: Live | None = field(default=None, compare=False, repr=False)
     """Where to say what there is already, if somebody listens; engines need not."""
+    files: tuple[GivenFile, ...] = ()
     number: int = 0
     """The how-manieth run of the ledger this is, counting from 1; for a response that brings tool outputs, the number
     of the one that the question came with."""
@@ -107,6 +109,8 @@ class Text:
 
     value: str
     annotations: tuple[JsonObject, ...] = ()
+    refusal: bool = False
+    """It is a refusal, in place of an answer in the form that was asked for."""
     phase: str | None = None
     """`commentary` or `final_answer` on Responses, if the engine says."""
     quotes: tuple[Quote, ...] = ()

@@ -143,6 +143,7 @@ def _outcome(effects: JsonObject, request: Request, question: str, groups: Mappi
         outputs.append(
             Text(
                 value=value,
+                refusal=effects.get("refusal", False),
                 annotations=tuple(effects.get("annotations", ())) if last else (),
                 quotes=script_files.quotes(effects.get("citations", []), value, request) if last else (),
                 phase=phases[index] if index < len(phases) else None,

@@ -38,6 +38,7 @@ What a rule (or `[default]`) prescribes, and what holds without it:
 
     answer         a text, or a list of texts: one message each. A table instead of a text is given out as JSON. Fields
                    such as {question} are filled in, see below ("Answer to: {question}")
+    refusal        the answer is a refusal, as models refuse to answer in a form that was asked for (false)
     duration       seconds, or [low, high]: drawn from the question, so equal questions take equally long ([0.2, 1.0])
     pace           words a second at which the answer is said, after the duration and in addition to it; a stream
                    shows it. Without it a stream spreads the answer over the duration (none)
@@ -167,6 +168,7 @@ _EFFECTS: dict[str, tuple[Check, str]] = {
     "statuses": (lambda value: bool(value) and _is_list_of(_is_text)(value), "a list of texts"),
     "advance": (lambda value: value in ("time", "poll"), "'time' or 'poll'"),
     "poll_after_ms": (_or_list(_is_count), "a number or a list of numbers"),
+    "refusal": (lambda value: isinstance(value, bool), "true or false"),
     "immediate": (lambda value: isinstance(value, bool), "true or false"),
     "calls": (
         _is_list_of(

@@ -31,7 +31,7 @@ class TutorEngine:
         """Call what fits, or solve the last question; its code and what that printed come before the text."""
         called = _called(request)
         if called is not None:
-            return called
+            return called if called.calls else _formed(called, request, None)
         # Imported here: the tutor brings SymPy's weight, which the other engines need not carry.
         from askq.localapi.tutor import solve
 
@@ -41,7 +41,8 @@ class TutorEngine:
         if solution.code is not None:
             outputs.append(Code(source=solution.code, logs=solution.logs or ""))
         outputs.append(Text(value=solution.text))
-        return Outcome(outputs=tuple(outputs))
+        solved = solution.code is not None and not solution.failed
+        return _formed(Outcome(outputs=tuple(outputs)), request, solution.logs, solved=solved)
 
     async def close(self) -> None:
         """End the process the tutor computes in, if it was ever needed."""
@@ -76,6 +77,25 @@ def _called(request: Request) -> Outcome | None:
     if given:
         return Outcome(outputs=(Text(value=report([(call.name, call.text, output.text) for call, output in given])),))
     return None
+
+
+def _formed(outcome: Outcome, request: Request, logs: str | None, *, solved: bool = True) -> Outcome:
+    """The outcome with its last text in the form that was asked for; a refusal where it does not fit."""
+    wanted = request.options.get("format")
+    if wanted is None or wanted["type"] == "text":
+        return outcome
+    from askq.localapi.tutor.structured import NotFitting, as_json
+
+    *before, last = outcome.outputs
+    assert isinstance(last, Text)
+    try:
+        if not solved:
+            raise NotFitting(last.value)
+        text = Text(value=as_json(wanted, last.value, logs))
+    except NotFitting as exc:
+        reason = last.value if not solved else f"I cannot answer in the form that was asked for: {exc}."
+        text = Text(value=reason, refusal=True)
+    return Outcome(outputs=(*before, text))
 
 
 def _functions(request: Request) -> list[Mapping[str, Any]]:

@@ -8,7 +8,7 @@ import mimetypes
 from collections.abc import Callable, Iterable, Iterator
 
 from askq.localapi.engines.base import Code, Outcome, Product
-from askq.localapi.files.blobs import Blob
+from askq.localapi.files.blobs import Blob, Blobs
 from askq.localapi.files.containers import FOLDER, Containers
 from askq.localapi.files.filing import Files
 from askq.localapi.wire import JsonObject, derived_id
@@ -24,6 +24,11 @@ class Products:
         self._files = files
         self._containers = containers
         self._blobs = files.blobs
+
+    @property
+    def blobs(self) -> Blobs:
+        """Where the bytes are."""
+        return self._blobs
 
     def stow(self, outcome: Outcome) -> Outcome:
         """The outcome with its products' bytes put away: what is stored with a run is their names only."""

@@ -12,6 +12,7 @@ import re
 from askq.localapi import fields
 from askq.localapi.api import Api, Call, Reply, Route, Stream
 from askq.localapi.errors import conversation_locked, invalid, not_found, unsupported
+from askq.localapi.routes.formats import checked_text
 from askq.localapi.routes.items import TEXT_CHARS, checked_item, find_conversation, user_message
 from askq.localapi.routes.models import check_model
 from askq.localapi.routes.tools import checked_choice, checked_tools
@@ -155,7 +156,7 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
         "max_tool_calls": fields.whole(body, "max_tool_calls", least=1),
         "temperature": 1.0 if temperature is None else temperature,
         "top_p": 1.0 if top_p is None else top_p,
-        "text": fields.obj(body, "text") or {"format": {"type": "text"}},
+        "text": checked_text(body),
         "reasoning": fields.obj(body, "reasoning") or {"effort": None, "summary": None},
         "truncation": fields.one_of(body, "truncation", ("auto", "disabled")) or "disabled",
         "service_tier": "default" if service_tier in (None, "auto") else service_tier,

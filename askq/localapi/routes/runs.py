@@ -6,6 +6,7 @@ from askq.localapi import fields
 from askq.localapi.api import Api, Call, Reply, Route, Stream
 from askq.localapi.errors import active_run, invalid, not_found
 from askq.localapi.routes.assistants import find_assistant
+from askq.localapi.routes.formats import checked_response_format
 from askq.localapi.routes.messages import add_message, checked_message
 from askq.localapi.routes.models import check_model
 from askq.localapi.routes.threads import create_thread, find_thread
@@ -44,6 +45,7 @@ THREAD_AND_RUN_PARAMETERS = _SHARED | {"thread", "tool_resources"}
 
 def _settings(api: Api, body: JsonObject) -> JsonObject:
     """The run's own fields: those of the request, else those of its assistant; raises ApiError."""
+    fields.flag(body, "stream", default=False)  # refused before anything is made
     assistant = find_assistant(api, fields.required_text(body, "assistant_id"))
     model = fields.text(body, "model") or assistant["model"]
     check_model(api, model)
@@ -67,14 +69,15 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
         "max_prompt_tokens": fields.whole(body, "max_prompt_tokens", least=256),
         "max_completion_tokens": fields.whole(body, "max_completion_tokens", least=256),
         "truncation_strategy": fields.obj(body, "truncation_strategy") or {"type": "auto", "last_messages": None},
-        "response_format": body.get("response_format") or assistant["response_format"],
+        "response_format": checked_response_format(body) or assistant["response_format"],
         "tool_choice": checked_choice(body, tools),
         "parallel_tool_calls": fields.flag(body, "parallel_tool_calls", default=True),
         "reasoning_effort": fields.text(body, "reasoning_effort") or assistant["reasoning_effort"],
     }
 
 
-def _begin(api: Api, thread: JsonObject, settings: JsonObject, *, streamed: bool, new: bool = False) -> Reply:
+def _begin(api: Api, thread: JsonObject, settings: JsonObject, call: Call, *, new: bool = False) -> Reply:
+    streamed = fields.flag(call.body, "stream", default=False)
     now = api.now()
     work = Work(
         id=new_id("run"),
@@ -93,7 +96,7 @@ def _begin(api: Api, thread: JsonObject, settings: JsonObject, *, streamed: bool
         run = {**run_wire(work, now), "status": "queued"}
         opening = (("thread.run.created", run), ("thread.run.queued", run))
         created = (("thread.created", thread),) if new else ()
-        return Reply(stream=Stream(work=work, first=(*created, *opening)), work=work)
+        return Reply(stream=Stream(work=work, first=(*created, *opening), include=call.include), work=work)
     return Reply(body=run_wire(work, now), work=work)
 
 
@@ -102,7 +105,6 @@ def _create(api: Api, call: Call) -> Reply:
     thread_id = thread["id"]
     fields.only(call.body, RUN_PARAMETERS)
     settings = _settings(api, call.body)
-    streamed = fields.flag(call.body, "stream", default=False)
     messages = [
         checked_message(message)
         for message in fields.objects(call.body, "additional_messages", most=ADDITIONAL_MESSAGES)
@@ -112,18 +114,17 @@ def _create(api: Api, call: Call) -> Reply:
         raise active_run(thread_id, active.id)
     for message in messages:
         add_message(api, thread_id, message)
-    return _begin(api, thread, settings, streamed=streamed)
+    return _begin(api, thread, settings, call)
 
 
 def _create_with_thread(api: Api, call: Call) -> Reply:
     fields.only(call.body, THREAD_AND_RUN_PARAMETERS)
     settings = _settings(api, call.body)
-    streamed = fields.flag(call.body, "stream", default=False)
     thread = dict(fields.obj(call.body, "thread") or {})
     resources = fields.obj(call.body, "tool_resources")
     if resources is not None:
         thread["tool_resources"] = resources
-    return _begin(api, create_thread(api, thread), settings, streamed=streamed, new=True)
+    return _begin(api, create_thread(api, thread), settings, call, new=True)
 
 
 def _run(api: Api, call: Call) -> Work:
@@ -192,7 +193,7 @@ def _submit_tool_outputs(api: Api, call: Call) -> Reply:
     if streamed:
         run = {**run_wire(work, api.now()), "status": "queued"}
         first = (("thread.run.step.completed", step), ("thread.run.queued", run))
-        return Reply(stream=Stream(work=work, first=first, before=len(work.made)))
+        return Reply(stream=Stream(work=work, first=first, before=len(work.made), include=call.include))
     return Reply(body=run_wire(work, api.now()))
 
 

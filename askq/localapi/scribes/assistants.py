@@ -32,7 +32,11 @@ class AssistantsScribe:
         """The thread's messages, then the calls this run has made and the outputs it was given."""
         body = work.body
         turns = [
-            Turn(role="assistant" if message["role"] == "assistant" else "user", text=message_text(message))
+            Turn(
+                role="assistant" if message["role"] == "assistant" else "user",
+                text=message_text(message),
+                images=_images(message),
+            )
             for message in self._store.below("message", work.scope)
         ]
         for step in work.made:
@@ -128,6 +132,13 @@ class AssistantsScribe:
 def message_text(message: JsonObject) -> str:
     """The text of a stored message; pictures have none."""
     return "\n".join(part["text"]["value"] for part in message["content"] if part["type"] == "text")
+
+
+def _images(message: JsonObject) -> tuple[JsonObject, ...]:
+    """The pictures that the user put into a message."""
+    if message["role"] != "user":
+        return ()
+    return tuple(part[part["type"]] for part in message["content"] if part["type"] in ("image_url", "image_file"))
 
 
 def pending_calls(work: Work) -> list[JsonObject]:

@@ -30,6 +30,8 @@ class Made:
         parts: list[JsonObject] = [
             {"type": "image_file", "image_file": {"file_id": file_id, "detail": "auto"}} for file_id in self.images
         ]
+        if output.refusal:
+            return [*parts, {"type": "refusal", "refusal": output.value}]
         value, annotations = _cited(output)
         for start, end, name in links(value, self.files):
             annotations.append(

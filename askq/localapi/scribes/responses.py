@@ -95,13 +95,24 @@ def item_text(item: JsonObject) -> str:
     return "\n".join(text for text in texts if text)
 
 
+def _images(item: JsonObject) -> tuple[JsonObject, ...]:
+    """The pictures in a message."""
+    content = item.get("content")
+    found = [part for part in content if part.get("type") == "input_image"] if isinstance(content, list) else []
+    return tuple(
+        {"detail": part.get("detail"), **({"file_id": part["file_id"]} if part.get("file_id") else {"url": url})}
+        for part in found
+        if (url := part.get("image_url")) is not None or part.get("file_id")
+    )
+
+
 def turns(items: list[JsonObject]) -> tuple[Turn, ...]:
     """Items as the engine sees them; kinds that carry no text for it are left out."""
     found: list[Turn] = []
     for item in items:
         match item["type"]:
             case "message":
-                found.append(Turn(role=item["role"], text=item_text(item)))
+                found.append(Turn(role=item["role"], text=item_text(item), images=_images(item)))
             case "function_call":
                 found.append(Turn(role="call", text=item["arguments"], call_id=item["call_id"], name=item["name"]))
             case "function_call_output":
@@ -157,12 +168,10 @@ def _output_item(work: Work, output: Output, outcome: Outcome, number: int, cont
     status = "completed" if outcome.status == "completed" else "incomplete"
     match output:
         case Text():
-            part = {
-                "type": "output_text",
-                "text": output.value,
-                "annotations": container.annotations(output),
-                "logprobs": [],
-            }
+            part: JsonObject = {"type": "refusal", "refusal": output.value}
+            if not output.refusal:
+                annotations = container.annotations(output)
+                part = {"type": "output_text", "text": output.value, "annotations": annotations, "logprobs": []}
             item: JsonObject = {
                 "id": derived_id("msg", work.id, number),
                 "type": "message",

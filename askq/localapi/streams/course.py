@@ -10,6 +10,7 @@ from typing import Protocol
 
 from askq.localapi.api import Api
 from askq.localapi.engines.base import Outcome
+from askq.localapi.files.products import stripped
 from askq.localapi.streams.parts import Event, Part
 from askq.localapi.work import Work
 
@@ -98,7 +99,7 @@ class Course:
         if work.ended is None or work.started != self._started:
             return True
         if self._plan is not None:
-            return work.outcome == self._plan.outcome
+            return work.outcome is not None and stripped(work.outcome) == stripped(self._plan.outcome)
         return work.outcome is not None and work.outcome.status not in ("cancelled", "expired")
 
     async def _begun(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from askq.localapi.engines.base import Product
+from askq.localapi.files.products import Products
 from askq.localapi.store import Kind, Store
-from askq.localapi.wire import JsonObject
+from askq.localapi.wire import JsonObject, derived_id
 
 Event = tuple[str, JsonObject]
 """Name and data of a server-sent event."""
@@ -59,3 +61,24 @@ class DraftStore(Store):
     def below(self, kind: Kind, parent: str | None = None) -> list[JsonObject]:
         """What there really is."""
         return self._real.below(kind, parent)
+
+
+class DraftProducts(Products):
+    """Names the files that code has made as they will be named, and files nothing."""
+
+    def __init__(self, real: Products) -> None:
+        self._blobs = real.blobs
+
+    def file_all(self, owner: str, number: int, products: Iterable[Product]) -> list[JsonObject]:
+        """The files of a run."""
+        return [
+            {"id": derived_id("file", owner, number * 1000 + index).replace("_", "-"), "filename": product.name}
+            for index, product in enumerate(products)
+        ]
+
+    def contain_all(self, container_id: str, owner: str, number: int, products: Iterable[Product]) -> list[JsonObject]:
+        """The files of a response."""
+        return [{"id": derived_id("cfile", owner, number * 1000 + index)} for index, _ in enumerate(products)]
+
+    def container(self, container_id: str, *, gone_after: float | None = None) -> None:
+        """It is made when the response ends."""

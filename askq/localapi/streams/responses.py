@@ -7,9 +7,10 @@ from collections.abc import Collection
 from typing import Any
 
 from askq.localapi.engines.base import Outcome
+from askq.localapi.files.products import Products
 from askq.localapi.scribes.responses import ResponsesScribe, item_wire, response_wire
 from askq.localapi.store import Store
-from askq.localapi.streams.parts import DraftStore, Event, Part, pieces
+from askq.localapi.streams.parts import DraftProducts, DraftStore, Event, Part, pieces
 from askq.localapi.wire import JsonObject
 from askq.localapi.work import Work
 from askq.localapi.works import Works
@@ -21,9 +22,10 @@ _ENDS = ("completed", "incomplete", "failed")
 class ResponseTeller:
     """Words the events of one response."""
 
-    def __init__(self, work: Work, store: Store, works: Works, include: Collection[str]) -> None:
+    def __init__(self, work: Work, store: Store, works: Works, products: Products, include: Collection[str]) -> None:
         self._work = work
         self._store = store
+        self._products = products
         self._works = works
         self._include = include
 
@@ -54,9 +56,14 @@ class ResponseTeller:
 
     def parts(self, outcome: Outcome, at: float) -> list[Part]:
         """The items of an outcome, or of as much of it as there is."""
-        draft = dataclasses.replace(self._work, made=[])
-        ResponsesScribe(DraftStore(self._store), self._works).write(draft, outcome, at)
-        return [_part(item_wire(item, self._include), index) for index, item in enumerate(draft.made)]
+        made = self._work.made
+        if not made:
+            draft = dataclasses.replace(self._work, made=[])
+            ResponsesScribe(DraftStore(self._store), self._works, DraftProducts(self._products)).write(
+                draft, outcome, at
+            )
+            made = draft.made
+        return [_part(item_wire(item, self._include), index) for index, item in enumerate(made)]
 
     def ending(self, now: float) -> list[Event]:
         """When it is over."""

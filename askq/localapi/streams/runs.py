@@ -7,9 +7,11 @@ import dataclasses
 from typing import Any
 
 from askq.localapi.engines.base import Outcome
+from askq.localapi.files.products import Products
 from askq.localapi.scribes.assistants import AssistantsScribe, run_wire
+from askq.localapi.scribes.made import step_wire
 from askq.localapi.store import Store
-from askq.localapi.streams.parts import DraftStore, Event, Part, pieces
+from askq.localapi.streams.parts import DraftProducts, DraftStore, Event, Part, pieces
 from askq.localapi.wire import JsonObject
 from askq.localapi.work import Work
 
@@ -21,9 +23,13 @@ class RunTeller:
     """Words the events of a leg. `first`: what is told before everything else; `before`: how many steps
     there were before the leg."""
 
-    def __init__(self, work: Work, store: Store, first: list[Event], *, before: int) -> None:
+    def __init__(
+        self, work: Work, store: Store, products: Products, first: list[Event], *, before: int, include: frozenset[str]
+    ) -> None:
         self._work = work
         self._store = store
+        self._products = products
+        self._include = include
         self._first = first
         self._before = copy.deepcopy(work.made[:before])
 
@@ -48,21 +54,23 @@ class RunTeller:
 
     def parts(self, outcome: Outcome, at: float) -> list[Part]:
         """The steps of an outcome, or of as much of it as there is; each function call is a part."""
-        draft = dataclasses.replace(self._work, made=copy.deepcopy(self._before))
         messages = DraftStore(self._store)
-        AssistantsScribe(messages).write(draft, outcome, at)
+        steps = self._work.made[len(self._before) :]
+        if not steps:
+            draft = dataclasses.replace(self._work, made=copy.deepcopy(self._before))
+            AssistantsScribe(messages, DraftProducts(self._products)).write(draft, outcome, at)
+            steps = draft.made[len(self._before) :]
         parts: list[Part] = []
-        for drafted in draft.made[len(self._before) :]:
-            real = next((step for step in self._work.made if step["id"] == drafted["id"]), drafted)
-            details = drafted["step_details"]
+        for made in steps:
+            step = step_wire(made, self._include)
+            details = step["step_details"]
             if details["type"] == "message_creation":
                 message_id = details["message_creation"]["message_id"]
-                message = self._store.get("message", message_id) or messages.drafted[message_id]
-                parts.append(_message_part(real, message))
+                message = messages.drafted.get(message_id) or self._store.get("message", message_id)
+                if message is not None:  # it may have been deleted since
+                    parts.append(_message_part(step, message))
             else:
-                # The real step may have been given outputs meanwhile; they are the next leg's.
-                step = drafted if drafted["status"] == "in_progress" else real
-                parts.extend(_call_parts(step, drafted["step_details"]["tool_calls"]))
+                parts.extend(_call_parts(step, details["tool_calls"]))
         return parts
 
     def ending(self, now: float) -> list[Event]:

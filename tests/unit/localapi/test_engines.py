@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from askq.localapi.engines.base import Request, Turn, estimate_tokens
-from askq.localapi.engines.chat import chat_body
+from askq.localapi.engines.chat_wire import chat_body
 from askq.localapi.options import Options
 
 from .stage import Stage, stage
