@@ -16,7 +16,7 @@ _COMPRESSED = b"z"
 OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
     *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
-    *("in", "cached", "out", "total", "cost", "est", "seen", "live"),
+    *("in", "cached", "out", "total", "cost", "est", "seen", "live", "gone", "asked_of"),
     *("joined", "previous", "history", "woken"),
 )
 """Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
