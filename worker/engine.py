@@ -343,9 +343,7 @@ class Engine:
                 # Ours, and somebody deleted it: it is made again, and the job asks once more.
                 await self._forget_remote(assistant, protocol, remote)
                 error = Limited(error.code, error.message, retry_after=0.5)
-            lists_runs = protocol.lists_runs
-            decision = steps.not_created(claim, error, _jitter(), assistant=assistant, lists_runs=lists_runs)
-            await self._settle(claim, decision, error)
+            await self._settle(claim, steps.not_created(claim, error, _jitter()), error)
             return
         decision = steps.created(claim, status, assistant, _jitter(), await self._pace(claim), estimated=tokens)
         outcome = await self._commit(claim, decision)

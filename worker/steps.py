@@ -52,8 +52,9 @@ PREPARED_AHEAD_S = 5.0
 a fast producer stores ten thousand rows that would all be prepared first."""
 DEADLINE_ERRORS_S = 600.0
 """How long after its deadline a run may be unreachable before it is given up."""
-TURN_S = 15.0
-"""How long a question waits for the one before it until it looks again, at first: the end of that one wakes it."""
+TURN_S = 1.0
+"""How long a question waits for the one before it until it looks again, at first: the end of that one wakes it, and who
+made it may have died in between."""
 LIMITED_S = 86_400.0
 """How long a job may hear nothing but "not now" before it is given up: limits that last are nobody's rate."""
 
@@ -228,20 +229,19 @@ def joined(claim: Claim, turn: Joins, mark: str) -> Decision:
 def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: float) -> Decision:
     """Joining is free, and a thread with earlier turns cannot be made anew."""
     match error:
-        case Gone() if claim.errors >= MOST_GONE:
-            return end(claim, "conversation_vanished", error.message)
+        case Gone():
+            gone = claim.gone + 1
+            if gone > MOST_GONE:
+                return end(claim, "conversation_vanished", error.message)
+            return _move(claim, "defer", delay=backoff(gone, jitter), fields={"gone": gone, "note": str(error)[:300]})
         case Busy():
-            return _occupied(claim, error, assistant, "defer")
+            # The question before has ended, and its run not yet, or not for all to see.
+            since = claim.limited_at if claim.limited_at is not None else claim.now
+            if claim.now - since > assistant.timeout_s:
+                return end(claim, "conversation_busy", error.message)
+            told: Fields = {"limited": since, "note": f"waits for its conversation: {error.message}"[:300]}
+            return _move(claim, "defer", delay=min(max(0.5, 0.3 * (claim.now - since)), 15.0), fields=told)
     return not_prepared(claim, error, jitter)
-
-
-def _occupied(claim: Claim, error: Busy, assistant: Assistant, name: str, fields: Fields | None = None) -> Decision:
-    """Another run is at work in the conversation, though the question before has ended: perhaps it has only just."""
-    since = claim.limited_at if claim.limited_at is not None else claim.now
-    if claim.now - since > assistant.timeout_s:
-        return end(claim, "conversation_busy", error.message, fields=fields)
-    told: Fields = {**(fields or {}), "limited": since, "note": f"waits for its conversation: {error.message}"[:300]}
-    return _move(claim, name, delay=min(max(0.5, 0.3 * (claim.now - since)), 15.0), fields=told)
 
 
 def intent(claim: Claim, lease_s: float) -> Move:
@@ -297,7 +297,7 @@ def created(
     return _move(claim, "start", delay=delay, fields=fields)
 
 
-def not_created(claim: Claim, error: CallError, jitter: float, *, assistant: Assistant, lists_runs: bool) -> Decision:
+def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
     """The paid call brought no run id. `claim` is as it was before the intent."""
     never: Fields = {"attempts": claim.attempts, "looks": None}
     match error:
@@ -317,9 +317,6 @@ def not_created(claim: Claim, error: CallError, jitter: float, *, assistant: Ass
                 return _move(claim, "void", delay=backoff(gone, jitter), fields={**never, "gone": gone})
             anew: Fields = {**never, "thread": None, "resets": claim.resets + 1, "gone": gone}
             return _move(claim, "void", delay=backoff(gone, jitter), fields=anew)
-        case Busy() if claim.joined is not None and not lists_runs:
-            # This call has made nothing, and it was the only one of its intent; looking could tell no more.
-            return _occupied(claim, error, assistant, "void", never)
         case Busy():
             return _move(claim, "defer", delay=0.2, fields={"note": "the thread is busy: looking for our run in it"})
     # Ambiguous, and anything a new adapter may invent: a run may exist, so it is looked for before anything else.

@@ -236,7 +236,9 @@ def _finished_before(store: Store, submission: Submission) -> BatchStatus | None
 
 def _say_submitted(session: Session, submission: Submission, submitted: Submitted) -> None:
     if submitted.created:
-        session.say(f"Batch {submitted.batch}: {submitted.added} questions for {submission.assistant.name}")
+        many = submission.summary.conversations
+        talks = f" in {many} conversation{'' if many == 1 else 's'}" if many and submission.limit is None else ""
+        session.say(f"Batch {submitted.batch}: {submitted.added} questions{talks} for {submission.assistant.name}")
     else:
         session.say(f"Batch {submitted.batch} goes on: {submitted.already} questions known, {submitted.added} added")
 

@@ -12,6 +12,8 @@ from askq.assistants.model import ProtocolName
 from askq.jobs.model import State
 
 PLAIN = "plain"
+TALK = "talk"
+"""A question of a conversation: its answer quotes all that the user has said before in it."""
 
 _SCRIPTED: Mapping[str, Mapping[str, Any]] = {
     "unknown": {"statuses": ["queued", "warming_up", "in_progress"]},
@@ -35,6 +37,7 @@ _ENDS: Mapping[str, State] = {
     "failed": State.FAILED,
     "stuck": State.EXPIRED,
     "slow": State.COMPLETED,
+    TALK: State.COMPLETED,
 }
 
 
@@ -48,12 +51,42 @@ class Asked:
     text: str
     kind: str
     protocol: ProtocolName
+    thread: str | None = None
+    before: tuple[str, ...] = ()
+    """What was asked before in the conversation."""
 
     @classmethod
     def of(cls, key: str, number: int, protocol: ProtocolName, kind: str = PLAIN) -> Self:
         """The n-th question of a list. Its row id begins with its kind, so that faults can be aimed by metadata."""
         text = f"[{kind}] What is {number} squared, as {key} asks?"
         return cls(key=key, row=f"{kind}-{number:05d}", text=text, kind=kind, protocol=protocol)
+
+    @classmethod
+    def talk(cls, key: str, number: int, turns: int, protocol: ProtocolName) -> list[Self]:
+        """The n-th conversation of a list. Every second one asks the same words over and over."""
+        said: list[str] = []
+        rows = []
+        for turn in range(turns):
+            what = f"turn {turn}" if number % 2 == 0 else "and again"
+            text = f"[{TALK}] {key} {number}: {what}, 그다음은?"
+            row = f"{TALK}-{number:04d}-{turn}"
+            rows.append(
+                cls(
+                    key=key,
+                    row=row,
+                    text=text,
+                    kind=TALK,
+                    protocol=protocol,
+                    thread=f"대화 {number}",
+                    before=tuple(said),
+                )
+            )
+            said.append(text)
+        return rows
+
+    def item(self) -> dict[str, str]:
+        """The row as it is submitted."""
+        return {"id": self.row, "question": self.text} | ({} if self.thread is None else {"thread": self.thread})
 
     def end(self) -> State:
         """How the job ends when every call comes through."""
@@ -67,6 +100,8 @@ class Asked:
 
     def answer(self) -> str | None:
         """The text that is right, and no other."""
+        if self.kind == TALK:
+            return f"{len(self.before)} before: {' | '.join(self.before)}; now: {self.text}"
         match self.end():
             case State.COMPLETED:
                 return f"Answer to: {self.text}"
@@ -84,12 +119,14 @@ def write(path: Path, rows: list[Asked]) -> None:
 def read(path: Path) -> list[Asked]:
     """The producer's file."""
     with path.open(encoding="utf-8") as file:
-        return [Asked(**json.loads(line)) for line in file]
+        return [Asked(**{**(row := json.loads(line)), "before": tuple(row["before"])}) for line in file]
 
 
 def script(duration: tuple[float, float]) -> dict[str, Any]:
     """The script of the local API."""
+    talk = {"contains": f"[{TALK}]", "answer": "{earlier_count} before: {earlier}; now: {question}"}
     return {
         "default": {"answer": "Answer to: {question}", "duration": list(duration)},
-        "rule": [{"contains": f"[{kind}]", **effects} for kind, effects in _SCRIPTED.items()],
+        "rule": [{"contains": f"[{kind}]", **effects} for kind, effects in _SCRIPTED.items()]
+        + [talk | {"duration": list(duration)}],
     }

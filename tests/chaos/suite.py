@@ -5,7 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from tests.chaos.profiles import api, failpoints, kills, messages, mix, producers, recovery, redis, rollback, zombie
+from tests.chaos.profiles import (
+    api,
+    conversations,
+    failpoints,
+    kills,
+    messages,
+    mix,
+    producers,
+    recovery,
+    redis,
+    rollback,
+    zombie,
+)
 from tests.chaos.report import Report
 
 PROFILES: dict[str, ModuleType] = {
@@ -18,6 +30,7 @@ PROFILES: dict[str, ModuleType] = {
     "zombie": zombie,
     "producers": producers,
     "messages": messages,
+    "conversations": conversations,
     "mix": mix,
 }
 

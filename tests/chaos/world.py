@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from askq.assistants.model import Assistant, ProtocolName
@@ -104,6 +105,15 @@ class World:
             questions.write(self.file, rows)
             self._waves.append((wave / waves, key, rows))
 
+    def converse(self, protocol: ProtocolName, count: int, turns: int) -> None:
+        """Have `count` conversations of so many questions asked, as one list in which they are interleaved."""
+        self._keys += 1
+        key = f"{protocol}-{self._keys}"
+        talks = [Asked.talk(key, number, turns, protocol) for number in range(count)]
+        rows = [talk[turn] for turn in range(turns) for talk in talks]
+        questions.write(self.file, rows)
+        self._waves.append((0.0, key, rows))
+
     def release(self, share: float) -> None:
         """Submit the lists whose turn it is when this share of an experiment is over."""
         self._open += [(key, rows) for turn, key, rows in self._waves if turn <= share]
@@ -115,7 +125,7 @@ class World:
 
     def submit(self, key: str, rows: Sequence[Asked]) -> None:
         """What `askq submit --idempotency-key` does. Raises StoreError; the same call then adds the rest."""
-        with open_items([{"id": row.row, "question": row.text} for row in rows]) as listed:
+        with open_items([row.item() for row in rows]) as listed:
             summary = listed.check()
             assistant = self.assistant(rows[0].protocol)
             wanted = Submission(questions=listed, summary=summary, assistant=assistant, others={}, idempotency_key=key)
@@ -177,6 +187,26 @@ class World:
                 deck.pop()
                 struck += 1
         self.release(1)
+
+    def suffer_through(self, strikes: Mapping[Strike, int], *, times: int, patience_s: float) -> None:
+        """Strike so often, spread over all of the work: each time another share of the jobs has ended."""
+        deck: list[Strike] = []
+        rows = questions.read(self.file)
+        keys = {row.key for row in rows}
+        for strike in range(times):
+            enough = 0.95 * len(rows) * strike / times
+            self.wait(partial(self._have_ended, keys, enough), seconds=patience_s, what="work goes on")
+            struck = False
+            while not struck:
+                if not deck:
+                    deck = [each for each, number in strikes.items() for _ in range(number)]
+                    self.pick.shuffle(deck)
+                struck = deck.pop()(self)
+                self.live(_STEP_S)
+
+    def _have_ended(self, keys: Collection[str], enough: float) -> bool:
+        statuses = [self.stack.status(batch) for key in keys if (batch := self.stack.store.batch_under(key))]
+        return sum(status.total - status.pending for status in statuses) >= enough
 
     def begin(self) -> None:
         """Release the first lists, and wait until work is under way."""

@@ -23,6 +23,7 @@ from worker.engine import Engine
 from worker.protocols.base import (
     Ambiguous,
     Ask,
+    Before,
     Blocked,
     CallError,
     Found,
@@ -50,6 +51,7 @@ class Service:
         self.ledger: list[tuple[str, int]] = []
         self.assistants = 0
         self.threads = 0
+        self.joined: list[tuple[str, str]] = []
         self.polls: dict[str, int] = {}
         self.cancelled: list[str] = []
         self.before: Callable[[Ask], None] = lambda ask: None
@@ -66,6 +68,10 @@ class Service:
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
         self.threads += 1
         return f"thread/{ask.job_id}"
+
+    async def join(self, ask: Ask, before: Before) -> str:
+        self.joined.append((ask.job_id, before.thread_id))
+        return before.run_id
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         self.before(ask)

@@ -10,7 +10,7 @@ import pytest
 from askq import failpoints
 from askq.failpoints import Failpoint, arm
 from tests.unit.protocols_stage import ask, assistant
-from worker.protocols.base import Found, Protocol, RunState, Search, Status
+from worker.protocols.base import Before, Found, Protocol, RunState, Search, Status
 from worker.protocols.failing import FailingProtocol
 
 STATUS = Status(state=RunState.PENDING, raw="queued", run_id="run_1")
@@ -33,6 +33,10 @@ class Spoken:
     async def prepare(self, *given: object) -> str:
         self.calls.append(("prepare", *given))
         return "thread_1"
+
+    async def join(self, *given: object) -> str:
+        self.calls.append(("join", *given))
+        return "item_1"
 
     async def start(self, *given: object) -> Status:
         self.calls.append(("start", *given))
@@ -71,9 +75,11 @@ def disarmed() -> Iterator[None]:
 
 
 ASK, TUTOR = ask(), assistant()
+BEFORE = Before(thread_id="thread_1", run_id="run_0", joined="", answered=True)
 CALLS: list[tuple[str, str | None, tuple[object, ...], object]] = [
     ("ensure_assistant", "ensure_assistant", (TUTOR,), "asst_1"),
     ("prepare", "prepare", (ASK, "asst_1"), "thread_1"),
+    ("join", "join", (ASK, BEFORE), "item_1"),
     ("start", "start", (ASK, "thread_1", "asst_1"), STATUS),
     ("find_started", "find", (ASK, "thread_1"), FOUND),
     ("repeats_safely", "probe", (), True),

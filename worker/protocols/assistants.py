@@ -17,7 +17,7 @@ from openai import AsyncOpenAI
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from askq.prices import has_known_prices, with_cost
-from worker.protocols.base import Ask, Before, Found, Live, RunState, Search, Status, ToolCall
+from worker.protocols.base import Ambiguous, Ask, Before, Found, Live, RunState, Search, Status, ToolCall
 from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, deleted, reached
@@ -104,7 +104,9 @@ class AssistantsProtocol:
             names=before.thread_id,
             needs_id=False,
         )
-        if not any(_asks(message, ask) for message in objects(newest.body.get("data"))[:1]):
+        if not isinstance(newest.body.get("data"), list):
+            raise Ambiguous("unreadable", "the reply is no list")
+        if not any(_asks(message, ask) for message in objects(newest.body["data"])[:1]):
             await self._wire.call(
                 self._beta.threads.messages.with_raw_response.create(
                     before.thread_id,
@@ -194,13 +196,15 @@ class AssistantsProtocol:
             )
         # The poll that saw the end is usually this process's own.
         ended = self._ended.pop(run_id, None) or self._read_end((await self._run(thread_id, run_id)).body)
-        ours = [m for m in messages if m.get("role") == "assistant" and m.get("run_id") == run_id]
-        if not ours:
-            # A server may neither know the filter `run_id` nor say whose a message is: then it is what follows the
-            # question, which is the last one, because no other is asked before this one has ended.
-            asked = [at for at, m in enumerate(messages) if m.get("role") == "user"]
-            later = messages[asked[-1] + 1 :] if asked else messages
-            ours = [m for m in later if m.get("role") == "assistant" and m.get("run_id") is None]
+        # A server may neither know the filter `run_id` nor say whose a message is: then it is what follows the last
+        # question, because no other is asked before this one has ended.
+        asked = max((at for at, message in enumerate(messages) if message.get("role") == "user"), default=-1)
+        ours = [
+            message
+            for at, message in enumerate(messages)
+            if message.get("role") == "assistant"
+            and (message.get("run_id") == run_id or (at > asked and message.get("run_id") is None))
+        ]
         return read_answer(ours, steps, model=ended.model, usage=ended.usage)
 
     async def cancel(self, thread_id: str, run_id: str) -> None:
