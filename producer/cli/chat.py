@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -178,7 +179,7 @@ class Chat:
         self._last = job
         record = to_record(job)
         for made in record["files"]:
-            self._screen.note(f"── {file_line(made)}")
+            self._screen.note(f"── {file_line(made, self._parts.settings.files_dir)}")
         if job.state is State.COMPLETED:
             return
         self._unanswered += 1
@@ -246,12 +247,12 @@ class Chat:
             self._screen.block("output", str(call.get("output") or ""))
 
 
-def file_line(made: dict[str, Any]) -> str:
+def file_line(made: Mapping[str, Any], folder: Path) -> str:
     """What an answer has made, in one line: where it is, or why it is not there."""
     name = plain(str(made.get("name") or made.get("file_id") or made.get("url") or "file"), one_line=True)
     kind = plain(str(made.get("kind") or "file"), one_line=True)
     if path := made.get("path"):
-        return f"{kind} {name}: {plain(str(path), one_line=True)}"
+        return f"{kind} {name}: {plain(str(folder / str(path)), one_line=True)}"
     why = made.get("error")
     return f"{kind} {name}" + (f": {plain(str(why), one_line=True)}" if why else "")
 

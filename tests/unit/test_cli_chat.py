@@ -173,11 +173,11 @@ def test_the_code_of_an_answer_is_shown_on_demand(player: Player, askq: Asked, s
 
 
 def test_what_a_run_made_is_named_with_its_place(player: Player, askq: Asked, says: Says) -> None:
-    files = ({"kind": "image", "name": "chart.png", "path": "files/ab/chart.png"}, {"kind": "file", "file_id": "f1"})
+    files = ({"kind": "image", "name": "chart.png", "path": "ab/chart.png"}, {"kind": "file", "file_id": "f1"})
     player.play = lambda claim: Answer(text="Look.", files=files)
     says("Draw!\n")
     _, _, err = askq("chat", "--no-worker")
-    assert "── image chart.png: files/ab/chart.png" in err
+    assert "── image chart.png: .askq/files/ab/chart.png" in err
     assert "── file f1" in err
 
 
