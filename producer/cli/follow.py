@@ -19,6 +19,8 @@ from producer.seen import Seen
 
 _WAIT_S = 0.25
 _WAIT_AT_THE_END_S = 0.05
+_SOON_S = 3.0
+"""How long after its run has ended an answer is expected any moment."""
 _LOOK_EVERY_S = 1.0
 _TELL_WHY_AFTER_S = 2.0
 
@@ -54,17 +56,23 @@ class _Following:
     def until_ended(self, tick: Callable[[], None], timeout_s: float | None, enough: Callable[[], bool]) -> Job | None:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         after: str | None = None
-        ending, look_at = False, 0.0
+        fresh, soon, look_at = False, 0.0, 0.0
+        found = self._outage.through(self._read)
         while not enough():
             tick()
-            wait = _WAIT_AT_THE_END_S if ending else _WAIT_S
+            wait = _WAIT_AT_THE_END_S if time.monotonic() < soon else _WAIT_S
             entries = self._outage.through(partial(self._store.listen, self._id, after, wait_s=wait))
             if entries is None:
                 time.sleep(_WAIT_S)
                 continue
             for entry in entries:
-                after, ending = entry.id, any(piece.kind is Kind.END for piece in entry.pieces)
-                self._heard_at = time.monotonic()
+                after = entry.id
+                if not fresh and found is not None and found.retries > 0 and found.run_id != entry.run:
+                    # The log still tells of a run before a person asked anew.
+                    continue
+                fresh, self._heard_at = True, time.monotonic()
+                if any(piece.kind is Kind.END for piece in entry.pieces):
+                    soon = self._heard_at + _SOON_S
                 if self._seen.run not in (None, entry.run):
                     # After a function's output, or when it was asked again.
                     self._screen.finish()

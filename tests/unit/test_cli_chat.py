@@ -27,6 +27,7 @@ class Player:
         self.store = store
         self.asked: list[Claim] = []
         self.play: Play = lambda claim: Answer(text=f"Answer to: {claim.question.text if claim.question else ''}")
+        self.run = "r"
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
@@ -47,7 +48,7 @@ class Player:
         self.store.commit([Move(job=claim.id, fence=claim.fence, name=name, delay=LONG, **about)])  # type: ignore[arg-type]
 
     def tell(self, claim: Claim, *pieces: Piece) -> None:
-        self.store.tell(claim.id, "me", "r", pieces)
+        self.store.tell(claim.id, "me", self.run, pieces)
 
     def stop(self) -> None:
         self._over.set()
@@ -194,6 +195,25 @@ def test_a_file_goes_along_with_the_next_question_alone(
     assert second is not None
     assert [kept.file.name for kept in first.files if kept.file is not None] == ["table.csv"]
     assert second.files == ()
+
+
+def test_what_was_seen_before_it_was_asked_anew_is_not_shown_again(
+    player: Player, store: MemoryStore, askq: Asked, says: Says
+) -> None:
+    def play(claim: Claim) -> Answer | str:
+        player.run = f"r{len(player.asked)}"
+        player.move(claim, "poll", fields={"run": player.run})
+        player.tell(claim, text("It is five") if len(player.asked) == 1 else text("It is"))
+        return "run_failed" if len(player.asked) == 1 else Answer(text="It is four.")
+
+    player.play = play
+    says("How much?\n")
+    assert askq("chat", "--no-worker")[:2] == (5, "It is five\n")
+    (status,) = store.batches()
+    store.retry([f"{status.id}.q0001"], [State.FAILED])
+    says("")
+    code, out, _ = askq("chat", "--resume", status.id, "--no-worker")
+    assert (code, out) == (0, "It is four.\n")
 
 
 def test_another_batch_is_no_conversation(player: Player, store: MemoryStore, askq: Asked, questions: Path) -> None:
