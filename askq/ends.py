@@ -82,6 +82,25 @@ _ENDS = (
         "Something else was at work in the conversation all the time; ask again later.",
     ),
     End("forbidden", State.FAILED, False, "The account may not do this; see the message."),
+    # A file or store could not be made ready: the question was not asked.
+    End(
+        "file_unavailable",
+        State.FAILED,
+        True,
+        "A file could not be uploaded; see the message, correct it, and ask again.",
+    ),
+    End(
+        "index_failed",
+        State.FAILED,
+        False,
+        'The service could not read a file; replace it, or set on_failed_file = "continue" in the assistant\'s file.',
+    ),
+    End(
+        "store_missing",
+        State.FAILED,
+        True,
+        "The assistant names a store that is not there; make it with `askq stores create`, then ask again.",
+    ),
     # askq could not get through, or gave up.
     End(
         "rate_limited",

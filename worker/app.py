@@ -13,20 +13,23 @@ from celery import Celery, signals
 from kombu.exceptions import OperationalError
 
 from askq import failpoints
+from askq.accounts import alias
 from askq.errors import AskqError, ConfigError, StoreError
+from askq.files.folder import Folder
 from askq.jobs.failing_store import FailingStore
 from askq.jobs.model import Lane
 from askq.jobs.redis_store import RedisStore
 from config.celery import options
 from config.settings import Secret, Settings, SettingsError
 from worker import process, tasks
-from worker.account import alias
+from worker.downloads import Limits
 from worker.engine import Engine
 from worker.monitor import Monitor
 from worker.protocols.assistants import AssistantsProtocol
 from worker.protocols.base import Protocol
 from worker.protocols.client import open_client
-from worker.protocols.failing import FailingProtocol
+from worker.protocols.failing import FailingFiling, FailingProtocol
+from worker.protocols.filing import Filing
 from worker.protocols.responses import ResponsesProtocol
 from worker.timer import TimerStep
 
@@ -41,6 +44,11 @@ class Application(Celery):
         self.askq_settings = settings
         self._redis_url = redis_url
         self.conf.update(options(settings.broker_url or redis_url))
+
+    def askq_account(self) -> str | None:
+        """The alias of the account its workers speak to; None without a key."""
+        key = self.askq_settings.api_key
+        return None if key is None else alias(self.askq_settings.base_url, key.reveal())
 
     def askq_store(self) -> RedisStore:
         """A store of its own for the caller."""
@@ -96,6 +104,7 @@ def _key(settings: Settings) -> Secret:
 def _engine(app: Application) -> Engine:
     settings = app.askq_settings
     key = _key(settings)
+    filing: list[Filing] = []
 
     def protocols() -> Mapping[str, Protocol]:
         client = open_client(
@@ -107,6 +116,7 @@ def _engine(app: Application) -> Engine:
             in_flight=settings.in_flight,
         )
         spoken: list[Protocol] = [AssistantsProtocol(client), ResponsesProtocol(client)]
+        filing.append(Filing(client) if settings.failpoints is None else FailingFiling(client))
         if settings.failpoints is not None:
             spoken = [FailingProtocol(protocol) for protocol in spoken]
         return {protocol.name: protocol for protocol in spoken}
@@ -129,6 +139,13 @@ def _engine(app: Application) -> Engine:
         in_flight=settings.in_flight,
         probe_s=settings.probe_s,
         start_chain=start_chain,
+        filing=lambda: filing[-1],
+        folder=Folder(settings.files_dir),
+        output=Limits(
+            files=settings.max_output_files,
+            file_bytes=settings.max_output_file_bytes,
+            total_bytes=settings.max_output_bytes,
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
+from askq.files.model import Attachment
 from askq.ids import job_id, split_job_id
 from askq.jobs.model import Claim, Earlier, State
 from askq.jobs.store import Store
@@ -43,6 +44,8 @@ class Joins:
     """The run to go on from, where the service knows no conversations."""
     history: int | None
     """Tokens of the conversation so far; None where nobody knows."""
+    held: tuple[Attachment, ...] = ()
+    """Files of the conversation so far, where the service does not remember them."""
 
 
 Turn = Waits | Stopped | Joins
@@ -80,6 +83,7 @@ def _joins(seen: Earlier) -> Joins:
         ),
         previous=(seen.run_id if done else None) or seen.previous,
         history=seen.tokens,
+        held=seen.held,
     )
 
 

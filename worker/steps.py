@@ -24,6 +24,7 @@ from worker.protocols.base import (
     RunState,
     Search,
     Status,
+    Unread,
 )
 from worker.schedule import (
     BUDGET_S,
@@ -52,6 +53,8 @@ PREPARED_AHEAD_S = 5.0
 a fast producer stores ten thousand rows that would all be prepared first."""
 DEADLINE_ERRORS_S = 600.0
 """How long after its deadline a run may be unreachable before it is given up."""
+FILES_S = 10.0
+"""How rarely a question looks whether its files are ready, at most."""
 TURN_S = 1.0
 """How long a question waits for the one before it until it looks again, at first: the end of that one wakes it, and who
 made it may have died in between."""
@@ -167,7 +170,33 @@ def unbounded(claim: Claim) -> Decision:
 # -- before the run exists -----------------------------------------------------------------------------------
 
 
-def prepared(claim: Claim, thread_id: str) -> Decision:
+def waits_for_files(claim: Claim, note: str, jitter: float) -> Decision:
+    """A file is not uploaded yet, or a store not read. Looked at ever more rarely: thousands may wait for one index."""
+    delay = min(0.4 * 1.5 ** min(claim.looks, 12), FILES_S) * (1 + 0.2 * jitter)
+    fields: Fields = {"looks": claim.looks + 1, "errors": None, "limited": None, "note": note[:300]}
+    return _move(claim, "defer", delay=delay, fields=fields)
+
+
+def without_files(claim: Claim, code: str, message: str) -> Decision:
+    """A file that goes with the question cannot be made ready: the question is not asked without it."""
+    return end(claim, code, message)
+
+
+def unread(
+    claim: Claim, found: Unread, assistant: Assistant, names: Mapping[str, str], jitter: float
+) -> Decision | None:
+    """What to do while the service reads the files of a message; None to go on."""
+    if found.waiting:
+        return waits_for_files(claim, f"waits for the index: {found.waiting} files of the message", jitter)
+    if found.failed and assistant.on_failed_file == "stop":
+        told = "; ".join(f"{names.get(id_, id_)}: {reason}" for id_, reason in found.failed[:5])
+        return end(
+            claim, "index_failed", f"the service could not read {len(found.failed)} files of the message: {told}"
+        )
+    return None
+
+
+def prepared(claim: Claim, thread_id: str, *, held: str | None = None) -> Decision:
     """The thread exists: save its id. The job goes on before those that were to come after it: behind all others, a
     long list would be prepared whole before its first run."""
     return _move(
@@ -175,7 +204,13 @@ def prepared(claim: Claim, thread_id: str) -> Decision:
         "prepare",
         delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S,
         # A thread that vanishes every time it was made is not remade for ever.
-        fields={"thread": thread_id, **_CLEAN, "gone": claim.gone or None},
+        fields={
+            "thread": thread_id,
+            "looks": None,
+            **_CLEAN,
+            "gone": claim.gone or None,
+            **({} if held is None else {"held": held}),
+        },
     )
 
 
@@ -212,7 +247,7 @@ def waits(claim: Claim, turn: Waits, jitter: float) -> Decision:
     return _move(claim, "defer", delay=delay * (1 + 0.2 * jitter), fields=fields)
 
 
-def joined(claim: Claim, turn: Joins, mark: str) -> Decision:
+def joined(claim: Claim, turn: Joins, mark: str, *, held: str | None = None) -> Decision:
     """Its turn has come, and the question is in the thread: it takes over the thread, and goes on at once."""
     fields: Fields = {
         "thread": turn.before.thread_id,
@@ -222,6 +257,7 @@ def joined(claim: Claim, turn: Joins, mark: str) -> Decision:
         "looks": None,
         "woken": None,
         **_CLEAN,
+        **({} if held is None else {"held": held}),
     }
     return _move(claim, "prepare", delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S, fields=fields)
 
@@ -285,7 +321,7 @@ def created(
         **_CLEAN,
     }
     match status.state:
-        case RunState.DONE if status.answer is not None:
+        case RunState.DONE if status.answer is not None and not makes_files(status.answer):
             # A server without background mode answers at once, and may know nothing of the run afterwards.
             return finished(claim, status, fields | {"started": claim.now})
         case RunState.INCOMPLETE | RunState.FAILED if status.answer is not None or status.error_code:
@@ -452,7 +488,7 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float, pa
             return _move(claim, "poll", delay=delay, fields=fields)
         case RunState.ACTION:
             return _move(claim, "act", fields=fields | {"note": _asked_for(status)})
-        case RunState.DONE | RunState.INCOMPLETE if status.answer is None:
+        case RunState.DONE | RunState.INCOMPLETE if status.answer is None or makes_files(status.answer):
             usage = status.usage or Usage()
             fields |= {
                 "in": usage.input_tokens,
@@ -470,6 +506,23 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float, pa
 def _why_cancelled(claim: Claim, fields: Fields) -> str | None:
     """Why the service was told to cancel, by an earlier poll or in this very step."""
     return claim.cancel or ("deadline" if fields.get("cancel") == "deadline" else None)
+
+
+def makes_files(answer: Answer) -> bool:
+    """Whether there may be something to fetch: files, or a container in which code has run."""
+    return bool(answer.files) or any(call.get("container_id") for call in answer.code)
+
+
+def not_fetched(claim: Claim, why: str, jitter: float) -> Decision:
+    """Files of the answer could not be fetched; it is tried again as long as that may help."""
+    errors = claim.errors + 1
+    note = f"fetching the files of the answer: {why}"[:300]
+    return _move(claim, "defer", delay=backoff(min(errors, 5), jitter), fields={"errors": errors, "note": note})
+
+
+def waits_to_fetch(claim: Claim) -> Decision:
+    """Others fetch files already."""
+    return _move(claim, "defer", delay=1.0, fields={"note": "waits for its turn to fetch the files of the answer"})
 
 
 def took(claim: Claim, status: Status, share: float) -> float | None:
@@ -514,6 +567,9 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
     if answer.text is None and not answer.code and not answer.files:
         return end(claim, "no_answer", "the run completed without an assistant message", fields=fields, answer=answer)
     kept: Fields = {**_CLEAN, **fields}
+    if unfetched := [file for file in answer.files if "error" in file]:
+        why = unfetched[0]["error"]["message"]
+        kept = {**kept, "note": f"{len(unfetched)} of {len(answer.files)} files were not kept: {why}"[:300]}
     if _why_cancelled(claim, fields) is not None:
         kept = {**kept, "note": "the run completed although it was to be cancelled"}
     return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields=kept, answer=answer))

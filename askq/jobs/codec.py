@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from askq.files.model import Attachment
@@ -16,7 +17,7 @@ _COMPRESSED = b"z"
 OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
     *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
-    *("in", "cached", "out", "total", "cost", "est", "seen", "live", "gone", "asked_of"),
+    *("in", "cached", "out", "total", "cost", "est", "seen", "live", "gone", "asked_of", "held"),
     *("joined", "previous", "history", "woken"),
 )
 """Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
@@ -56,6 +57,16 @@ def load_question(data: bytes, *, row_id: str, index: int) -> Question:
     value = load(data)
     value["files"] = tuple(Attachment.from_json(file) for file in value.get("files", ()))
     return Question(row_id=row_id, index=index, **value)
+
+
+def dump_held(files: Sequence[Attachment]) -> str | None:
+    """Files of a conversation, as a job's record has them; None for none."""
+    return json.dumps([file.to_json() for file in files], ensure_ascii=False) if files else None
+
+
+def load_held(text: str | None) -> tuple[Attachment, ...]:
+    """What `dump_held` wrote."""
+    return tuple(Attachment.from_json(value) for value in json.loads(text or "[]"))
 
 
 def dump_answer(answer: Answer) -> bytes:

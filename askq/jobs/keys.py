@@ -36,6 +36,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{library}:item:<account>:<name>` | hash | a file or store that is kept at the service (`library.py`) |
 | `askq:{library}:due:<account>` | sorted set | items to be worked on → when |
 | `askq:{library}:names:<account>` | sorted set | all items → since when |
+| `askq:libraries` | set | accounts that have a library |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
 | `askq:audit:turn` | string | the worker that audits in the background |
@@ -57,6 +58,7 @@ PAUSES = PREFIX + "pauses"
 WAITS = PREFIX + "{limits}:waits"
 DISK = PREFIX + "disk"
 CLOCK = PREFIX + "clock"
+LIBRARIES = PREFIX + "libraries"
 AUDIT_TURN = PREFIX + "audit:turn"
 AUDIT_PLACE = PREFIX + "audit:place"
 AUDIT_LAST = PREFIX + "audit:last"

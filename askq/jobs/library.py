@@ -96,7 +96,12 @@ class Item(Wish):
     def progress(self) -> str:
         """How far it is, for people."""
         if self.kind == FILE:
-            return {ItemState.READY: "uploaded", ItemState.FAILED: "failed"}.get(self.state, "waits to be uploaded")
+            told = {
+                ItemState.READY: "uploaded",
+                ItemState.FAILED: "failed",
+                ItemState.LEAVING: "is being deleted",
+            }
+            return told.get(self.state, "waits to be uploaded")
         total = self.data.get("total", len(self.about.get("files", ())))
         match self.state:
             case ItemState.READY:

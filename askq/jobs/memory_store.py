@@ -432,6 +432,7 @@ class MemoryStore:
             tokens=record.count("total") or None,
             error_code=record.text("error_code"),
             error_message=record.text("error_message"),
+            held=codec.load_held(record.text("held")),
         )
 
     def wake(self, jobs: Sequence[str]) -> None:
@@ -511,6 +512,9 @@ class MemoryStore:
             for record in self._records.values():
                 if record.due > now:
                     record.due = max(now, record.due - seconds)
+            self._shelf.due = {
+                key: due if due <= now else max(now, due - seconds) for key, due in self._shelf.due.items()
+            }
             self._leases.clear()
             self._hints.clear()
             self._nodes.clear()

@@ -360,6 +360,8 @@ class Claim:
     """The run to go on from, where the service knows no conversations."""
     history: int | None = None
     """Tokens of the conversation so far; None where nobody knows."""
+    held: tuple[Attachment, ...] = ()
+    """Files of the questions before it in its conversation, where the service does not remember them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,6 +379,8 @@ class Earlier:
     """What its run has read and written: the whole conversation up to there. None where the service did not say."""
     error_code: str | None
     error_message: str | None
+    held: tuple[Attachment, ...] = ()
+    """Files of its conversation up to and including its own, where the service does not remember them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

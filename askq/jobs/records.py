@@ -124,6 +124,7 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         joined=values.get("joined"),
         previous=values.get("previous"),
         history=None if "history" not in values else int(values["history"]),
+        held=codec.load_held(values.get("held")),
     )
 
 
@@ -140,6 +141,7 @@ def earlier_of(id_: str, record: Sequence[bytes]) -> Earlier:
         tokens=int(values["total"]) if values.get("total", "0") != "0" else None,
         error_code=values.get("error_code"),
         error_message=values.get("error_message"),
+        held=codec.load_held(values.get("held")),
     )
 
 

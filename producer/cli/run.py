@@ -17,6 +17,7 @@ from askq.embedded.supervisor import Supervisor
 from askq.errors import InputError, WaitTimeout
 from askq.jobs.model import BatchStatus, State
 from askq.jobs.store import Store
+from producer.answers.outputs import Outputs
 from producer.answers.plain import plain
 from producer.answers.record import to_record
 from producer.answers.writer import Writer, writer_for
@@ -89,19 +90,25 @@ def run_command(
         status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)
         store = parts.store()
         try:
+            seen = Outputs()
             for writer in writers:
-                writer.write(store.jobs(status.id))
+                seen = Outputs()
+                writer.write(seen.through(store.jobs(status.id)))
         finally:
             store.close()
     if as_json:
         print_json(_report(status, writers))
     _conclude(session, status, writers)
+    if told := seen.told(session.settings.files_dir):
+        session.say(told)
     return UNFINISHED if status.counts[State.COMPLETED] < status.total else 0
 
 
 @click.command("ask")
 @click.argument("question")
 @assistant_options
+@click.option("--file", "files", multiple=True, metavar="PATH", help="A file that goes along. May be repeated.")
+@click.option("--image", "images", multiple=True, metavar="PATH|URL", help="An image to look at. May be repeated.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis answer.")
 @click.option("--stream", is_flag=True, help="Print the answer while it is written.")
@@ -113,6 +120,8 @@ def ask_command(
     question: str,
     assistant: str | None,
     protocol: str | None,
+    files: tuple[str, ...],
+    images: tuple[str, ...],
     timeout: float | None,
     no_worker: bool,
     stream: bool,
@@ -125,7 +134,10 @@ def ask_command(
     """
     if stream and as_json:
         raise InputError("--json prints the whole answer, and --stream its parts", remedy="Leave one of them out.")
-    with session.parts() as parts, open_items([question], **bounds(session.settings)) as questions:
+    item: dict[str, object] = {"question": question}
+    item |= {name: list(paths) for name, paths in (("file", files), ("image", images)) if paths}
+    with session.parts() as parts, open_items([item], **bounds(session.settings)) as questions:
+        questions.attach(folder=parts.files(), tools_of=parts.tools_of(assistant, protocol))
         summary = questions.check()
         submission = _submission(parts, questions, summary, assistant, protocol, name=None, limit=None, new=True)
         submission = dataclasses.replace(submission, stream=stream)
@@ -140,6 +152,9 @@ def ask_command(
         print_json(record)
     elif record["answer"] is not None and not stream:
         click.echo(plain(record["answer"]))
+    for file in record["files"]:
+        if "path" in file:
+            session.say(f"{session.settings.files_dir / file['path']} ({file['size']:,} bytes)")
     if record["error"] is not None:
         session.say(f"askq: {record['error']['code']}: {plain(record['error']['message'] or '')}")
         session.say(record["error"]["remedy"])

@@ -344,8 +344,8 @@ def open_list(
     `column`, `id_column` and `thread_column` name the columns to use, `file_column` and `image_column` those that name
     files to go along (`attach=False`: none does, whatever the columns are called), `format` is one of
     `formats.FORMATS`, `template` makes the question from several columns, `split="blank-line"` takes paragraphs of a
-    text instead of lines, `encoding` is not found out then. Raises InputError for a wrong option and for a file that is
-    not there, not readable or of no known kind; what is in it is looked at by `QuestionList.check`.
+    text instead of lines, `encoding` is not found out then. Raises InputError for a wrong option and for a file that
+    is not there, not readable or of no known kind; what is in it is looked at by `QuestionList.check`.
     """
     if split not in (None, *_SPLITS):
         raise InputError(f'"{split}" is no way to split a text', remedy=f"Known: {', '.join(_SPLITS)}.")

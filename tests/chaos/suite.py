@@ -9,6 +9,7 @@ from tests.chaos.profiles import (
     api,
     conversations,
     failpoints,
+    files,
     kills,
     messages,
     mix,
@@ -31,6 +32,7 @@ PROFILES: dict[str, ModuleType] = {
     "producers": producers,
     "messages": messages,
     "conversations": conversations,
+    "files": files,
     "mix": mix,
 }
 

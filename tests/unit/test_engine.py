@@ -21,18 +21,21 @@ from tests.parts import eventually
 from worker import chain, steps
 from worker.engine import Engine
 from worker.protocols.base import (
+    NOTHING_GIVEN,
     Ambiguous,
     Ask,
     Before,
     Blocked,
     CallError,
     Found,
+    Given,
     Gone,
     Limited,
     Refused,
     RunState,
     Search,
     Status,
+    Unread,
 )
 from worker.protocols.hints import NO_LIMITS
 
@@ -60,7 +63,7 @@ class Service:
         self.hold = asyncio.Event()
         self.hold.set()
 
-    async def ensure_assistant(self, assistant: Assistant) -> str | None:
+    async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
         await asyncio.sleep(0.01)
         self.assistants += 1
         return f"asst_{self.assistants}"
@@ -87,6 +90,9 @@ class Service:
 
     async def repeats_safely(self) -> bool:
         return self.keyed
+
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        return None
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
         self.polls[run_id] = self.polls.get(run_id, 0) + 1
@@ -654,6 +660,9 @@ class Cancelling(Service):
         self.ended = asyncio.Event()
         self.completes = False
         """Whether a run completes although it was to be cancelled."""
+
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        return None
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
         self.polls[run_id] = self.polls.get(run_id, 0) + 1

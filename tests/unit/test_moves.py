@@ -174,7 +174,8 @@ def test_a_script_opens_with_what_it_takes_returns_and_leaves(path: Path) -> Non
 def test_a_script_is_used_and_says_what_every_argument_is(path: Path) -> None:
     text = path.read_text("utf-8")
     callers = "".join(
-        (FOLDER / name).read_text("utf-8") for name in ("redis_store.py", "redis_audit.py", "redis_objects.py")
+        (FOLDER / name).read_text("utf-8")
+        for name in ("redis_store.py", "redis_audit.py", "redis_objects.py", "redis_library.py")
     )
     assert re.search(rf'\(\s*"{path.stem}",\s', callers)
     header = text.partition("\n\n")[0]
@@ -220,6 +221,12 @@ def test_the_key_map_tells_of_every_key() -> None:
     sharded |= {keys.receipt(3, "<batch or job>")}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
+    made |= {
+        keys.LIBRARIES,
+        keys.item("<account>", "<name>"),
+        keys.items_due("<account>"),
+        keys.item_names("<account>"),
+    }
     made |= {keys.WAITS, keys.took("<digest>"), keys.limit("<account>/<protocol>/<model>")}
     made |= {re.sub(r"\{s\d\d\}", "{sNN}", key) for key in sharded}
     assert {re.sub(rf":{Lane.POLL}$", ":<lane>", key) for key in made} == table

@@ -344,7 +344,7 @@ async def test_an_answer_is_fetched_after_the_end_without_another_look_at_the_ru
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     service.says({**RUN, "usage": usage})
     service.says(
-        {"data": [message(text("x = 1")), {"id": "msg_0", "role": "user", "content": [text("Why?")]}], "has_more": True}
+        {"data": [{"id": "msg_0", "role": "user", "content": [text("Why?")]}, message(text("x = 1"))], "has_more": True}
     )
     service.lists(message(text("Clear?"), id="msg_2"), message(text("Not ours"), id="msg_3", run_id="run_9"))
     async with service.client() as client:
@@ -391,8 +391,8 @@ def test_source_marks_are_taken_out_and_their_sources_kept() -> None:
     answer = read(message(text("It is 【4:0†rules.pdf】. Also【source】 this【9†x】, and 【this】.", first, odd)))
     assert answer.text == "It is. Also this, and 【this】."
     assert answer.citations == (
-        {"type": "file_citation", "file_id": "file-1", "quote": "so it is"},
-        {"type": "file_citation", "file_id": "file-2"},
+        {"type": "file_citation", "file_id": "file-1", "quote": "so it is", "index": 5},
+        {"type": "file_citation", "file_id": "file-2", "index": 11},
     )
 
 

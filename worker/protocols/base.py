@@ -158,6 +158,61 @@ class Before:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image of a message: a file at the service, or an address."""
+
+    file_id: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a run may read, by the ids it has at the service."""
+
+    code: tuple[str, ...] = ()
+    """The assistant's files for code interpreter."""
+    stores: tuple[str, ...] = ()
+    """The assistant's stores."""
+    thread_code: tuple[str, ...] = ()
+    thread_stores: tuple[str, ...] = ()
+    thread_store_files: tuple[str, ...] = ()
+    """Files of which the thread gets a store of its own, because more will be put into it."""
+    row_code: tuple[str, ...] = ()
+    """The row's files for code interpreter, and where nothing else remembers them, those of the rows before it."""
+    row_search: tuple[str, ...] = ()
+    """The row's files for file search; `row_stores` has them, too, where messages cannot carry any."""
+    row_stores: tuple[str, ...] = ()
+    images: tuple[Image, ...] = ()
+
+    @property
+    def of_assistant(self) -> str:
+        """Differs when what the assistant itself has differs; empty for nothing."""
+        parts = (*self.code, "|", *self.stores)
+        return "" if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
+
+    def names(self, message: str) -> tuple[str, ...]:
+        """Those of these ids that a message of the service names."""
+        known = (*self.code, *self.stores, *self.thread_code, *self.thread_stores, *self.thread_store_files)
+        known += (*self.row_code, *self.row_search, *self.row_stores)
+        known += tuple(image.file_id for image in self.images if image.file_id is not None)
+        return tuple(id_ for id_ in dict.fromkeys(known) if id_ in message)
+
+
+NOTHING_GIVEN = Given()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """Files of a thread that are still being read, and those that cannot be."""
+
+    waiting: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+    """File id and reason."""
+    stores: tuple[str, ...] = ()
+    """Stores that the service has made for the thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """Everything a paid call needs."""
 
@@ -180,6 +235,8 @@ class Ask:
     """The run to go on from, where there is no conversation to say so."""
     history: int = 0
     """Tokens of the conversation before this question, which its run reads, too."""
+    given: Given = NOTHING_GIVEN
+    """Files, stores and images."""
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -227,8 +284,13 @@ class Protocol(TypingProtocol):
     resumes: bool
     """Whether the stream of a run that exists can be opened."""
 
-    async def ensure_assistant(self, assistant: Assistant) -> str | None:
-        """Create the remote assistant object; its id, or None where the protocol has none. Free."""
+    async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
+        """Create the remote assistant object with its files and stores; its id, or None where the protocol has none.
+        Free."""
+
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        """What of the files of this question's message the service has not read yet, or cannot read; None where it
+        knows all of them. Free."""
 
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
         """Create the thread (with the message) or the conversation; its id. Free."""

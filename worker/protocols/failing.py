@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 from askq.assistants.model import Assistant
 from askq.failpoints import hit
 from askq.jobs.model import Answer
-from worker.protocols.base import Ask, Before, Found, Live, Protocol, Status
+from worker.protocols.base import NOTHING_GIVEN, Ask, Before, Found, Given, Live, Protocol, Status, Unread
+from worker.protocols.filing import Filing, Made, StoreSeen, Uploaded
 
 
 class FailingProtocol:
@@ -17,9 +21,9 @@ class FailingProtocol:
         self.lists_runs = spoken.lists_runs
         self.resumes = spoken.resumes
 
-    async def ensure_assistant(self, assistant: Assistant) -> str | None:
+    async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
         hit("ensure_assistant.before")
-        made = await self._spoken.ensure_assistant(assistant)
+        made = await self._spoken.ensure_assistant(assistant, given)
         hit("ensure_assistant.after")
         return made
 
@@ -65,6 +69,12 @@ class FailingProtocol:
         hit("probe.after")
         return found
 
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        hit("index.before")
+        found = await self._spoken.unread(ask, thread_id)
+        hit("index.after")
+        return found
+
     async def poll(self, thread_id: str, run_id: str) -> Status:
         hit("poll.before")
         status = await self._spoken.poll(thread_id, run_id)
@@ -87,3 +97,51 @@ class FailingProtocol:
 
     async def check(self) -> None:
         await self._spoken.check()
+
+
+class FailingFiling(Filing):
+    """May kill its process before a call about files is sent, or when its reply is here."""
+
+    async def upload(self, path: Path, *, name: str, size: int, purpose: str) -> Uploaded:
+        hit("upload.before")
+        made = await super().upload(path, name=name, size=size, purpose=purpose)
+        hit("upload.after")
+        return made
+
+    async def create_store(self, *, name: str, item: str) -> str:
+        hit("store.create.before")
+        made = await super().create_store(name=name, item=item)
+        hit("store.create.after")
+        return made
+
+    async def fill_store(self, store_id: str, file_ids: Sequence[str]) -> None:
+        hit("store.fill.before")
+        await super().fill_store(store_id, file_ids)
+        hit("store.fill.after")
+
+    async def look(self, store_id: str) -> StoreSeen:
+        hit("store.look.before")
+        seen = await super().look(store_id)
+        hit("store.look.after")
+        return seen
+
+    async def delete_store(self, store_id: str) -> None:
+        hit("store.delete.before")
+        await super().delete_store(store_id)
+        hit("store.delete.after")
+
+    async def delete_file(self, file_id: str) -> None:
+        hit("file.delete.before")
+        await super().delete_file(file_id)
+        hit("file.delete.after")
+
+    async def made(self, answer: Answer) -> tuple[list[Made], list[str]]:
+        hit("made.before")
+        found = await super().made(answer)
+        hit("made.after")
+        return found
+
+    async def download(self, made: Made, write: Callable[[bytes], None], *, most: int) -> None:
+        hit("download.before")
+        await super().download(made, write, most=most)
+        hit("download.after")

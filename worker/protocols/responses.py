@@ -17,11 +17,13 @@ from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from askq.prices import has_known_prices, with_cost
 from worker.protocols.base import (
+    NOTHING_GIVEN,
     Ambiguous,
     Ask,
     Before,
     Blocked,
     Found,
+    Given,
     Gone,
     Limited,
     Live,
@@ -30,9 +32,11 @@ from worker.protocols.base import (
     Search,
     Status,
     ToolCall,
+    Unread,
 )
+from worker.protocols.citations import passages, resolved
 from worker.protocols.codes import why_ended
-from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
+from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects, shortened
 from worker.protocols.forgiving import cancelled, deleted, reached
 from worker.protocols.repeats import path_of
 from worker.protocols.streams import Events, ResponseReader, Watched, resumed, watched
@@ -76,8 +80,11 @@ class ResponsesProtocol:
         # OpenAI chooses its ids itself, and refuses a field it does not know.
         self._chooses: bool | None = False if self._priced else None
 
-    async def ensure_assistant(self, assistant: Assistant) -> str | None:
+    async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
         return None
+
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        return None  # stores are ready before they are named
 
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
         if not self._conversations:
@@ -352,7 +359,7 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
         text_format = {"type": "json_schema", **text_format["json_schema"]}
     body: dict[str, Any] = {
         "model": ask.model or assistant.model,
-        "input": ask.text,
+        "input": _input(ask),
         "instructions": ask.instructions or assistant.instructions,
         "background": True,
         "store": True,
@@ -360,7 +367,7 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
         "conversation": thread_id or None,
         "previous_response_id": None if thread_id else ask.previous,
         "metadata": ask.run_metadata | ({_WINDOW: window} if window in ("2h", "8h") else {}),
-        "tools": [_tool(tool, assistant.tool_resources) for tool in assistant.tools],
+        "tools": [_tool(tool, assistant.tool_resources, ask.given) for tool in assistant.tools],
         "include": _INCLUDE if assistant.tools else None,
         "temperature": assistant.temperature,
         "top_p": assistant.top_p,
@@ -373,16 +380,33 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value not in (None, [])}
 
 
-def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any]) -> dict[str, Any]:
+def _input(ask: Ask) -> str | list[dict[str, Any]]:
+    """The question; with its images, a message of several parts."""
+    if not ask.given.images:
+        return ask.text
+    parts: list[dict[str, Any]] = [{"type": "input_text", "text": ask.text}]
+    for image in ask.given.images:
+        place = {"image_url": image.url} if image.file_id is None else {"file_id": image.file_id}
+        parts.append({"type": "input_image", "detail": "auto", **place})
+    return [{"type": "message", "role": "user", "content": parts}]
+
+
+def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any], given: Given) -> dict[str, Any]:
     """A tool with the files and stores that Assistants would keep apart from it."""
     kind = tool.get("type")
-    if kind == "code_interpreter" and "container" not in tool:
-        files = (resources.get("code_interpreter") or {}).get("file_ids") or []
-        return {"type": kind, "container": {"type": "auto"} | ({"file_ids": list(files)} if files else {})}
-    if kind == "file_search" and not tool.get("vector_store_ids"):
-        stores = (resources.get("file_search") or {}).get("vector_store_ids") or []
-        return {**tool, "vector_store_ids": list(stores)}
+    if kind == "code_interpreter" and not isinstance(tool.get("container"), str):
+        container = dict(tool.get("container") or {"type": "auto"})
+        named = container.get("file_ids") or (resources.get("code_interpreter") or {}).get("file_ids") or []
+        files = _different(named, given.code, given.thread_code, given.row_code)
+        return {**tool, "container": {**container, "file_ids": files} if files else container}
+    if kind == "file_search":
+        named = tool.get("vector_store_ids") or (resources.get("file_search") or {}).get("vector_store_ids") or []
+        return {**tool, "vector_store_ids": _different(named, given.stores, given.thread_stores, given.row_stores)}
     return dict(tool)
+
+
+def _different(*ids: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(id_ for some in ids for id_ in some))
 
 
 def _of_this(items: Sequence[JsonObject], ask: Ask) -> list[JsonObject]:
@@ -425,12 +449,15 @@ def read_answer(items: Sequence[JsonObject], *, model: str | None, usage: Usage 
     final = [item for item in messages if item.get("phase") == "final_answer"]
     citations: list[Mapping[str, Any]] = []
     files: dict[str, Mapping[str, Any]] = {}
-    texts = [_read_message(message, citations, files) for message in final or messages]
+    text = joined([_read_message(message, citations, files) for message in final or messages])
+    found = [
+        passage for item in items if item.get("type") == "file_search_call" for passage in passages(item.get("results"))
+    ]
     code = [_read_code(item, files) for item in items if item.get("type") == "code_interpreter_call"]
     files.pop("", None)
     return Answer(
-        text=joined(texts),
-        citations=tuple(citations),
+        text=text,
+        citations=resolved(citations, text or "", found),
         code=tuple(code),
         files=tuple(files.values()),
         model=model,
@@ -468,4 +495,6 @@ def _read_code(item: JsonObject, files: dict[str, Mapping[str, Any]]) -> Mapping
         elif output.get("type") == "image":
             url = a_text(output.get("url"))
             files.setdefault(url, {"kind": "image", "url": url})
-    return {"input": a_text(item.get("code")), "output": "\n".join(logs)}
+    call = {"input": a_text(item.get("code")), "output": shortened("\n".join(logs))}
+    container = a_text(item.get("container_id"))
+    return {**call, "container_id": container} if container else call
