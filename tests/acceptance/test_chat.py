@@ -160,15 +160,14 @@ def test_ctrl_c_cancels_the_answer_and_not_the_program(stack: Stack, chat: Chats
     assert terminal.ends() == 0
 
 
-@protocols
-def test_a_program_that_is_killed_goes_on(stack: Stack, chat: Chats, protocol: str) -> None:
-    terminal = chat(protocol)
+def test_a_program_that_is_killed_goes_on(stack: Stack, chat: Chats) -> None:
+    terminal = chat("responses")
     terminal.type("Speak slowly.\r")
     terminal.expect("word3")
     terminal.child.send_signal(signal.SIGKILL)
     terminal.ends()
     (job,) = jobs(stack)
-    again = chat(protocol, "--resume", job.id.partition(".")[0])
+    again = chat("responses", "--resume", job.id.partition(".")[0])
     at = again.expect("word24.")
     assert again.shown.count(WHOLE) == 1
     again.type("Do you remember?\r")

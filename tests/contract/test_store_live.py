@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from askq.jobs import live
 from askq.jobs.live import Kind, Piece
 from askq.jobs.model import Lane, Outcome
@@ -47,7 +49,8 @@ def test_a_reader_that_waits_hears_at_once(stage: Stage) -> None:
     assert len(heard) == 1
 
 
-def test_one_tells_at_a_time_until_it_has_been_silent(stage: Stage) -> None:
+def test_one_tells_at_a_time_until_it_has_been_silent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "TELLS_S", 1.0)
     job, store = running(stage), stage.store
     assert store.tell(job, "a", "run_1", []) is Outcome.MOVED
     assert store.tell(job, "b", "run_1", [HELLO]) is Outcome.NOT_YOURS
