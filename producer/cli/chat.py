@@ -97,6 +97,13 @@ class Chat:
     def talk(self) -> int:
         """Talk until the end; the exit code."""
         source = self._source()
+        if isinstance(source, Pipe):
+            return self._talk(source)
+        # Between a question and its answer, too, Ctrl-C must not end the program of a person.
+        with _interrupts():
+            return self._talk(source)
+
+    def _talk(self, source: Source) -> int:
         self._greet()
         if self._conversation.batch is not None:
             self._go_on()

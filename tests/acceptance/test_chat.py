@@ -95,7 +95,10 @@ def test_a_conversation(stack: Stack, chat: Chats, protocol: str) -> None:
     at = terminal.expect("── code 1", after=at)
     terminal.type("/help\r")
     at = terminal.expect("Begin another conversation.", after=at)
-    terminal.type("half a line\x03\x04")
+    at = terminal.expect(PROMPT, after=at)
+    terminal.type("half a line\x03")
+    at = terminal.expect(PROMPT, after=at)
+    terminal.type("\x04")
     terminal.expect("goes on with it", after=at)
     assert terminal.ends() == 0
     found = jobs(stack)
