@@ -19,6 +19,7 @@ from pathlib import Path
 CALLS = (
     *("ensure_assistant", "prepare", "join", "start", "find", "poll", "submit", "answer", "cancel", "probe"),
     *("upload", "store.create", "store.fill", "store.look", "store.delete", "file.delete", "index", "made", "download"),
+    *("start_live", "resume_live"),
 )
 """Remote calls; each has a place before it and one after it."""
 PARTS = (
@@ -29,6 +30,8 @@ PARTS = (
     "permits",
     "witness",
     "reserve",
+    "tell",
+    "hurry",
     "reschedule",
     "item.claim",
     "item.move",

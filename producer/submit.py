@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +48,8 @@ class Submission:
     idempotency_key: str | None = None
     limit: int | None = None
     max_cost_usd: float | None = None
+    stream: bool = False
+    """Whether somebody watches the answers as they are written."""
 
     @property
     def rows(self) -> int:
@@ -73,7 +76,7 @@ class Submission:
                 after = last.get(thread := same_thread(question.thread))
                 last[thread] = question.row_id
             return NewJob(
-                question=question,
+                question=dataclasses.replace(question, stream=True) if self.stream else question,
                 assistant=assistant.name,
                 assistant_digest=own if name is None else digests[name],
                 protocol=assistant.protocol,

@@ -38,6 +38,7 @@ from worker.limits.durations import Durations
 from worker.limits.gate import Gate, Grant
 from worker.limits.permits import Permits
 from worker.limits.tokens import estimated
+from worker.live import Desk
 from worker.materials import Materials
 from worker.monitor import Monitor
 from worker.priced import priced_answer, priced_status
@@ -50,6 +51,7 @@ from worker.protocols.base import (
     Found,
     Given,
     Limited,
+    Live,
     Protocol,
     RunState,
     Search,
@@ -116,6 +118,7 @@ class Engine:
         self._permits = Permits(store, account, host)
         self._durations = Durations(store)
         self._waiting_functions, self._look_at_functions = 0, 0.0
+        self._desk = Desk(store)
         self._called = 0
         """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
@@ -395,7 +398,7 @@ class Engine:
             call = await self._begin(claim, ask, gate, thread, remote, protocol)
             if call is None:
                 return
-            status, tokens = await call
+            status, tokens, live = await call
         except CallError as refused:
             error = await self._of_refusal(ask, refused)
             if error.code == "assistant_not_found" and assistant.assistant_id is None and remote is not None:
@@ -406,6 +409,8 @@ class Engine:
             return
         decision = await self._created(claim, status, assistant, protocol, tokens, attempts=ask.attempt)
         outcome = await self._commit(claim, decision)
+        if live is not None:
+            await self._watch(claim, thread, status.run_id, live, protocol)
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
             await asyncio.to_thread(self.store.witness, claim.id, ask.attempt, status.run_id)
@@ -434,7 +439,7 @@ class Engine:
 
     async def _begin(
         self, claim: Claim, ask: Ask, gate: Gate, thread: str, remote: str | None, protocol: Protocol
-    ) -> asyncio.Future[tuple[Status, float]] | None:
+    ) -> asyncio.Future[tuple[Status, float, Live | None]] | None:
         """Write the intent, and send the call as soon as there is a permit for it; None when it must not be sent."""
         wanted = time.monotonic()
         # Where runs can be listed a kill costs nothing; elsewhere each intent whose call was not sent ends in doubt.
@@ -471,13 +476,17 @@ class Engine:
 
     async def _start(
         self, ask: Ask, gate: Gate, grant: Grant, thread: str, remote: str | None, protocol: Protocol
-    ) -> tuple[Status, float]:
-        """Make the paid call under a permit; the run, and the tokens put aside for it."""
+    ) -> tuple[Status, float, Live | None]:
+        """Make the paid call under a permit; the run, the tokens put aside for it and its stream, if it is watched."""
         # A job of the start lane: those that submit outputs are claimed as the polls are.
         counted = not ask.outputs
         self._called += counted
+        live: Live | None = None
         try:
-            status = await protocol.start(ask, thread, remote)
+            if ask.stream:
+                status, live = await protocol.start_live(ask, thread, remote)
+            else:
+                status = await protocol.start(ask, thread, remote)
         except CallError as error:
             _tell(gate, grant, error)
             raise
@@ -489,7 +498,7 @@ class Engine:
         gate.accepted(grant, status.limits)
         if status.state is not RunState.PENDING and status.usage is not None:
             gate.used(grant.tokens, status.usage.total_tokens)
-        return priced_status(status, ask.assistant), grant.tokens
+        return priced_status(status, ask.assistant), grant.tokens, live
 
     async def _search(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         if claim.witness is not None:
@@ -549,9 +558,11 @@ class Engine:
             gate.give_back(grant)
             return
         self._intended[claim.id] = asyncio.current_task()
-        status, tokens = await self._start(ask, gate, grant, thread, remote, protocol)
+        status, tokens, live = await self._start(ask, gate, grant, thread, remote, protocol)
         attempts = claim.attempts
         await self._commit(claim, await self._created(claim, status, assistant, protocol, tokens, attempts=attempts))
+        if live is not None:
+            await self._watch(claim, thread, status.run_id, live, protocol)
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
@@ -570,6 +581,9 @@ class Engine:
             self._learn(claim, status)
             await self._account.answered(claim.protocol, begun=begun)
             await self._commit(claim, await self._polled(claim, status, assistant, protocol))
+            if claim.live and claim.cancel is None and status.state is RunState.PENDING:
+                # Whoever read its stream may be gone.
+                await self._watch(claim, thread, run, None, protocol)
 
     async def _polled(self, claim: Claim, status: Status, assistant: Assistant, protocol: Protocol) -> steps.Decision:
         if status.state is not RunState.ACTION or claim.cancel_sent or steps.to_cancel(claim):
@@ -587,6 +601,25 @@ class Engine:
         )
         await self._cancel_if_over(claim, decision, protocol)
         return decision
+
+    async def _watch(self, claim: Claim, thread: str, run: str, live: Live | None, protocol: Protocol) -> None:
+        """Tell a run live from a stream that is open, or look for one; the chains go on meanwhile."""
+
+        async def resume(before: Live | None) -> Live | None:
+            grants: list[Grant] = []
+            try:
+                grants = await self._permits.get(claim.protocol)
+                stream = await protocol.resume_live(thread, run, before)
+            except CallError as error:
+                self._permits.got(claim.protocol, grants, error)
+                raise
+            self._permits.got(claim.protocol, grants, None)
+            return stream
+
+        if self._desk.wanted(run) and (live is not None or protocol.resumes):
+            self._desk.begin(claim.id, run, live, resume)
+        elif live is not None:
+            await live.close()
 
     def _learn(self, claim: Claim, status: Status) -> None:
         """What a run that has ended teaches of the next ones."""
@@ -842,6 +875,7 @@ class Engine:
             resets=claim.resets,
             metadata=dict(assistant.metadata),
             outputs=outputs,
+            stream=question.stream,
             joined=claim.joined,
             previous=claim.acted_run if outputs else claim.previous,
             history=claim.history or 0,

@@ -302,7 +302,13 @@ def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: flo
 
 def intent(claim: Claim, lease_s: float) -> Move:
     """The durable record that precedes the paid call. The lease is kept."""
-    fields: Fields = {"attempts": claim.attempts + 1, "looks": None, "witness": None, "note": None}
+    fields: Fields = {
+        "attempts": claim.attempts + 1,
+        "looks": None,
+        "witness": None,
+        "note": None,
+        "live": 1 if claim.question is not None and claim.question.stream else None,
+    }
     if claim.rounds:
         fields = {**fields, "began": claim.began_at or claim.started_at}
     return Move(

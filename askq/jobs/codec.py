@@ -18,7 +18,7 @@ _COMPRESSED = b"z"
 OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
     *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
-    *("in", "cached", "out", "total", "cost", "est", "seen", "gone", "asked_of", "held"),
+    *("in", "cached", "out", "total", "cost", "est", "seen", "live", "gone", "asked_of", "held"),
     *("rounds", "earlier", "acted", "began", "brought"),
     *("joined", "previous", "history", "woken"),
 )
@@ -46,6 +46,8 @@ def dump_question(question: Question) -> bytes:
     for name in ("assistant", "model", "instructions", "thread"):
         if (part := getattr(question, name)) is not None:
             value[name] = part
+    if question.stream:
+        value["stream"] = True
     if question.files:
         value["files"] = [file.to_json() for file in question.files]
     if question.input:

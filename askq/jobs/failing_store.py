@@ -8,6 +8,7 @@ from askq.failpoints import hit
 from askq.jobs.calls import CallClaim, CallResult, Calls, KeptCall, Recorded
 from askq.jobs.library import Change, Item
 from askq.jobs.limits import Bound, Heard, Permit, Scope
+from askq.jobs.live import Piece
 from askq.jobs.model import Added, Claim, Earlier, Lane, Move, NewBatch, NewJob, Outcome
 from askq.jobs.redis_store import RedisStore
 
@@ -64,6 +65,18 @@ class FailingStore(RedisStore):
         hit("witness.before")
         super().witness(job, attempt, run_id)
         hit("witness.after")
+
+    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
+        hit("tell.before")
+        found = super().tell(job, teller, run, pieces)
+        hit("tell.after")
+        return found
+
+    def hurry(self, job: str, run: str) -> Outcome:
+        hit("hurry.before")
+        found = super().hurry(job, run)
+        hit("hurry.after")
+        return found
 
     def reserve(self, job: str, attempt: int, cost_usd: float, *, covers_earlier: bool = False) -> bool:
         hit("reserve.before")

@@ -10,6 +10,8 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{sNN}:ans:<id>` | string | the answer, JSON, compressed above 1 KiB |
 | `askq:{sNN}:calls:<id>` | hash | function calls of a job that has not ended: what is asked for, and the outputs |
 | `askq:{sNN}:functions` | sorted set | function call (`<round>.<n>/<job id>`) → when it is due, a claim likewise |
+| `askq:{sNN}:live:<id>` | stream | what is seen of the run while it is at work (`live.py`); bounded, expires |
+| `askq:{sNN}:teller:<id>` | string | who reads the run's stream and tells the live log |
 | `askq:{sNN}:rows:<batch>` | sorted set | row id → position in the list |
 | `askq:{sNN}:count:<batch>` | hash | jobs by state, tokens, cost, time of the last end |
 | `askq:{sNN}:lease:<lane>` | string | the chain execution that serves this shard |
@@ -127,6 +129,14 @@ def ask(job_id: str) -> str:
 
 def answer(job_id: str) -> str:
     return answer_stem(shard_of(job_id)) + job_id
+
+
+def live(job_id: str) -> str:
+    return f"{shard_prefix(shard_of(job_id))}live:{job_id}"
+
+
+def teller(job_id: str) -> str:
+    return f"{shard_prefix(shard_of(job_id))}teller:{job_id}"
 
 
 def rows(shard: int, batch_id: str) -> str:

@@ -15,8 +15,10 @@ from askq.jobs.books import Books
 from askq.jobs.calls import Calls
 from askq.jobs.library import Change, Item, Wish
 from askq.jobs.limits import Bound, Heard, LimitRecord, Permit, Scope, Wait
+from askq.jobs.live import LiveEntry, Piece
 from askq.jobs.memory_audit import Kept, MemoryBooks
 from askq.jobs.memory_library import Shelf
+from askq.jobs.memory_live import MemoryLog, waited_for
 from askq.jobs.memory_objects import Registry
 from askq.jobs.model import (
     ASKED_AGAIN,
@@ -150,6 +152,7 @@ class MemoryStore:
         self._limits: dict[Scope, LimitRecord] = {}
         self._waits: dict[Scope, float] = {}
         self._took: dict[str, dict[int, float]] = {}
+        self._live: dict[str, MemoryLog] = {}
         self._set_back_until: dict[int, float] = {}
         self._kept = Kept()
         self._shelf = Shelf(clock)
@@ -539,6 +542,44 @@ class MemoryStore:
             for alive in self._chains.values():
                 alive.clear()
             return True
+
+    # -- live logs -------------------------------------------------------------------------------------
+
+    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
+        with self._lock:
+            record, now = self._records.get(job), self._clock()
+            if record is None:
+                return Outcome.MISSING
+            if record.state in TERMINAL:
+                return Outcome.ALREADY
+            log = self._live.setdefault(job, MemoryLog())
+            if record.text("run") != run or not log.may_tell(teller, now):
+                return Outcome.NOT_YOURS
+            if pieces:
+                log.add(run, pieces, now)
+            return Outcome.MOVED
+
+    def listen(self, job: str, after: str | None, *, wait_s: float) -> list[LiveEntry]:
+        def read() -> list[LiveEntry]:
+            with self._lock:
+                log = self._live.get(job)
+                if log is None or log.until <= self._clock():
+                    return []
+                return [entry for entry in log.entries if entry.id > (after or "")]
+
+        return waited_for(read, wait_s)
+
+    def hurry(self, job: str, run: str) -> Outcome:
+        with self._lock:
+            record = self._records.get(job)
+            if record is None:
+                return Outcome.MISSING
+            if record.state is not State.RUNNING or record.text("run") != run:
+                return Outcome.ALREADY
+            if record.claims is not None:
+                return Outcome.NOT_YOURS
+            record.due = min(record.due, self._clock())
+            return Outcome.MOVED
 
     # -- sharing the work ------------------------------------------------------------------------------
 
@@ -949,6 +990,7 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         acted_run=record.text("acted"),
         brought=record.text("brought"),
         began_at=record.number("began"),
+        live="live" in record.fields,
         usage=_usage(record) if "total" in record.fields else None,
         error_code=record.text("error_code"),
         error_message=record.text("error_message"),

@@ -178,6 +178,8 @@ class Question:
     """Name of an assistant for this row alone."""
     model: str | None = None
     instructions: str | None = None
+    stream: bool = False
+    """Whether somebody watches: the run is created with a stream, and told in a live log."""
     files: tuple[Attachment, ...] = ()
     """Files and images that go with it."""
     thread: str | None = None
@@ -359,6 +361,8 @@ class Claim:
     """What the runs before the present one have brought besides text (`codec.dump_brought`)."""
     began_at: float | None = None
     """When the first of several runs started."""
+    live: bool = False
+    """Whether somebody watches the run."""
     usage: Usage | None
     """What the run has used, once it is known (while its answer is still to be fetched)."""
     error_code: str | None

@@ -119,6 +119,7 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         acted_run=values.get("acted"),
         brought=values.get("brought"),
         began_at=_float(values.get("began")),
+        live="live" in values,
         usage=usage_of(values) if "total" in values else None,
         error_code=values.get("error_code"),
         error_message=values.get("error_message"),

@@ -163,6 +163,9 @@ class ClusterRedis(redis.Redis):
         if key is None:
             at = 3 if args[0] in ("EVAL", "EVALSHA") else 1
             # What needs no key is about the clock: that of the node by which permits and pauses are timed.
+            if args[0] == "XREAD":
+                # Of one stream, as here alone: its options come first.
+                at = args.index(b"STREAMS" if b"STREAMS" in args else "STREAMS") + 1
             key = keys.WAITS if args[0] in _KEYLESS else args[at]
         return Step(args=args, options=options, slot=key_slot(encoded(key) if isinstance(key, str) else key))
 

@@ -43,6 +43,7 @@ from askq.jobs.objects import REMOTE_FIELDS
 from askq.jobs.records import budget_of, claim_of, decoded, earlier_of, encoded, job_of, pause_of, record_of, status_of
 from askq.jobs.redis_calls import RedisCalls
 from askq.jobs.redis_library import RedisLibrary
+from askq.jobs.redis_live import RedisLive
 from askq.jobs.redis_objects import RedisObjects
 from askq.jobs.redis_wire import Call, RedisWire, lua
 
@@ -58,7 +59,7 @@ _SAME_STEP_S = 10.0
 """Workers that notice within this time that the clock was set back speak of the same step."""
 
 
-class RedisStore(RedisObjects, RedisLibrary, RedisWire):
+class RedisStore(RedisObjects, RedisLibrary, RedisLive, RedisWire):
     """`Store` over Redis: one server, one behind Sentinel, or a cluster (`redis_address` has the addresses).
 
     `keep_days` is how long finished jobs stay; `replicas`, how many replicas of each server must have a promise on

@@ -15,6 +15,7 @@ from askq.errors import StoreUnsafe
 from askq.jobs.calls import Calls
 from askq.jobs.library import Change, Item, Wish
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
+from askq.jobs.live import LiveEntry, Piece
 from askq.jobs.model import (
     Added,
     BatchStatus,
@@ -204,6 +205,23 @@ class Store(Protocol):
     def set_back(self, seconds: float, shards: Sequence[int]) -> bool:
         """The clock of these shards was set back by so much: let their schedule follow. True for the first of many
         who say so."""
+
+    # -- live logs ---------------------------------------------------------------------------------------
+
+    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
+        """Add to a job's live log. One may tell at a time, until it has said nothing for a few seconds.
+
+        `ALREADY`: the job has ended. `NOT_YOURS`: another tells, or the job has another run than this. Without pieces
+        nothing is added; the teller keeps, or takes, the right to tell.
+        """
+
+    def listen(self, job: str, after: str | None, *, wait_s: float) -> list[LiveEntry]:
+        """The entries of a live log after one (None = from the first there is), oldest first; none when none came for
+        `wait_s` seconds, of which it waits one at most."""
+
+    def hurry(self, job: str, run: str) -> Outcome:
+        """This run has ended: make its job due now. `NOT_YOURS` while somebody has the job in hand, `ALREADY` when the
+        run is no longer polled."""
 
     # -- sharing the work --------------------------------------------------------------------------------
 

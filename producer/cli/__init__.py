@@ -20,6 +20,7 @@ from producer.cli.shared import Session
 _COMMANDS = {
     "run": ("producer.cli.run", "Answer a list of questions and write the answers."),
     "ask": ("producer.cli.run", "Ask one question and print the answer."),
+    "chat": ("producer.cli.chat", "Talk with an assistant; see the answers while they are written."),
     "submit": ("producer.cli.submit", "Store a list to be answered; print its batch id."),
     "status": ("producer.cli.reading", "Show how far a batch is."),
     "watch": ("producer.cli.reading", "Follow a batch until it ends."),

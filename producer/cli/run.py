@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -110,6 +111,7 @@ def run_command(
 @click.option("--image", "images", multiple=True, metavar="PATH|URL", help="An image to look at. May be repeated.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis answer.")
+@click.option("--stream", is_flag=True, help="Print the answer while it is written.")
 @json_option
 @pass_session
 def ask_command(
@@ -122,15 +124,23 @@ def ask_command(
     images: tuple[str, ...],
     timeout: float | None,
     no_worker: bool,
+    stream: bool,
     as_json: bool,
 ) -> int:
-    """Ask one QUESTION and print the answer."""
+    """Ask one QUESTION and print the answer.
+
+    With --stream its text appears on standard output as it is written; the code it runs and the functions it calls on
+    standard error. The answer is printed once, whatever happens to the stream.
+    """
+    if stream and as_json:
+        raise InputError("--json prints the whole answer, and --stream its parts", remedy="Leave one of them out.")
     item: dict[str, object] = {"question": question}
     item |= {name: list(paths) for name, paths in (("file", files), ("image", images)) if paths}
     with session.parts() as parts, open_items([item], **bounds(session.settings)) as questions:
         questions.attach(folder=parts.files(), tools_of=parts.tools_of(assistant, protocol))
         summary = questions.check()
         submission = _submission(parts, questions, summary, assistant, protocol, name=None, limit=None, new=True)
+        submission = dataclasses.replace(submission, stream=stream)
         status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)
         store = parts.store()
         try:
@@ -140,7 +150,7 @@ def ask_command(
     record = to_record(job)
     if as_json:
         print_json(record)
-    elif record["answer"] is not None:
+    elif record["answer"] is not None and not stream:
         click.echo(plain(record["answer"]))
     for file in record["files"]:
         if "path" in file:
@@ -222,7 +232,8 @@ def _answer(
             session.remember(submitted.batch)
             _say_submitted(session, submission, submitted)
             try:
-                return _wait(session, parts, store, supervisor, submitted.batch, timeout)
+                wait = _watch if submission.stream else _wait
+                return wait(session, parts, store, supervisor, submitted.batch, timeout)
             except KeyboardInterrupt:
                 session.say(
                     f"\nDetached: nothing is lost. The same command goes on with it;\n"
@@ -271,6 +282,26 @@ def _wait(
                     remedy="The same command goes on with it.",
                 )
             time.sleep(_LOOK_EVERY_S)
+
+
+def _watch(
+    session: Session, parts: Parts, store: Store, supervisor: Supervisor, batch: str, timeout: float | None
+) -> BatchStatus:
+    """Show the one answer of a batch as it is written."""
+    from producer.cli.follow import follow
+    from producer.cli.screen import Screen
+
+    screen = Screen(quiet=session.quiet, color=session.color)
+
+    def tick() -> None:
+        for text in [*parts.revive(), *supervisor.tick()]:
+            screen.note(text)
+        require_hope(supervisor)
+
+    parts.nudge()
+    for job in list(store.jobs(batch)):
+        follow(store, job.id, screen, tick=tick, timeout_s=timeout)
+    return known_status(store, batch)
 
 
 def _report(status: BatchStatus, writers: list[Writer]) -> dict[str, Any]:

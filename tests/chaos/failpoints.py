@@ -13,6 +13,8 @@ _KILLS: Mapping[str, float] = {
     "renew.*": 0.02,
     "chain.*": 0.01,
     "reschedule.*": 0.01,
+    # Passed many times a second by every run that is watched.
+    "tell.*": 0.002,
     # Passed a few times by every job.
     "poll.*": 0.003,
     "commit.poll.*": 0.003,

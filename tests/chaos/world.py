@@ -161,7 +161,15 @@ class World:
             tool = rows[0].tool
             summary = listed.attach(folder=self.files, tools_of=lambda _: {tool} if tool else ()).check()
             assistant = self.assistant(rows[0].protocol, tool)
-            wanted = Submission(questions=listed, summary=summary, assistant=assistant, others={}, idempotency_key=key)
+            wanted = Submission(
+                questions=listed,
+                summary=summary,
+                assistant=assistant,
+                others={},
+                idempotency_key=key,
+                # Somebody watches every third list: its runs are made with streams.
+                stream=int(key.rpartition("-")[2]) % 3 == 0,
+            )
             submit(self.stack.store, wanted)
 
     def _feed(self) -> None:

@@ -27,6 +27,20 @@ def ask(**fields: Any) -> Ask:
     return Ask(**{"job_id": "b_1.r1", "text": "Why?", "assistant": assistant(), **fields})
 
 
+class _Trickle(httpx2.AsyncByteStream):
+    """A body that comes in small pieces, which end anywhere, and may break."""
+
+    def __init__(self, content: bytes, error: Exception | None) -> None:
+        self._content = content
+        self._error = error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._content), 7):
+            yield self._content[start : start + 7]
+        if self._error is not None:
+            raise self._error
+
+
 class Service:
     """Answers each request with the next prepared reply, and keeps the requests."""
 
@@ -50,6 +64,18 @@ class Service:
         self._replies.append(
             httpx2.Response(status, content=content, headers={"content-type": kind, **(headers or {})})
         )
+
+    def streams(self, *events: object, error: Exception | None = None, raw: bytes = b"") -> None:
+        """Prepare a reply that is a stream: events (a name and its data for Assistants, else data), then bytes as they
+        are, then an error in the middle of it."""
+        told = b""
+        for event in events:
+            name, data = event if isinstance(event, tuple) else (None, event)
+            kind = data.get("type") if isinstance(data, dict) and name is None else name
+            text = data if isinstance(data, str) else json.dumps(data)
+            told += (f"event: {kind}\n" if kind else "").encode() + f"data: {text}\n\n".encode()
+        stream = _Trickle(told + raw, error)
+        self._replies.append(httpx2.Response(200, stream=stream, headers={"content-type": "text/event-stream"}))
 
     def refuses(self, status: int, message: str, *, headers: Mapping[str, str] | None = None, **error: Any) -> None:
         """Prepare a refusal in OpenAI's envelope."""

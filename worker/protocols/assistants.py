@@ -25,6 +25,7 @@ from worker.protocols.base import (
     Before,
     Found,
     Given,
+    Live,
     RunState,
     Search,
     Status,
@@ -38,6 +39,7 @@ from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_ob
 from worker.protocols.filing import Filing
 from worker.protocols.forgiving import cancelled, deleted, reached
 from worker.protocols.repeats import path_of
+from worker.protocols.streams import Events, ThreadReader, Watched, watched
 from worker.protocols.wire import Reply, Wire
 
 # Every call announces the sunset at run time; askq serves what is left of this protocol on purpose.
@@ -81,6 +83,7 @@ class AssistantsProtocol:
     name = "assistants"
     lists_runs = True
     outputs_start_runs = False
+    resumes = False
 
     def __init__(self, client: AsyncOpenAI) -> None:
         self._priced = has_known_prices(client.base_url.host)
@@ -168,6 +171,25 @@ class AssistantsProtocol:
             names=thread_id,
         )
         return self._status(reply, str(reply.body["id"]))
+
+    async def start_live(self, ask: Ask, thread_id: str, assistant_id: str | None) -> tuple[Status, Watched | None]:
+        opened = self._client.post(
+            path_of("threads", thread_id, "runs"),
+            cast_to=object,
+            body={**run_body(ask), "assistant_id": assistant_id or "", "stream": True},
+            options={"headers": {"Idempotency-Key": ask.idempotency_key, "OpenAI-Beta": "assistants=v2"}},
+            stream=True,
+            stream_cls=Events,
+        )
+        live, reply = await watched(opened, ThreadReader(), names=thread_id, longest_s=self._wire.longest_s)
+        status = self._status(reply, str(reply.body["id"]))
+        if status.state is RunState.PENDING and not live.ended:
+            return status, live
+        await live.close()
+        return status, None
+
+    async def resume_live(self, thread_id: str, run_id: str, before: Live | None) -> Live | None:
+        return None  # a run's stream comes with its create, once
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
         """In a thread of its own a run that names no job (a server that drops metadata) is taken for the job's; in a

@@ -15,11 +15,13 @@ CallError
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol as TypingProtocol
 
 from askq.assistants.model import Assistant
+from askq.jobs.live import Piece
 from askq.jobs.model import Answer, Usage
 from worker.protocols.hints import NO_LIMITS, Limits
 
@@ -70,6 +72,10 @@ class Busy(CallError):
 
 class Ambiguous(CallError):
     """Timeout, reset, 5xx, 409 without a reason, or a reply that cannot be understood."""
+
+
+class Broken(Exception):
+    """A stream was cut, stalled or could not be understood. Its run goes on."""
 
 
 class RunState(StrEnum):
@@ -235,6 +241,8 @@ class Ask:
     """Replaces the assistant's, for one row."""
     resets: int = 0
     """How often the job's thread vanished before."""
+    stream: bool = False
+    """Whether somebody watches."""
     joined: str | None = None
     """What `join` said; None for a question that has its thread for itself, or is the first in it."""
     previous: str | None = None
@@ -269,6 +277,20 @@ class Ask:
         return hashlib.sha256(f"{self.job_id}|run|{self.attempt}".encode()).hexdigest()
 
 
+class Live(TypingProtocol):
+    """What can be seen of a run while it is at work. Belongs to whoever asked for it, who must close it."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has ended, as far as the stream tells."""
+
+    def pieces(self) -> AsyncIterator[Piece]:
+        """What is to see, until the run or the stream ends. Raises Broken."""
+
+    async def close(self) -> None:
+        """Hang up. The run goes on."""
+
+
 class Protocol(TypingProtocol):
     """One way of speaking runs. Every method makes at most one paid call and never retries by itself."""
 
@@ -278,6 +300,8 @@ class Protocol(TypingProtocol):
     outputs_start_runs: bool
     """Whether the outputs of functions go into a new, paid run (`start`), and not into the one that asked for them
     (`submit_tool_outputs`)."""
+    resumes: bool
+    """Whether the stream of a run that exists can be opened."""
 
     async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
         """Create the remote assistant object with its files and stores; its id, or None where the protocol has none.
@@ -299,6 +323,14 @@ class Protocol(TypingProtocol):
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         """The paid call: create the run. Raises Busy with the active run's id where the service names it."""
+
+    async def start_live(self, ask: Ask, thread_id: str, assistant_id: str | None) -> tuple[Status, Live | None]:
+        """The paid call, with a stream: returns as soon as the first event names the run. None where the server
+        answered without a stream, or the assistant's runs cannot have one."""
+
+    async def resume_live(self, thread_id: str, run_id: str, before: Live | None) -> Live | None:
+        """Go on with the stream of a run: after the last event of one that broke, or from the run's beginning. None
+        where the protocol cannot. Free."""
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
         """Look for the run of an intent whose reply was lost. In a thread of several questions, for this one's."""

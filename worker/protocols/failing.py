@@ -8,7 +8,7 @@ from pathlib import Path
 from askq.assistants.model import Assistant
 from askq.failpoints import hit
 from askq.jobs.model import Answer
-from worker.protocols.base import NOTHING_GIVEN, Ask, Before, Found, Given, Protocol, Status, ToolOutput, Unread
+from worker.protocols.base import NOTHING_GIVEN, Ask, Before, Found, Given, Live, Protocol, Status, ToolOutput, Unread
 from worker.protocols.filing import Filing, Made, StoreSeen, Uploaded
 
 
@@ -20,6 +20,7 @@ class FailingProtocol:
         self.name = spoken.name
         self.lists_runs = spoken.lists_runs
         self.outputs_start_runs = spoken.outputs_start_runs
+        self.resumes = spoken.resumes
 
     async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
         hit("ensure_assistant.before")
@@ -44,6 +45,18 @@ class FailingProtocol:
         status = await self._spoken.start(ask, thread_id, assistant_id)
         hit("start.after")
         return status
+
+    async def start_live(self, ask: Ask, thread_id: str, assistant_id: str | None) -> tuple[Status, Live | None]:
+        hit("start_live.before")
+        status, live = await self._spoken.start_live(ask, thread_id, assistant_id)
+        hit("start_live.after")
+        return status, live
+
+    async def resume_live(self, thread_id: str, run_id: str, before: Live | None) -> Live | None:
+        hit("resume_live.before")
+        found = await self._spoken.resume_live(thread_id, run_id, before)
+        hit("resume_live.after")
+        return found
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
         hit("find.before")

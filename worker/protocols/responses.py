@@ -26,6 +26,7 @@ from worker.protocols.base import (
     Given,
     Gone,
     Limited,
+    Live,
     Refused,
     RunState,
     Search,
@@ -39,6 +40,7 @@ from worker.protocols.codes import why_ended
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects, shortened
 from worker.protocols.forgiving import cancelled, deleted, reached
 from worker.protocols.repeats import path_of
+from worker.protocols.streams import Events, ResponseReader, Watched, resumed, watched
 from worker.protocols.wire import Reply, Wire
 
 STATES: Mapping[str, RunState] = {
@@ -69,6 +71,7 @@ class ResponsesProtocol:
     name = "responses"
     lists_runs = False
     outputs_start_runs = True
+    resumes = True
 
     def __init__(self, client: AsyncOpenAI) -> None:
         self._priced = has_known_prices(client.base_url.host)
@@ -125,13 +128,7 @@ class ResponsesProtocol:
         return last
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
-        body = request_body(ask, thread_id)
-        try:
-            if await self._takes_ids():
-                body["request_id"] = chosen_id(ask)
-        except Ambiguous as error:
-            # Whatever came of that look, nothing that costs anything has been sent.
-            raise Limited(error.code, error.message, retry_after=error.retry_after) from error
+        body = await self._create_body(ask, thread_id)
         reply = await self._wire.call(
             self._wire.repeats.post(
                 "new response",
@@ -145,6 +142,50 @@ class ResponsesProtocol:
             names=thread_id,
         )
         return self._status(reply, str(reply.body["id"]))
+
+    async def _create_body(self, ask: Ask, thread_id: str) -> dict[str, Any]:
+        body = request_body(ask, thread_id)
+        try:
+            if await self._takes_ids():
+                body["request_id"] = chosen_id(ask)
+        except Ambiguous as error:
+            # Whatever came of that look, nothing that costs anything has been sent.
+            raise Limited(error.code, error.message, retry_after=error.retry_after) from error
+        return body
+
+    async def start_live(self, ask: Ask, thread_id: str, assistant_id: str | None) -> tuple[Status, Watched | None]:
+        if ask.assistant.completion_window in ("2h", "8h"):
+            # Discounted runs have no streams.
+            return await self.start(ask, thread_id, assistant_id), None
+        body = await self._create_body(ask, thread_id) | {"stream": True}
+        opened = self._client.post(
+            "/responses",
+            cast_to=object,
+            body=body,
+            options={"headers": {"Idempotency-Key": ask.idempotency_key}},
+            stream=True,
+            stream_cls=Events,
+        )
+        live, reply = await watched(opened, ResponseReader(), names=thread_id, longest_s=self._wire.longest_s)
+        status = self._status(reply, str(reply.body["id"]))
+        if status.state is RunState.PENDING and not live.ended:
+            return status, live
+        await live.close()
+        return status, None
+
+    async def resume_live(self, thread_id: str, run_id: str, before: Live | None) -> Watched | None:
+        reader, query = ResponseReader(), {"stream": "true"}
+        if isinstance(before, Watched) and before.sequence is not None and isinstance(before.reader, ResponseReader):
+            # What was seen is known here: the stream goes on after it.
+            reader, query["starting_after"] = before.reader, str(before.sequence)
+        opened = self._client.get(
+            path_of("responses", run_id),
+            cast_to=object,
+            options={"params": {**query, "include[]": list(_INCLUDE)}},
+            stream=True,
+            stream_cls=Events,
+        )
+        return await resumed(opened, reader, names=run_id, longest_s=self._wire.longest_s)
 
     async def _takes_ids(self) -> bool:
         """Whether the response gets the id we choose, so that it can be looked for under it. Found out once, from the

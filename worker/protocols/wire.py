@@ -53,7 +53,7 @@ class Wire:
     the SDK's own start again with each byte, and a reply that trickles would never end."""
 
     def __init__(self, client: AsyncOpenAI) -> None:
-        self._longest_s = _longest_s(client)
+        self.longest_s = _longest_s(client)
         self.repeats = Repeats(client)
 
     async def call(
@@ -71,12 +71,12 @@ class Wire:
         Raises CallError.
         """
         try:
-            async with asyncio.timeout(self._longest_s if longest_s is None else longest_s):
+            async with asyncio.timeout(self.longest_s if longest_s is None else longest_s):
                 raw = await response
             headers = raw.headers
             if not needs_body:
                 return Reply({}, headers)
-            body = _parsed(raw.text)
+            body = parsed(raw.text)
         except (OpenAIError, TimeoutError, ValueError, RecursionError, aiohttp.ClientError, OSError) as exc:
             raise translate(exc, names=names) from exc
         if not isinstance(body, dict) or (needs_id and not a_text(body.get("id"))):
@@ -117,7 +117,8 @@ def _longest_s(client: AsyncOpenAI) -> float | None:
     return timeout if isinstance(timeout, (int, float)) else None
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """JSON without what could not be stored or printed. Raises ValueError."""
     body = json.loads(text)
     if "\\ud" in text or "\\uD" in text:
         # Half of a surrogate pair is valid JSON, but no text that could be stored or printed.
