@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-CALLS = ("ensure_assistant", "prepare", "start", "find", "poll", "answer", "cancel", "probe")
+CALLS = ("ensure_assistant", "prepare", "start", "find", "poll", "answer", "cancel", "probe", "delete")
 """Remote calls; each has a place before it and one after it."""
 PARTS = (
     "claim",
@@ -29,6 +29,11 @@ PARTS = (
     "submit.open",
     "submit.add",
     "submit.seal",
+    "remember",
+    "gone",
+    "forget.begin",
+    "forget.jobs",
+    "forget.erase",
 )
 """Steps within askq; each has a place before it and one after it. Commits are `commit.<move>`."""
 MOMENTS = ("chain.begin", "chain.end", "timer.tick")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from askq.assistants.model import Assistant
 from askq.errors import InputError, Problem, StoreError
 from askq.jobs.model import Added, NewBatch, NewJob, Question
+from askq.jobs.objects import assistant_thing
 from askq.jobs.store import Store
 from producer.kept_table import keep
 from producer.questions import QuestionList, Summary
@@ -97,8 +98,6 @@ def submit(
     Raises InputError, and adds nothing, when the batch of this idempotency key has other questions under the same
     ids. Raises StoreError; the rows stored until then stay, and the same call adds the rest.
     """
-    for assistant in {assistant.digest: assistant for assistant in _all(submission)}.values():
-        store.save_assistant(assistant.digest, assistant.to_json())
     batch, created = store.open_batch(
         NewBatch(
             name=submission.name,
@@ -110,7 +109,13 @@ def submit(
             max_cost_usd=submission.max_cost_usd,
         )
     )
+    for assistant in {assistant.digest: assistant for assistant in _all(submission)}.values():
+        # Once it is noted that this batch asks it, nobody who forgets another erases it; saved after that, because
+        # somebody may just have done so.
+        store.share(assistant_thing(assistant.digest), batch)
+        store.save_assistant(assistant.digest, assistant.to_json())
     if not created:
+        _require_kept(store, batch)
         _renew_budget(store, batch, submission)
         conflicts = [row for chunk in submission.jobs() for row in store.compare(batch, chunk).conflicts]
         if conflicts:
@@ -148,6 +153,15 @@ def _require_all(store: Store, batch: str) -> None:
         raise StoreError(
             f"Redis has lost {missing or 'all'} of the rows of batch {batch} while it was submitted",
             remedy="It was restarted without its last moves. The same command again adds what is missing.",
+        )
+
+
+def _require_kept(store: Store, batch: str) -> None:
+    status = store.batch(batch)
+    if status is not None and status.forgetting:
+        raise InputError(
+            f"batch {batch} of this idempotency key is being forgotten",
+            remedy=f"`askq forget {batch}` waits until that is done; then submit the list again.",
         )
 
 

@@ -93,6 +93,8 @@ def _key(settings: Settings) -> Secret:
 def _engine(app: Application) -> Engine:
     settings = app.askq_settings
     key = _key(settings)
+    store = app.askq_store()
+    home = store.home()
 
     def protocols() -> Mapping[str, Protocol]:
         client = open_client(
@@ -103,13 +105,13 @@ def _engine(app: Application) -> Engine:
             timeout_s=settings.call_timeout_s,
             in_flight=settings.in_flight,
         )
-        spoken: list[Protocol] = [AssistantsProtocol(client), ResponsesProtocol(client)]
+        spoken: list[Protocol] = [AssistantsProtocol(client, home=home), ResponsesProtocol(client)]
         if settings.failpoints is not None:
             spoken = [FailingProtocol(protocol) for protocol in spoken]
         return {protocol.name: protocol for protocol in spoken}
 
     return Engine(
-        app.askq_store(),
+        store,
         protocols,
         Monitor(app, process.node_name(), show_text=settings.show_text),
         account=alias(settings.base_url, key.reveal()),

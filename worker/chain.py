@@ -47,6 +47,8 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
     hit("chain.begin")
     try:
         while await share.update():
+            if lane is Lane.POLL:
+                await engine.clean()
             claimed = await _claim(engine, lane, share)
             report.claimed += claimed
             if time.monotonic() >= until:

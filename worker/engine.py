@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 from askq.assistants.model import Assistant
 from askq.errors import StoreError
 from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, Claim, Lane, Outcome, State
+from askq.jobs.objects import Kind, RemoteObject, assistant_thing, keep_letters
 from askq.jobs.store import Store
 from worker import steps
 from worker.account import Account
 from worker.budgets import Budgets, Verdict
+from worker.cleaner import Cleaner
 from worker.commits import Commits
 from worker.leases import Leases
 from worker.limits.durations import Durations
@@ -76,6 +78,7 @@ class Engine:
         self._budgets = Budgets(store, host)
         self._permits = Permits(store, account, host)
         self._durations = Durations(store)
+        self._cleaner = Cleaner(store, account, self._any_protocol)
         self._called = 0
         """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
@@ -165,6 +168,10 @@ class Engine:
         if self._monitor is not None:
             await asyncio.to_thread(self._monitor.flush)
         return sum(len(tasks) for tasks in self._open.values())
+
+    async def clean(self) -> None:
+        """Go on deleting what is no longer kept, beside everything else, if there is anything and nobody is at it."""
+        await self._cleaner.look()
 
     def close(self) -> None:
         """End the loop; what is still open is abandoned and found again by the next claim."""
@@ -268,7 +275,8 @@ class Engine:
         else:
             if thread:
                 await self._account.answered(claim.protocol, begun=begun)
-            await self._commit(claim, steps.prepared(claim, thread))
+            keep = keep_letters(assistant.keep)
+            await self._commit(claim, steps.prepared(claim, thread, account=self._account.name, keep=keep))
 
     async def _create(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
         try:
@@ -475,6 +483,11 @@ class Engine:
         assert self._protocols is not None, "claims are taken up by an engine that was opened"
         return self._protocols[name]
 
+    def _any_protocol(self) -> Protocol:
+        """One to delete with: they all can."""
+        assert self._protocols is not None, "who cleans up was opened"
+        return next(iter(self._protocols.values()))
+
     async def _assistant(self, digest: str) -> Assistant | None:
         if digest not in self._assistants:
             definition = await asyncio.to_thread(self.store.assistant, digest)
@@ -498,9 +511,19 @@ class Engine:
         if known is not None:
             return known
         made = await protocol.ensure_assistant(assistant)
-        if made is None:
-            return None
-        return await asyncio.to_thread(self.store.save_remote_assistant, account, assistant.digest, made)
+        if made is None or assistant.assistant_id is not None:
+            return made
+        return await asyncio.to_thread(self._register_assistant, assistant.digest, made)
+
+    def _register_assistant(self, digest: str, made: str) -> str:
+        """Put an assistant object on record; the one to use. One that somebody else was faster with is not needed."""
+        thing = assistant_thing(digest)
+        mine = RemoteObject(kind=Kind.ASSISTANT, id=made, account=self._account.name)
+        self.store.remember(thing, [mine])
+        used = self.store.save_remote_assistant(self._account.name, digest, made)
+        if used != made:
+            self.store.bury(thing, [mine])
+        return used
 
     async def _forget_remote(self, assistant: Assistant, protocol: Protocol, remote: str) -> None:
         self._remote.pop(f"{protocol.name}/{assistant.digest}", None)

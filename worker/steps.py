@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
 from askq.jobs.model import FINISHING, Answer, Claim, Move, Pause, State, Usage
+from askq.jobs.objects import ACCOUNT_FIELD, KEEP_FIELD
 from worker.protocols.base import (
     Blocked,
     Busy,
@@ -162,14 +163,14 @@ def unbounded(claim: Claim) -> Decision:
 # -- before the run exists -----------------------------------------------------------------------------------
 
 
-def prepared(claim: Claim, thread_id: str) -> Decision:
-    """The thread exists: save its id. The job goes on before those that were to come after it: behind all others, a
-    long list would be prepared whole before its first run."""
+def prepared(claim: Claim, thread_id: str, *, account: str | None = None, keep: str | None = None) -> Decision:
+    """The thread exists: save its id, the account it is on and how long it is kept. The job goes on before those that
+    were to come after it: behind all others, a long list would be prepared whole before its first run."""
     return _move(
         claim,
         "prepare",
         delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S,
-        fields={"thread": thread_id, **_CLEAN},
+        fields={"thread": thread_id, ACCOUNT_FIELD: account, KEEP_FIELD: keep, **_CLEAN},
     )
 
 

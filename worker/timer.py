@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 
 from askq.errors import StoreError
 from askq.failpoints import hit
+from askq.jobs import forgetting
 from askq.jobs.model import Lane, Node
 from askq.jobs.store import Store
 from worker import chain
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 _ALIVE_S = 5.0
 _HINT_S = 2.0
 _TIDY_EVERY_S = 60.0
+_FORGET_EVERY_S = 3.0
+_FORGET_AT_ONCE = 500
 _COMPLAIN_EVERY_S = 30.0
 
 
@@ -55,6 +58,7 @@ class Timer:
         self._clock = ClockWatch(store)
         self._audit = audit
         self._tidied = time.monotonic()
+        self._forgot = time.monotonic()
         self._complained = -_COMPLAIN_EVERY_S
 
     def tick(self) -> None:
@@ -68,6 +72,10 @@ class Timer:
             if time.monotonic() - self._tidied > _TIDY_EVERY_S:
                 self._tidied = time.monotonic()
                 self._store.tidy(keep_s=self._keep_s)
+            if time.monotonic() - self._forgot > _FORGET_EVERY_S:
+                # Whoever asked for it goes on with it, too, and faster, as long as they are there.
+                self._forgot = time.monotonic()
+                forgetting.go_on(self._store, most=_FORGET_AT_ONCE)
             if self._heartbeat is not None:
                 self._heartbeat.touch()
             # Last, because it takes the longest.
@@ -79,6 +87,9 @@ class Timer:
 
     def _revive(self, lane: Lane) -> None:
         due = self._store.next_due(lane)
+        if lane is Lane.POLL and (due is None or due > self._tick_s):
+            # Nothing to poll, but perhaps something to delete: the same chain does it.
+            due = self._store.next_tombstone()
         if due is None or due > self._tick_s:
             return
         if self._store.running(lane) < chain.wanted_executions(self._store) and self._store.hint(lane, ttl_s=_HINT_S):

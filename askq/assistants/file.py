@@ -118,5 +118,6 @@ def _build(path: Path, values: Mapping[str, Any], default_model: str, default_pr
         on_uncertain=run.get("on_uncertain", "fail"),
         price=values.get("price"),
         limits=values.get("limits") or None,
+        keep=values.get("keep") or None,
         metadata=values.get("metadata", {}),
     )

@@ -48,13 +48,15 @@ class Assistant:
     """US dollars per million tokens (`input`, `output`, perhaps `cached_input`), where askq does not know the price."""
     limits: Mapping[str, int] | None = None
     """What may be used of the account at most: `requests_per_minute`, `tokens_per_minute` (`[limits]`)."""
+    keep: Mapping[str, str] | None = None
+    """How long what was made at the service is kept: `threads` and `files` → no, results, always (`[keep]`)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Canonical JSON: equal assistants give equal text."""
         values = dataclasses.asdict(self)
         # A field that came later and is not used leaves the text, and so the digest, as it was.
-        for name in ("price", "limits"):
+        for name in ("price", "limits", "keep"):
             if values[name] is None:
                 del values[name]
         return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict)

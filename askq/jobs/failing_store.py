@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from askq.failpoints import hit
 from askq.jobs.limits import Bound, Heard, Permit, Scope
 from askq.jobs.model import Added, Claim, Lane, Move, NewBatch, NewJob, Outcome
+from askq.jobs.objects import RemoteObject
 from askq.jobs.redis_store import RedisStore
 
 
@@ -56,6 +57,16 @@ class FailingStore(RedisStore):
         hit("witness.before")
         super().witness(job, attempt, run_id)
         hit("witness.after")
+
+    def remember(self, owner: str, objects: Sequence[RemoteObject]) -> None:
+        hit("remember.before")
+        super().remember(owner, objects)
+        hit("remember.after")
+
+    def gone(self, owner: str, objects: Sequence[RemoteObject], *, deleted: bool = True) -> None:
+        hit("gone.before")
+        super().gone(owner, objects, deleted=deleted)
+        hit("gone.after")
 
     def reserve(self, job: str, attempt: int, cost_usd: float) -> bool:
         hit("reserve.before")

@@ -19,6 +19,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{sNN}:dead` | sorted set | dead letters: jobs that killed workers → when they were given up |
 | `askq:batch:<id>` | hash | name, assistant, total … |
 | `askq:budget:<batch>` | hash | millionths of a dollar: bound of a batch, spent, put aside for jobs under way |
+| `askq:forgetting` | set | batches and jobs that are being forgotten |
 | `askq:batches` | sorted set | batch id → when it was opened |
 | `askq:idem:<sha256>` | string | idempotency key → batch id |
 | `askq:assistant:<digest>` | string | an assistant's definition, JSON |
@@ -32,6 +33,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what it grants: rate, burst … (`limits.py`) |
 | `askq:{limits}:waits` | sorted set | scopes in which calls wait for a permit → until when |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
+| `askq:home` | string | marks what this askq has made at a service, to tell it from what another has |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
 | `askq:audit:turn` | string | the worker that audits in the background |
 | `askq:audit:place` | string | how far its audit has come, JSON |
@@ -51,6 +53,8 @@ NODES = PREFIX + "nodes"
 PAUSES = PREFIX + "pauses"
 WAITS = PREFIX + "{limits}:waits"
 DISK = PREFIX + "disk"
+HOME = PREFIX + "home"
+FORGETTING = PREFIX + "forgetting"
 CLOCK = PREFIX + "clock"
 AUDIT_TURN = PREFIX + "audit:turn"
 AUDIT_PLACE = PREFIX + "audit:place"
@@ -64,6 +68,11 @@ def shard_prefix(shard: int) -> str:
 
 def due(shard: int, lane: Lane) -> str:
     return f"{shard_prefix(shard)}due:{lane}"
+
+
+def dues(shard: int) -> tuple[str, str]:
+    """Both halves of a shard's schedule."""
+    return due(shard, Lane.START), due(shard, Lane.POLL)
 
 
 def job_stem(shard: int) -> str:
@@ -131,8 +140,18 @@ def uses(user: str) -> str:
     return f"{shard_prefix(shard_of(user))}uses:{user}"
 
 
+def receipt_stem(shard: int) -> str:
+    """What the keys of a shard's receipts begin with; what was forgotten follows."""
+    return f"{shard_prefix(shard)}receipt:"
+
+
 def receipt(shard: int, forgotten: str) -> str:
-    return f"{shard_prefix(shard)}receipt:{forgotten}"
+    return receipt_stem(shard) + forgotten
+
+
+def of_job(job_id: str) -> list[str]:
+    """Every key, beside its record and its remote objects, that belongs to a job alone: `askq forget` erases them."""
+    return [ask(job_id), answer(job_id)]
 
 
 def dead(shard: int) -> str:

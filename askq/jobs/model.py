@@ -420,6 +420,8 @@ class BatchStatus:
     """The limits its questions wait for at present."""
     stale: int = 0
     """Commits refused because their fence was stale: each a worker that came back too late."""
+    forgetting: bool = False
+    """Whether it is being forgotten: nothing may be added or asked again."""
 
     @property
     def pending(self) -> int:

@@ -155,6 +155,7 @@ def status_of(
         cost_usd=sum(costs) if costs else None,
     )
     sealed = "total" in values
+    forgotten = sum(int(shard.get("forgotten", 0)) for shard in counters)
     status = BatchStatus(
         id=id_,
         name=values.get("name"),
@@ -166,12 +167,14 @@ def status_of(
         created_at=float(values["created"]),
         sealed=sealed,
         # Rows being added to a sealed batch make it undone at once, and not only when it is sealed again.
-        total=max(int(values.get("total", 0)), sum(counts.values())),
+        # Jobs that were forgotten one by one are none of its rows any more.
+        total=max(int(values.get("total", 0)) - forgotten, sum(counts.values())),
         counts=counts,
         usage=usage,
         finished_at=max((float(shard["finished"]) for shard in counters if "finished" in shard), default=None),
         budget=budget,
         stale=sum(int(shard.get("stale", 0)) for shard in counters),
+        forgetting="forgetting" in values,
     )
     if status.done:
         return status

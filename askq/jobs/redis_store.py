@@ -38,8 +38,8 @@ from askq.jobs.model import (
 from askq.jobs.objects import REMOTE_FIELDS
 from askq.jobs.records import budget_of, claim_of, decoded, encoded, job_of, pause_of, record_of, status_of
 from askq.jobs.redis_audit import RedisBooks
-from askq.jobs.redis_objects import RedisObjects
-from askq.jobs.redis_wire import Call, RedisWire, lua, run_id_of
+from askq.jobs.redis_forgetting import RedisForgetting
+from askq.jobs.redis_wire import Call, lua, run_id_of
 from askq.jobs.store import Health
 
 _PAGE = 200
@@ -51,7 +51,7 @@ _SAME_STEP_S = 10.0
 """Workers that notice within this time that the clock was set back speak of the same step."""
 
 
-class RedisStore(RedisObjects, RedisWire):
+class RedisStore(RedisForgetting):
     """`Store` over one Redis server.
 
     `keep_days` is how long finished jobs stay. Raises StoreUnreachable when the server does not answer twice, each
@@ -614,6 +614,11 @@ class RedisStore(RedisObjects, RedisWire):
         self._run(partial(self._forget_dead, keep_s))
         ttls = dict(zip(ids, self._run(lifetimes), strict=True))
         if gone := [id_ for id_, ttl in ttls.items() if ttl == -2]:
+            for id_ in gone:
+                # What it used is deleted at the service, unless others use it; and so is what it had made itself.
+                for thing in self.uses(id_):
+                    self.unshare(thing, id_)
+                self.bury(id_)
             self._run(lambda: self._redis.zrem(keys.BATCHES, *gone))
         # Only batches that are not marked yet are looked at: finished ones stay for weeks, and this runs every minute.
         open_ = [id_ for id_, ttl in ttls.items() if ttl == -1]

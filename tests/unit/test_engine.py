@@ -16,6 +16,7 @@ from askq.errors import StoreUnreachable
 from askq.ids import SHARDS
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State, Usage
+from askq.jobs.objects import Kind
 from tests.parts import eventually
 from worker import chain, steps
 from worker.engine import Engine
@@ -27,6 +28,7 @@ from worker.protocols.base import (
     Found,
     Gone,
     Limited,
+    Made,
     Refused,
     RunState,
     Search,
@@ -93,7 +95,11 @@ class Service:
     async def cancel(self, thread_id: str, run_id: str) -> None:
         self.cancelled.append(run_id)
 
-    async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None: ...
+    async def delete(self, kind: Kind, id_: str) -> bool:
+        return True
+
+    async def made(self, kind: Kind) -> list[Made]:
+        return []
 
     async def check(self) -> None: ...
 

@@ -212,7 +212,16 @@ def test_no_key_is_written_outside_the_key_map() -> None:
 
 def test_the_key_map_tells_of_every_key() -> None:
     table = set(re.findall(r"^\| `(askq:[^`]+)` \|", keys.__doc__ or "", re.MULTILINE))
-    made = {keys.BATCHES, keys.NODES, keys.PAUSES, keys.DISK, keys.CLOCK, keys.budget("<batch>")}
+    made = {
+        keys.HOME,
+        keys.FORGETTING,
+        keys.BATCHES,
+        keys.NODES,
+        keys.PAUSES,
+        keys.DISK,
+        keys.CLOCK,
+        keys.budget("<batch>"),
+    }
     made |= {keys.batch("<id>"), keys.assistant("<digest>"), keys.remote("<account>", "<digest>")}
     made |= {keys.probe("<account>"), re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k"))}
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}

@@ -9,8 +9,9 @@ import pytest
 
 from askq import failpoints
 from askq.failpoints import Failpoint, arm
+from askq.jobs.objects import Kind
 from tests.unit.protocols_stage import ask, assistant
-from worker.protocols.base import Found, Protocol, RunState, Search, Status
+from worker.protocols.base import Found, Made, Protocol, RunState, Search, Status
 from worker.protocols.failing import FailingProtocol
 
 STATUS = Status(state=RunState.PENDING, raw="queued", run_id="run_1")
@@ -57,8 +58,13 @@ class Spoken:
     async def cancel(self, *given: object) -> None:
         self.calls.append(("cancel", *given))
 
-    async def cleanup(self, *given: object) -> None:
-        self.calls.append(("cleanup", *given))
+    async def delete(self, *given: object) -> bool:
+        self.calls.append(("delete", *given))
+        return True
+
+    async def made(self, *given: object) -> list[Made]:
+        self.calls.append(("made", *given))
+        return []
 
     async def check(self) -> None:
         self.calls.append(("check",))
@@ -80,7 +86,8 @@ CALLS: list[tuple[str, str | None, tuple[object, ...], object]] = [
     ("poll", "poll", ("thread_1", "run_1"), STATUS),
     ("answer", "answer", ("thread_1", "run_1", TUTOR), "the answer"),
     ("cancel", "cancel", ("thread_1", "run_1"), None),
-    ("cleanup", None, ("thread_1", ("run_1",)), None),
+    ("delete", "delete", (Kind.THREAD, "thread_1"), True),
+    ("made", None, (Kind.ASSISTANT,), []),
     ("check", None, (), None),
 ]
 

@@ -16,11 +16,13 @@ from openai import AsyncOpenAI
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
+from askq.jobs.objects import Kind
 from askq.prices import has_known_prices, with_cost
-from worker.protocols.base import Ask, Found, RunState, Search, Status, ToolCall
+from worker.protocols.base import Ask, Found, Made, RunState, Search, Status, ToolCall
 from worker.protocols.codes import why_ended
+from worker.protocols.deletion import DIGEST, HOME, Deletion
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
-from worker.protocols.forgiving import cancelled, deleted, reached
+from worker.protocols.forgiving import cancelled, reached
 from worker.protocols.rereads import path_of
 from worker.protocols.wire import Reply, Wire
 
@@ -62,9 +64,12 @@ class AssistantsProtocol:
     name = "assistants"
     lists_runs = True
 
-    def __init__(self, client: AsyncOpenAI) -> None:
+    def __init__(self, client: AsyncOpenAI, *, home: str | None = None) -> None:
+        """`home` marks what is made as this askq's (`Store.home`)."""
         self._priced = has_known_prices(client.base_url.host)
         self._wire = Wire(client)
+        self._deletion = Deletion(client, self._wire)
+        self._home = home
         self._beta = client.beta
         self._client = client
         self._ended: dict[str, _Ended] = {}
@@ -72,7 +77,7 @@ class AssistantsProtocol:
     async def ensure_assistant(self, assistant: Assistant) -> str | None:
         if assistant.assistant_id is not None:
             return assistant.assistant_id
-        body = assistant_body(assistant)
+        body = assistant_body(assistant, home=self._home)
         reply = await self._wire.call(
             self._beta.assistants.with_raw_response.create(model=assistant.model, extra_body=body)
         )
@@ -141,9 +146,11 @@ class AssistantsProtocol:
         call = self._beta.threads.runs.with_raw_response.cancel(run_id, thread_id=thread_id)
         await cancelled(self._wire.call(call, names=run_id, needs_body=False), run_id)
 
-    async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None:
-        call = self._beta.threads.with_raw_response.delete(thread_id)
-        await deleted(self._wire.call(call, names=thread_id, needs_body=False), thread_id)
+    async def delete(self, kind: Kind, id_: str) -> bool:
+        return await self._deletion.delete(kind, id_)
+
+    async def made(self, kind: Kind) -> list[Made]:
+        return await self._deletion.made(kind)
 
     async def check(self) -> None:
         await reached(self._wire.call(self._client.models.with_raw_response.list(), needs_id=False))
@@ -204,8 +211,9 @@ class AssistantsProtocol:
         return _Ended(model, with_cost(usage, model) if self._priced else usage)
 
 
-def assistant_body(assistant: Assistant) -> dict[str, Any]:
+def assistant_body(assistant: Assistant, *, home: str | None = None) -> dict[str, Any]:
     """The body that creates the remote assistant object."""
+    marks = {DIGEST: assistant.digest} | ({HOME: home} if home else {})
     body: dict[str, Any] = {
         "name": assistant.name,
         "description": assistant.description,
@@ -216,7 +224,7 @@ def assistant_body(assistant: Assistant) -> dict[str, Any]:
         "top_p": assistant.top_p,
         "response_format": _response_format(assistant),
         "reasoning_effort": assistant.reasoning_effort,
-        "metadata": {**assistant.metadata, "askq_digest": assistant.digest},
+        "metadata": {**assistant.metadata, **marks},
     }
     return {name: value for name, value in body.items() if value not in (None, [], {})}
 

@@ -21,6 +21,7 @@ from typing import Protocol as TypingProtocol
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
+from askq.jobs.objects import Kind
 from worker.protocols.hints import NO_LIMITS, Limits
 
 
@@ -177,6 +178,17 @@ class Ask:
         return hashlib.sha256(f"{self.job_id}|run|{self.attempt}".encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An object found in a list of the service, with the marks of an askq."""
+
+    kind: Kind
+    id: str
+    home: str | None
+    """Which askq made it (`Store.home`); None for one that left no mark of its own."""
+    created_at: float
+
+
 class Protocol(TypingProtocol):
     """One way of speaking runs. Every method makes at most one paid call and never retries by itself."""
 
@@ -210,9 +222,13 @@ class Protocol(TypingProtocol):
         """Ask the service to cancel; best effort, the next poll decides. A refusal (the run has ended, is gone, cannot
         be cancelled here) is no error."""
 
-    async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None:
-        """Delete the thread or conversation with its items, and the responses. 404 counts as deleted; a server that
-        cannot delete keeps them as long as it pleases."""
+    async def delete(self, kind: Kind, id_: str) -> bool:
+        """Delete an object of any kind, and what is in it. Returns when the service has said that it is gone: True for
+        deleted now, False for a 404. Raises Blocked `endpoint_gone` on a server that cannot delete such objects."""
+
+    async def made(self, kind: Kind) -> list[Made]:
+        """Every object of a kind that askq has made on this account, as its metadata says. Raises Blocked
+        `endpoint_gone` where such objects cannot be listed."""
 
     async def check(self) -> None:
         """One free call that proves key and endpoint; raises like any other. A server without a list of models is

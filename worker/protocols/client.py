@@ -7,13 +7,16 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 from openai.resources.beta import AsyncAssistants, AsyncBeta, AsyncThreads
 from openai.resources.beta.threads import AsyncMessages, AsyncRuns
 from openai.resources.beta.threads.runs import AsyncSteps
+from openai.resources.containers import AsyncContainers
 from openai.resources.conversations import AsyncConversations, AsyncItems
+from openai.resources.files import AsyncFiles
 from openai.resources.models import AsyncModels
 from openai.resources.responses import AsyncResponses
+from openai.resources.vector_stores import AsyncVectorStores
 
 RESOURCES = (
     *(AsyncAssistants, AsyncBeta, AsyncConversations, AsyncItems, AsyncMessages, AsyncModels, AsyncResponses),
-    *(AsyncRuns, AsyncSteps, AsyncThreads),
+    *(AsyncRuns, AsyncSteps, AsyncThreads, AsyncContainers, AsyncFiles, AsyncVectorStores),
 )
 """What the adapters call. The SDK would import each at its first call, for a second in which no lease is renewed;
 imported here, that is done once, before the pool forks."""

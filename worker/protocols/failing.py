@@ -5,7 +5,8 @@ from __future__ import annotations
 from askq.assistants.model import Assistant
 from askq.failpoints import hit
 from askq.jobs.model import Answer
-from worker.protocols.base import Ask, Found, Protocol, Status
+from askq.jobs.objects import Kind
+from worker.protocols.base import Ask, Found, Made, Protocol, Status
 
 
 class FailingProtocol:
@@ -63,8 +64,14 @@ class FailingProtocol:
         await self._spoken.cancel(thread_id, run_id)
         hit("cancel.after")
 
-    async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None:
-        await self._spoken.cleanup(thread_id, run_ids)
+    async def delete(self, kind: Kind, id_: str) -> bool:
+        hit("delete.before")
+        found = await self._spoken.delete(kind, id_)
+        hit("delete.after")
+        return found
+
+    async def made(self, kind: Kind) -> list[Made]:
+        return await self._spoken.made(kind)
 
     async def check(self) -> None:
         await self._spoken.check()

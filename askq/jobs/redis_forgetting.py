@@ -1,0 +1,142 @@
+"""Forgetting in Redis: erasing jobs and batches, and having the server's files follow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from askq.ids import SHARDS, job_id, shard_of, split_job_id
+from askq.jobs import keys
+from askq.jobs.model import TERMINAL, Outcome
+from askq.jobs.objects import Receipt, assistant_of_thing, receipt_of
+from askq.jobs.records import decoded
+from askq.jobs.redis_objects import RECEIPT_S, RedisObjects
+from askq.jobs.redis_wire import Call
+
+_ROWS = 1000
+_REWRITE_S = 300.0
+_ENDS = "," + ",".join(sorted(TERMINAL)) + ","
+
+
+class RedisForgetting(RedisObjects):
+    """What `RedisStore` knows of forgetting."""
+
+    def begin_forgetting(self, what: str) -> None:
+        def write() -> None:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.sadd(keys.FORGETTING, what)
+            if not split_job_id(what)[1] and self._redis.exists(keys.batch(what)):
+                pipe.hset(keys.batch(what), "forgetting", "1")
+                # It must not go of itself before its objects are buried.
+                pipe.persist(keys.batch(what))
+            pipe.execute()
+
+        self._run(write)
+
+    def forgetting(self) -> list[str]:
+        return sorted(decoded(what) for what in self._run(lambda: self._redis.smembers(keys.FORGETTING)))
+
+    def job_ids(self, batch: str) -> Iterator[str]:
+        for shard in range(SHARDS):
+            start = 0
+            while page := self._run(partial(self._redis.zrange, keys.rows(shard, batch), start, start + _ROWS - 1)):
+                start += len(page)
+                yield from (job_id(batch, decoded(row)) for row in page)
+
+    def forget(self, jobs: Sequence[str], what: str) -> list[Outcome]:
+        calls = []
+        for job in jobs:
+            shard, (batch, row) = shard_of(job), split_job_id(job)
+            start, poll = keys.dues(shard)
+            names = [keys.job(job), start, poll, keys.count(shard, batch), keys.dead(shard), keys.rows(shard, batch)]
+            names += [keys.objects(job), keys.buried(shard), keys.receipt(shard, what), *keys.of_job(job)]
+            calls.append(Call("forget", names, [job, row, _ENDS, what, RECEIPT_S]))
+        return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=True)]
+
+    def erase(self, what: str) -> None:
+        for thing in self.uses(what):
+            digest = assistant_of_thing(thing)
+            if self.unshare(thing, what, receipt=what) and digest is not None:
+                self._erase_assistant(digest, thing)
+        self.bury(what, receipt=what)
+        if not split_job_id(what)[1]:
+            self._run(partial(self._erase_batch, what))
+        self._run(partial(self._redis.srem, keys.FORGETTING, what))
+
+    def _erase_assistant(self, digest: str, thing: str) -> None:
+        """Nobody asks it any more: its instructions are somebody's words, too."""
+        definition = self._run(partial(self._redis.get, keys.assistant(digest)))
+        for name in (keys.assistant(digest), keys.took(digest)):
+            self._run(partial(self._redis.delete, name))
+        if definition is not None and self.users(thing):
+            # Somebody has begun to ask it just now, and may have saved it before it was erased.
+            self._run(partial(self._redis.set, keys.assistant(digest), definition, nx=True))
+
+    def _erase_batch(self, batch: str) -> None:
+        idem = self._redis.hget(keys.batch(batch), "idem")
+        pipe = self._redis.pipeline(transaction=False)
+        if idem is not None:
+            pipe.delete(keys.idempotency(decoded(idem)))
+        for shard in range(SHARDS):
+            pipe.delete(keys.rows(shard, batch))
+            pipe.delete(keys.count(shard, batch))
+        pipe.delete(keys.budget(batch))
+        pipe.zrem(keys.BATCHES, batch)
+        # The record last: it knows the idempotency key.
+        pipe.delete(keys.batch(batch))
+        pipe.execute()
+
+    def receipt(self, what: str) -> Receipt | None:
+        def read() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.sismember(keys.FORGETTING, what)
+            for shard in range(SHARDS):
+                pipe.hgetall(keys.receipt(shard, what))
+            return list(pipe.execute())
+
+        pending, *shards = self._run(read)
+        counts = [{decoded(name): int(count) for name, count in shard.items()} for shard in shards]
+        return receipt_of(what, counts, pending=bool(pending))
+
+    def compact(self) -> str | None:
+        until = time.monotonic() + _REWRITE_S
+        for begin, running, last in (
+            (self._redis.bgrewriteaof, "aof_rewrite_in_progress", "aof_last_bgrewrite_status"),
+            (self._redis.bgsave, "rdb_bgsave_in_progress", "rdb_last_bgsave_status"),
+        ):
+            why = self._run(partial(self._rewrite, begin, running, last, until))
+            if why is not None:
+                return str(why)
+        return None
+
+    def _rewrite(self, begin: Any, running: str, last: str, until: float) -> str | None:
+        info = self._redis.info("persistence")
+        if begin == self._redis.bgrewriteaof:
+            if not info.get("aof_enabled"):
+                return None
+        elif not self._redis.config_get("save").get("save"):
+            return None
+        try:
+            self._wait_until_over(running, until)
+            begin()
+        except ResponseError as error:
+            if "already in progress" not in str(error) and "scheduled" not in str(error):
+                return f"the server does not let us: {error}"
+        time.sleep(0.05)
+        if not self._wait_until_over(running, until):
+            return f"the server has not finished writing its file after {_REWRITE_S:g} s"
+        told = str(self._redis.info("persistence").get(last, "ok"))
+        return None if told == "ok" else f"the server could not write its file: {last} is {told}"
+
+    def _wait_until_over(self, running: str, until: float) -> bool:
+        while True:
+            info = self._redis.info("persistence")
+            if not info.get(running) and not info.get("aof_rewrite_scheduled"):
+                return True
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
