@@ -7,12 +7,14 @@ process that is killed between a deletion and its record, do no harm: the second
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
 
 from askq.errors import StoreError
-from askq.jobs.objects import Kind, RemoteObject, Tombstone
+from askq.jobs.objects import LISTED, Kind, RemoteObject, Tombstone
 from askq.jobs.store import Store
 from worker.protocols.base import Blocked, CallError, Limited, Protocol
 
@@ -41,6 +43,7 @@ class Cleaner:
         self._protocol = protocol
         self._next = 0.0
         self._work: asyncio.Task[None] | None = None
+        self._inventory: asyncio.Task[None] | None = None
         self._few = asyncio.Semaphore(_AT_ONCE)
 
     async def look(self) -> None:
@@ -49,6 +52,9 @@ class Cleaner:
         if now < self._next or (self._work is not None and not self._work.done()):
             return
         self._next = now + _LOOK_EVERY_S
+        token = await asyncio.to_thread(self._store.take_inventory)
+        if token is not None:
+            self._inventory = asyncio.create_task(self._take_inventory(token))
         due = await asyncio.to_thread(self._store.next_tombstone)
         if due is not None and due <= 0:
             self._work = asyncio.create_task(self._clean())
@@ -67,6 +73,21 @@ class Cleaner:
             log.warning("deleting waits for the store: %s", error.message)
         except Exception:  # the outermost frame of a background task: it must be heard of, and the next look goes on
             log.exception("a defect in deleting")
+
+    async def _take_inventory(self, token: str) -> None:
+        """Tell whoever asked what of askq's there is at the service, as far as that can be listed."""
+        made: list[dict[str, object]] = []
+        unlisted: dict[str, str] = {}
+        for kind in LISTED:
+            try:
+                made += [dataclasses.asdict(each) for each in await self._protocol().made(kind)]
+            except CallError as error:
+                unlisted[kind] = str(error)
+        told = {"account": self._account, "made": made, "unlisted": unlisted}
+        try:
+            await asyncio.to_thread(self._store.give_inventory, token, json.dumps(told))
+        except StoreError as error:
+            log.warning("an inventory could not be given: %s", error.message)
 
     async def _of_one(self, owner: str, stones: Sequence[Tombstone]) -> None:
         gone: list[RemoteObject] = []

@@ -33,6 +33,8 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what it grants: rate, burst … (`limits.py`) |
 | `askq:{limits}:waits` | sorted set | scopes in which calls wait for a permit → until when |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
+| `askq:inventory` | string | somebody has asked what of askq's there is at the service |
+| `askq:inventory:<token>` | string | the answer, JSON, for some minutes |
 | `askq:home` | string | marks what this askq has made at a service, to tell it from what another has |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
 | `askq:audit:turn` | string | the worker that audits in the background |
@@ -54,6 +56,7 @@ PAUSES = PREFIX + "pauses"
 WAITS = PREFIX + "{limits}:waits"
 DISK = PREFIX + "disk"
 HOME = PREFIX + "home"
+INVENTORY = PREFIX + "inventory"
 FORGETTING = PREFIX + "forgetting"
 CLOCK = PREFIX + "clock"
 AUDIT_TURN = PREFIX + "audit:turn"
@@ -184,6 +187,10 @@ def limit(scope: str) -> str:
 
 def took(digest: str) -> str:
     return f"{PREFIX}took:{digest}"
+
+
+def inventory(token: str) -> str:
+    return f"{INVENTORY}:{token}"
 
 
 def chains(lane: Lane) -> str:

@@ -152,6 +152,7 @@ class MemoryStore:
         self._registry = Registry(clock)
         self._keep_s = KEEP_S
         self._forgetting: set[str] = set()
+        self._inventory: tuple[str | None, dict[str, str]] = (None, {})
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -687,6 +688,22 @@ class MemoryStore:
         with self._lock:
             counts = self._registry.receipts.get(what, {})
             return receipt_of(what, [counts], pending=what in self._forgetting)
+
+    def ask_inventory(self) -> str:
+        self._inventory = ("asked", {})
+        return "asked"
+
+    def take_inventory(self) -> str | None:
+        with self._lock:
+            token, answers = self._inventory
+            self._inventory = (None, answers)
+            return token
+
+    def give_inventory(self, token: str, found: str) -> None:
+        self._inventory[1][token] = found
+
+    def inventory(self, token: str) -> str | None:
+        return self._inventory[1].get(token)
 
     def compact(self) -> str | None:
         return None

@@ -50,6 +50,8 @@ class Keep(StrEnum):
     """It is deleted by `askq forget` alone."""
 
 
+LISTED = (Kind.ASSISTANT, Kind.VECTOR_STORE)
+"""Kinds that services list, with metadata that says who made them."""
 TALK = frozenset({Kind.THREAD, Kind.CONVERSATION, Kind.RESPONSE})
 """Kinds that `[keep] threads` is about; `[keep] files` is about all others."""
 KEEP_FIELD = "keep"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -13,12 +14,13 @@ from askq.ids import SHARDS, job_id, shard_of, split_job_id
 from askq.jobs import keys
 from askq.jobs.model import TERMINAL, Outcome
 from askq.jobs.objects import Receipt, assistant_of_thing, receipt_of
-from askq.jobs.records import decoded
+from askq.jobs.records import decoded, encoded
 from askq.jobs.redis_objects import RECEIPT_S, RedisObjects
 from askq.jobs.redis_wire import Call
 
 _ROWS = 1000
 _REWRITE_S = 300.0
+_INVENTORY_S = 600
 _ENDS = "," + ",".join(sorted(TERMINAL)) + ","
 
 
@@ -101,6 +103,22 @@ class RedisForgetting(RedisObjects):
         pending, *shards = self._run(read)
         counts = [{decoded(name): int(count) for name, count in shard.items()} for shard in shards]
         return receipt_of(what, counts, pending=bool(pending))
+
+    def ask_inventory(self) -> str:
+        token = secrets.token_hex(8)
+        self._run(lambda: self._redis.set(keys.INVENTORY, token, ex=_INVENTORY_S))
+        return token
+
+    def take_inventory(self) -> str | None:
+        found = self._run(lambda: self._redis.getdel(keys.INVENTORY))
+        return None if found is None else decoded(found)
+
+    def give_inventory(self, token: str, found: str) -> None:
+        self._run(lambda: self._redis.set(keys.inventory(token), encoded(found), ex=_INVENTORY_S))
+
+    def inventory(self, token: str) -> str | None:
+        found = self._run(lambda: self._redis.get(keys.inventory(token)))
+        return None if found is None else decoded(found)
 
     def compact(self) -> str | None:
         until = time.monotonic() + _REWRITE_S

@@ -309,6 +309,18 @@ class Store(Protocol):
     def receipt(self, what: str) -> Receipt | None:
         """What was forgotten of a batch or job so far; None if nothing was."""
 
+    def ask_inventory(self) -> str:
+        """Ask the workers what of askq's there is at the service; the token of the answer."""
+
+    def take_inventory(self) -> str | None:
+        """The token of an inventory that somebody has asked for: from now on it is the caller's to answer."""
+
+    def give_inventory(self, token: str, found: str) -> None:
+        """Answer it (JSON); the answer is kept for some minutes."""
+
+    def inventory(self, token: str) -> str | None:
+        """The answer, when it is there."""
+
     def compact(self) -> str | None:
         """Have the server write its files anew, so that what was erased is not in them any more, and wait for it; why
         that was not possible, or None."""

@@ -39,8 +39,8 @@ def forget_command(
     """Erase batches or single questions everywhere, and print a receipt.
 
     Questions, answers and everything else about them go from Redis and from its files, and so does what was made for
-    them at the service: threads, conversations, responses, files, stores. What is not finished is cancelled first. There
-    is no way back.
+    them at the service: threads, conversations, responses, files, stores. What is not finished is cancelled first.
+    There is no way back.
 
     Stopped half-way, it is finished by the workers, or by the same command. Files that you wrote yourself, such as
     answers.csv, stay. Exit 0 when all is gone, 1 when the service keeps something.

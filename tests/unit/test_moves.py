@@ -174,7 +174,7 @@ def test_a_script_opens_with_what_it_takes_returns_and_leaves(path: Path) -> Non
 def test_a_script_is_used_and_says_what_every_argument_is(path: Path) -> None:
     text = path.read_text("utf-8")
     callers = "".join(
-        (FOLDER / name).read_text("utf-8") for name in ("redis_store.py", "redis_audit.py", "redis_objects.py")
+        (FOLDER / name).read_text("utf-8") for name in ("redis_store.py", "redis_audit.py", "redis_objects.py", "redis_forgetting.py")
     )
     assert re.search(rf'\(\s*"{path.stem}",\s', callers)
     header = text.partition("\n\n")[0]
@@ -215,6 +215,8 @@ def test_the_key_map_tells_of_every_key() -> None:
     made = {
         keys.HOME,
         keys.FORGETTING,
+        keys.INVENTORY,
+        keys.inventory("<token>"),
         keys.BATCHES,
         keys.NODES,
         keys.PAUSES,

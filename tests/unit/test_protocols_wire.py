@@ -274,6 +274,7 @@ async def test_lists_tell_which_objects_are_an_askqs() -> None:
         with pytest.raises(Blocked):
             await adapter("assistants", client).made(Kind.THREAD)
     assert [(made.id, made.home, made.created_at) for made in found] == [("asst_1", "h", 7.0), ("asst_2", None, 9.0)]
+    assert {made.owner for made in found} == {"assistant:d"}
 
 
 async def test_gone_is_not_reached_by_accident() -> None:

@@ -186,6 +186,8 @@ class Made:
     id: str
     home: str | None
     """Which askq made it (`Store.home`); None for one that left no mark of its own."""
+    owner: str | None
+    """Under which owner it was put on record there (`askq.jobs.objects`)."""
     created_at: float
 
 

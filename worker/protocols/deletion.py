@@ -10,15 +10,17 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-from askq.jobs.objects import Kind
+from askq.jobs.objects import Kind, assistant_thing
 from worker.protocols.base import Blocked, Gone, Made
 from worker.protocols.fields import a_count, a_text, an_object
 from worker.protocols.wire import Wire
 
 HOME = "askq_home"
 """Metadata: which askq made an object."""
+OWNER = "askq_owner"
+"""Metadata: under which owner an object is on record (`askq.jobs.objects`)."""
 DIGEST = "askq_digest"
-"""Metadata: the definition an object was made of."""
+"""Metadata of an assistant: the definition it was made of, which names its owner, too."""
 
 
 class Deletion:
@@ -85,6 +87,14 @@ class Deletion:
         for entry in entries:
             marks = an_object(entry.get("metadata"))
             if any(name.startswith("askq_") for name in marks) and (id_ := a_text(entry.get("id"))):
-                home = a_text(marks.get(HOME)) or None
-                found.append(Made(kind=kind, id=id_, home=home, created_at=float(a_count(entry.get("created_at")))))
+                digest = a_text(marks.get(DIGEST))
+                found.append(
+                    Made(
+                        kind=kind,
+                        id=id_,
+                        home=a_text(marks.get(HOME)) or None,
+                        owner=a_text(marks.get(OWNER)) or (assistant_thing(digest) if digest else None),
+                        created_at=float(a_count(entry.get("created_at"))),
+                    )
+                )
         return found
