@@ -15,7 +15,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{sNN}:buried` | sorted set | owner → when the first of its objects is to be deleted at the service |
 | `askq:{sNN}:users:<thing>` | set | batches and jobs that use a thing: an assistant, an uploaded file, a store |
 | `askq:{sNN}:uses:<user>` | set | the things that a batch or job uses |
-| `askq:{sNN}:receipt:<batch or job>` | hash | what `askq forget` has erased of it so far: counts |
+| `askq:{sNN}:receipt:<name>` | hash | what `askq forget` has erased of it so far: counts |
 | `askq:{sNN}:dead` | sorted set | dead letters: jobs that killed workers → when they were given up |
 | `askq:batch:<id>` | hash | name, assistant, total … |
 | `askq:budget:<batch>` | hash | millionths of a dollar: bound of a batch, spent, put aside for jobs under way |

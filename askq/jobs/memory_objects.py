@@ -82,6 +82,7 @@ class Registry:
                 mine[name] = with_due(entry, None if after_s is None else now + after_s)
         if ended and mine and all(entry.due is None for entry in mine.values()):
             self.expire[owner] = now + keep_s
+        self.drop_empty(owner)
 
     def due(self, *, limit: int, lease_s: float) -> list[Tombstone]:
         now, found, owners = self.clock(), [], 0
@@ -92,6 +93,11 @@ class Registry:
                 self.leased[owner] = now + lease_s
                 found += [Tombstone(owner=owner, entry=entry) for entry in ripe]
         return found
+
+    def drop_empty(self, owner: str) -> None:
+        """As Redis does: what holds nothing is not there."""
+        if not self.entries.get(owner, True):
+            del self.entries[owner]
 
     def count(self, receipt: str, name: str) -> None:
         """One more on a receipt."""
@@ -105,6 +111,7 @@ class Registry:
             if entry is not None and entry.receipt is not None:
                 self.count(entry.receipt, f"{why} {found.kind}")
         self.leased.pop(owner, None)
+        self.drop_empty(owner)
         if mine and keep_s is not None and all(entry.due is None for entry in mine.values()):
             self.expire[owner] = self.clock() + keep_s
 

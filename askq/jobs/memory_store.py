@@ -48,6 +48,7 @@ from askq.jobs.objects import (
     Receipt,
     RemoteObject,
     Tombstone,
+    receipt_name,
     receipt_of,
 )
 from askq.jobs.store import Health
@@ -612,7 +613,7 @@ class MemoryStore:
 
     def unshare(self, thing: str, user: str, *, receipt: str | None = None) -> bool:
         with self._lock:
-            return self._registry.unshare(thing, user, receipt)
+            return self._registry.unshare(thing, user, None if receipt is None else receipt_name(receipt))
 
     def uses(self, user: str) -> list[str]:
         with self._lock:
@@ -626,7 +627,8 @@ class MemoryStore:
         self, owner: str, objects: Sequence[RemoteObject] = (), *, after_s: float = 0.0, receipt: str | None = None
     ) -> int:
         with self._lock:
-            return self._registry.bury(owner, objects, self._clock() + after_s, receipt)
+            name = None if receipt is None else receipt_name(receipt)
+            return self._registry.bury(owner, objects, self._clock() + after_s, name)
 
     def tombstones(self, *, limit: int, lease_s: float) -> list[Tombstone]:
         with self._lock:
@@ -661,22 +663,22 @@ class MemoryStore:
         record = self._records.get(job)
         if record is not None and record.state not in TERMINAL:
             return Outcome.NOT_YOURS
-        found = self._registry.bury(job, (), self._clock(), what)
+        found = self._registry.bury(job, (), self._clock(), receipt_name(what))
         if record is not None:
             del self._records[job]
             self._dead.pop(job, None)
             if (kept := self._batches.get(split_job_id(job)[0])) is not None:
                 kept.earlier.append(_usage(record))
                 kept.forgotten += 1
-            self._registry.count(what, "records")
+            self._registry.count(receipt_name(what), "records")
         return Outcome.MOVED if record is not None or found else Outcome.MISSING
 
     def erase(self, what: str) -> None:
         with self._lock:
             for thing in self.uses(what):
-                self._registry.unshare(thing, what, what)
+                self._registry.unshare(thing, what, receipt_name(what))
                 self._assistants.pop(thing.removeprefix("assistant:"), None)
-            self._registry.bury(what, (), self._clock(), what)
+            self._registry.bury(what, (), self._clock(), receipt_name(what))
             kept = self._batches.pop(what, None)
             self._purses.pop(what, None)
             self._stale.pop(what, None)
@@ -686,7 +688,7 @@ class MemoryStore:
 
     def receipt(self, what: str) -> Receipt | None:
         with self._lock:
-            counts = self._registry.receipts.get(what, {})
+            counts = self._registry.receipts.get(receipt_name(what), {})
             return receipt_of(what, [counts], pending=what in self._forgetting)
 
     def ask_inventory(self) -> str:

@@ -12,6 +12,7 @@ it is deleted or that there is no such object.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from askq.errors import AskqError
+from askq.ids import split_job_id
 
 
 class Kind(StrEnum):
@@ -129,7 +131,7 @@ class Entry:
     why: str | None = None
     """What the service said the last time."""
     receipt: str | None = None
-    """What was forgotten, when it is deleted for that: its receipt counts it."""
+    """The name of the receipt that counts it, when it is deleted because something is forgotten."""
 
     def dump(self) -> str:
         """As it is kept, under the object's name."""
@@ -184,6 +186,12 @@ class Receipt:
     def done(self) -> bool:
         """Whether there is nothing more to wait for."""
         return not self.pending and self.left <= 0
+
+
+def receipt_name(what: str) -> str:
+    """Under which name a receipt is kept: row ids may be somebody's data, and a receipt outlives what it is about."""
+    batch, row = split_job_id(what)
+    return f"{batch}#{hashlib.sha256(what.encode(errors='surrogatepass')).hexdigest()[:24]}" if row else what
 
 
 def receipt_of(what: str, counts: Iterable[Mapping[str, int]], *, pending: bool) -> Receipt | None:

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from askq.ids import SHARDS, job_id, shard_of, split_job_id
 from askq.jobs import keys
 from askq.jobs.model import TERMINAL, Outcome
-from askq.jobs.objects import Receipt, assistant_of_thing, receipt_of
+from askq.jobs.objects import Receipt, assistant_of_thing, receipt_name, receipt_of
 from askq.jobs.records import decoded, encoded
 from askq.jobs.redis_objects import RECEIPT_S, RedisObjects
 from askq.jobs.redis_wire import Call
@@ -50,13 +50,13 @@ class RedisForgetting(RedisObjects):
                 yield from (job_id(batch, decoded(row)) for row in page)
 
     def forget(self, jobs: Sequence[str], what: str) -> list[Outcome]:
-        calls = []
+        calls, name = [], receipt_name(what)
         for job in jobs:
             shard, (batch, row) = shard_of(job), split_job_id(job)
             start, poll = keys.dues(shard)
             names = [keys.job(job), start, poll, keys.count(shard, batch), keys.dead(shard), keys.rows(shard, batch)]
-            names += [keys.objects(job), keys.buried(shard), keys.receipt(shard, what), *keys.of_job(job)]
-            calls.append(Call("forget", names, [job, row, _ENDS, what, RECEIPT_S]))
+            names += [keys.objects(job), keys.buried(shard), keys.receipt(shard, name), *keys.of_job(job)]
+            calls.append(Call("forget", names, [job, row, _ENDS, name, RECEIPT_S]))
         return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=True)]
 
     def erase(self, what: str) -> None:
@@ -97,7 +97,7 @@ class RedisForgetting(RedisObjects):
             pipe = self._redis.pipeline(transaction=False)
             pipe.sismember(keys.FORGETTING, what)
             for shard in range(SHARDS):
-                pipe.hgetall(keys.receipt(shard, what))
+                pipe.hgetall(keys.receipt(shard, receipt_name(what)))
             return list(pipe.execute())
 
         pending, *shards = self._run(read)

@@ -10,7 +10,7 @@ from typing import Any
 from askq.ids import SHARDS, shard_of, split_job_id
 from askq.jobs import keys
 from askq.jobs.model import TERMINAL
-from askq.jobs.objects import ACCOUNT_FIELD, OF_RECORD, Entry, RemoteObject, Tombstone, checked_owner
+from askq.jobs.objects import ACCOUNT_FIELD, OF_RECORD, Entry, RemoteObject, Tombstone, checked_owner, receipt_name
 from askq.jobs.records import decoded
 from askq.jobs.redis_wire import Call, RedisWire
 
@@ -55,9 +55,9 @@ class RedisObjects(RedisWire):
         return [entry.object for entry in _entries(flat)]
 
     def unshare(self, thing: str, user: str, *, receipt: str | None = None) -> bool:
-        shard = shard_of(thing)
-        names = [keys.users(thing), keys.objects(thing), keys.buried(shard), keys.receipt(shard, receipt or "")]
-        (last,) = self._scripts([Call("unshare", names, [thing, user, receipt or "", RECEIPT_S])])
+        shard, name = shard_of(thing), "" if receipt is None else receipt_name(receipt)
+        names = [keys.users(thing), keys.objects(thing), keys.buried(shard), keys.receipt(shard, name)]
+        (last,) = self._scripts([Call("unshare", names, [thing, user, name, RECEIPT_S])])
         self._run(partial(self._redis.srem, keys.uses(user), thing))
         return bool(last)
 
@@ -70,9 +70,9 @@ class RedisObjects(RedisWire):
     def bury(
         self, owner: str, objects: Sequence[RemoteObject] = (), *, after_s: float = 0.0, receipt: str | None = None
     ) -> int:
-        shard = shard_of(owner)
-        names = [keys.objects(owner), keys.buried(shard), keys.receipt(shard, receipt or "")]
-        args = [owner, after_s, receipt or "", RECEIPT_S, *(found.name for found in objects)]
+        shard, name = shard_of(owner), "" if receipt is None else receipt_name(receipt)
+        names = [keys.objects(owner), keys.buried(shard), keys.receipt(shard, name)]
+        args = [owner, after_s, name, RECEIPT_S, *(found.name for found in objects)]
         return int(self._scripts([Call("bury", names, args)])[0])
 
     def tombstones(self, *, limit: int, lease_s: float) -> list[Tombstone]:

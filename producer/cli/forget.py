@@ -13,7 +13,7 @@ from askq.embedded.supervisor import Supervisor
 from askq.errors import NotFound, WaitTimeout
 from askq.ids import split_job_id
 from askq.jobs import forgetting
-from askq.jobs.objects import Receipt, Tombstone
+from askq.jobs.objects import Receipt, Tombstone, receipt_name
 from askq.jobs.store import Store
 from producer.cli.changing import DECLINED, agreed, many
 from producer.cli.shared import Session, json_option, pass_session, print_json
@@ -168,7 +168,7 @@ def _hint(store: Store) -> str:
 
 def _refused(store: Store, what: str) -> list[Tombstone]:
     """What is still to be deleted for this."""
-    return [stone for stone in store.all_buried() if stone.entry.receipt == what]
+    return [stone for stone in store.all_buried() if stone.entry.receipt == receipt_name(what)]
 
 
 def _all_refused(store: Store, what: str) -> bool:

@@ -174,7 +174,7 @@ def test_a_script_opens_with_what_it_takes_returns_and_leaves(path: Path) -> Non
 def test_a_script_is_used_and_says_what_every_argument_is(path: Path) -> None:
     text = path.read_text("utf-8")
     callers = "".join(
-        (FOLDER / name).read_text("utf-8") for name in ("redis_store.py", "redis_audit.py", "redis_objects.py", "redis_forgetting.py")
+        (FOLDER / f"redis_{name}.py").read_text("utf-8") for name in ("store", "audit", "objects", "forgetting")
     )
     assert re.search(rf'\(\s*"{path.stem}",\s', callers)
     header = text.partition("\n\n")[0]
@@ -228,7 +228,7 @@ def test_the_key_map_tells_of_every_key() -> None:
     made |= {keys.probe("<account>"), re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k"))}
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
     sharded |= {keys.objects("<owner>"), keys.buried(3), keys.users("<thing>"), keys.uses("<user>")}
-    sharded |= {keys.receipt(3, "<batch or job>")}
+    sharded |= {keys.receipt(3, "<name>")}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
     made |= {keys.WAITS, keys.took("<digest>"), keys.limit("<account>/<protocol>/<model>")}
