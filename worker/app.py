@@ -63,6 +63,7 @@ def create_app(settings: Settings) -> Application:
     process.build_with(partial(_engine, app))
     # The handlers are kept by the signals weakly, unless told otherwise.
     signals.worker_init.connect(partial(_check_store, app), weak=False)
+    signals.worker_shutting_down.connect(lambda **_: process.leave_in_time(), weak=False)
     signals.worker_process_init.connect(_after_fork, weak=False)
     signals.worker_process_shutdown.connect(_before_exit, weak=False)
     return app

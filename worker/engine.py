@@ -427,7 +427,7 @@ class Engine:
             self._durations.note(claim.assistant_digest, seconds)
         if status.state is not RunState.PENDING and status.usage is not None and claim.estimated:
             assistant = self._assistants[claim.assistant_digest]
-            gate = self._permits.creates(claim.protocol, assistant.model)
+            gate = self._permits.creates(claim.protocol, claim.asked_of or assistant.model)
             gate.used(claim.estimated, status.usage.total_tokens)
 
     async def _pace(self, claim: Claim) -> Pace:

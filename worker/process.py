@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import logging
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from worker.engine import Engine
@@ -17,6 +19,10 @@ log = logging.getLogger(__name__)
 _DRAIN_S = 8.0
 _PAID_S = 40.0
 """For creates that are open: longer than one call may take by default, and than a quick end is worth."""
+_LEAVING_S = 60.0
+"""However Celery fares, a worker that was told to end has ended after so long: it is longer than any drain."""
+STUCK_EXIT = 75
+"""Its exit code then (EX_TEMPFAIL): a supervisor is to start it again."""
 _PR_SET_PDEATHSIG = 1
 
 _lock = threading.Lock()
@@ -61,6 +67,21 @@ def tie_to_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def leave_in_time() -> None:
+    """See to it that this worker, which was told to end, does not hang: its supervisor would not start another.
+
+    Celery has been seen to go on after a SIGTERM that came while it booted. Nothing is lost by an end of any kind.
+    """
+
+    def leave() -> None:
+        time.sleep(_LEAVING_S)
+        log.error("told to end %.0f s ago, and still there: this worker ends itself", _LEAVING_S)
+        faulthandler.dump_traceback(all_threads=True)
+        os._exit(STUCK_EXIT)
+
+    threading.Thread(target=leave, name="askq-leave", daemon=True).start()
 
 
 def drain() -> None:

@@ -72,6 +72,11 @@ def until_poll(assistant: Assistant, age: float, hint: float | None, jitter: flo
     return min(delay + max(share * delay, pace.crowd_s / 2) * jitter, LONGEST_WINDOW_POLL_S)
 
 
+def before_deadline(delay: float, left_s: float, jitter: float) -> float:
+    """However rarely runs may be looked at, one whose deadline is `left_s` seconds away is looked at soon after it."""
+    return min(delay, left_s + 1.5 + jitter) if left_s > 0 else delay
+
+
 def _learned(weights: Mapping[int, float], age: float) -> float:
     runs = sum(weights.values())
     if runs < KNOWN_RUNS:

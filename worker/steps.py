@@ -33,6 +33,7 @@ from worker.schedule import (
     SETTLE_S,
     Pace,
     backoff,
+    before_deadline,
     until_poll,
 )
 
@@ -58,7 +59,7 @@ OWN_LIMIT = "own_limit"
 """The code of a refusal of our own: the account's limit leaves no permit for the call now."""
 
 Fields = Mapping[str, str | int | float | None]
-_CLEAN: Fields = {"errors": None, "note": None, "limited": None}
+_CLEAN: Fields = {"errors": None, "gone": None, "note": None, "limited": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,8 @@ def prepared(claim: Claim, thread_id: str, *, account: str | None = None, keep: 
         claim,
         "prepare",
         delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S,
-        fields={"thread": thread_id, ACCOUNT_FIELD: account, KEEP_FIELD: keep, **_CLEAN},
+        # A thread that vanishes every time it was made is not remade for ever.
+        fields={"thread": thread_id, ACCOUNT_FIELD: account, KEEP_FIELD: keep, **_CLEAN, "gone": claim.gone or None},
     )
 
 
@@ -225,6 +227,7 @@ def created(
         "looks": None,
         "witness": None,
         "est": estimated,
+        "asked_of": claim.question.model if claim.question is not None else None,
         "seen": None,
         **_CLEAN,
     }
@@ -234,7 +237,10 @@ def created(
             return finished(claim, status, fields | {"started": claim.now})
         case RunState.INCOMPLETE | RunState.FAILED if status.answer is not None or status.error_code:
             return finished(claim, status, fields | {"started": claim.now})
-    delay = until_poll(assistant, 0.0, status.poll_after, jitter, pace) if status.state is RunState.PENDING else 0.0
+    delay = 0.0
+    if status.state is RunState.PENDING:
+        delay = until_poll(assistant, 0.0, status.poll_after, jitter, pace)
+        delay = before_deadline(delay, assistant.timeout_s, jitter)
     return _move(claim, "start", delay=delay, fields=fields)
 
 
@@ -249,11 +255,11 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
         case Blocked():
             return _blocked(claim, error, "void", never)
         case Gone():
-            errors = claim.errors + 1
-            if errors > MOST_GONE:
+            gone = claim.gone + 1
+            if gone > MOST_GONE:
                 return end(claim, "thread_vanished", error.message, fields=never)
-            gone: Fields = {**never, "thread": None, "resets": claim.resets + 1, "errors": errors}
-            return _move(claim, "void", delay=backoff(errors, jitter), fields=gone)
+            anew: Fields = {**never, "thread": None, "resets": claim.resets + 1, "gone": gone}
+            return _move(claim, "void", delay=backoff(gone, jitter), fields=anew)
         case Busy():
             return _move(claim, "defer", delay=0.2, fields={"note": "the thread is busy: looking for our run in it"})
     # Ambiguous, and anything a new adapter may invent: a run may exist, so it is looked for before anything else.
@@ -383,6 +389,8 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float, pa
                 )
             age = claim.now - (claim.started_at or claim.now)
             delay = 1.0 if "cancel_sent" in fields else until_poll(assistant, age, status.poll_after, jitter, pace)
+            if claim.deadline is not None:
+                delay = before_deadline(delay, claim.deadline - claim.now, jitter)
             fields["seen"] = round(age, 2)
             return _move(claim, "poll", delay=delay, fields=fields)
         case RunState.ACTION:
@@ -475,13 +483,15 @@ def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
         case Blocked():
             return _blocked(claim, error, "defer")
     errors = claim.errors + 1
-    if isinstance(error, Gone) and errors > MOST_GONE:
+    gone = claim.gone + 1 if isinstance(error, Gone) else claim.gone
+    if isinstance(error, Gone) and gone > MOST_GONE:
         return end(claim, "run_vanished", error.message, usage=claim.usage)
     if claim.deadline is not None and claim.now > claim.deadline + DEADLINE_ERRORS_S:
         return end(
             claim, "deadline", f"unreachable long after its deadline; the last error: {error}", usage=claim.usage
         )
-    return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
+    fields: Fields = {"errors": errors, "gone": gone or None, "note": str(error)[:300]}
+    return _move(claim, "defer", delay=backoff(errors, jitter), fields=fields)
 
 
 def unanswerable(claim: Claim) -> Decision:

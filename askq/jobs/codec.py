@@ -15,7 +15,7 @@ _COMPRESSED = b"z"
 OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
     *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
-    *("in", "cached", "out", "total", "cost", "est", "seen"),
+    *("in", "cached", "out", "total", "cost", "est", "seen", "gone", "asked_of"),
 )
 """Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
 is part of the key under which the next thread is made: the same key would give back the one that vanished."""

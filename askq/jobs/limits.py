@@ -40,6 +40,11 @@ FIRST_BACKOFF_S = 0.25
 DENSE = 0.3
 """Where calls were free: refusals must be this share of the latest to be taken for a limit."""
 MANY_CALLS = 100.0
+DOUBT = 0.25
+"""By this share of the time since the last refusal that was a limit, another one shortens what was free of them."""
+FREE_AGAIN_S = 60.0
+"""Free calls that were all answered for so long have no limit. Polls are made the rarer the less may be made, so that a
+limit that was found by mistake, or is over, would never be met again."""
 LONG_WISH_S = 5.0
 SHRINK = 0.7
 JUST_BELOW = 0.98
@@ -126,7 +131,7 @@ class Heard:
     window: int = FIRST_WINDOW
     """How many calls may be open at once where nothing is known."""
     closed: int = 0
-    """Calls that are over, whatever came of them."""
+    """Calls that are over, whatever came of them; free ones for which no permit was taken, too."""
     accepted: int = 0
     refused: int = 0
     granted_at: float = 0.0
@@ -146,6 +151,11 @@ class Heard:
     """Tokens put aside for runs that have ended since …"""
     used: float = 0.0
     """… and what they used."""
+
+    @property
+    def free(self) -> bool:
+        """Whether these calls need no care until many are refused."""
+        return self.window >= NO_WINDOW / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,29 +377,34 @@ class LimitRecord:
         # What was not refused for the limits went through them, whatever came of it.
         self.since += max(0, heard.closed - heard.refused)
         if heard.accepted:
-            self._accepted(now, heard.accepted, full=full)
+            self._accepted(now, heard, full=full)
         if heard.refused:
             self._refused(now, heard)
         if now >= self.mute and not heard.contradicted:
             self._told(heard)
         return self._permit(now, 0, max(0.0, self.hold - now))
 
-    def _accepted(self, now: float, accepted: int, *, full: bool) -> None:
+    def _accepted(self, now: float, heard: Heard, *, full: bool) -> None:
         self.strikes = 0.0
+        if heard.free and self.how != 2 and self.empty and now - self.empty > FREE_AGAIN_S:
+            self.how, self.window, self.empty, self.taken = 0, float(NO_WINDOW), 0.0, 0.0
+            self.bad, self.since = 0.0, 0.0
         if self.how == 0:
             if self.empty == 0:
-                self.taken += accepted
+                self.taken += heard.accepted
             if now - self.grown >= WINDOW_DOUBLES_S and full:
                 factor = 2.0 if self.empty == 0 and self.window < WIDE_WINDOW else 1.25
                 self.window, self.grown = min(factor * self.window, float(NO_WINDOW)), now
-        elif self.how == 1 and self.level < 2 and now - self.empty > 3:
+        elif self.how == 1 and (self.level < 2 or heard.free) and now - self.empty > 3:
             # The longer all goes well, the bolder: a limit that was raised is found again.
             growth = min(0.2, 0.003 * (now - self.empty))
-            self.rate *= 1 + growth * min(1.0, max(0.0, now - self.grown))
+            self.rate *= 1 + growth * min(10.0 if heard.free else 1.0, max(0.0, now - self.grown))
             self.grown = now
 
     def _refused(self, now: float, heard: Heard) -> None:
-        if self.how == 0 and self.window >= NO_WINDOW / 2 and not self._dense(heard):
+        if heard.free and self.how != 2 and not self._dense(heard):
+            # Not taken for a limit, but for less certainty that there is none.
+            self.empty += DOUBT * (now - self.empty) if self.empty else 0.0
             return
         fresh = heard.granted_at >= self.hold
         if fresh and not heard.accepted:
@@ -410,7 +425,7 @@ class LimitRecord:
             if heard.contradicted:
                 self.mute = now + MUTE_S
         elif self.how == 1:
-            self._measured(now, had)
+            self._measured(now, had, free=heard.free)
         elif self.how == 0:
             self._searched(now)
         self.empty, self.since, self.busy, self.held, self.bad = now, 0.0, 0.0, 0.0, 0.0
@@ -424,10 +439,10 @@ class LimitRecord:
         many = self.bad >= 5 and self.bad > DENSE * (self.bad + self.since)
         return many or (heard.retry_after_s or 0.0) >= LONG_WISH_S
 
-    def _measured(self, now: float, had: float) -> None:
+    def _measured(self, now: float, had: float, *, free: bool) -> None:
         """One more refusal: the rate is what was accepted since the last."""
         seen = self._seen(now)
-        if not self._was_short(now):
+        if not self._was_short(now) and not free:
             # More was granted than asked for: the refusal is not for this rate, and what was accepted is the demand.
             pass
         elif seen is None:

@@ -302,6 +302,8 @@ class Claim:
     """How often the run of the present intent was looked for."""
     errors: int
     """Consecutive failed calls since the last progress."""
+    gone: int = 0
+    """How often among them its thread or run was not found: whatever else failed says nothing of that."""
     thread_id: str | None
     run_id: str | None
     witness: str | None
@@ -317,6 +319,8 @@ class Claim:
     intent_at: float | None
     started_at: float | None
     deadline: float | None
+    asked_of: str | None = None
+    """The model that was asked, where it is not the assistant's."""
     estimated: float | None = None
     """Tokens put aside for the run."""
     seen: float | None = None

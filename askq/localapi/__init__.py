@@ -9,8 +9,9 @@ prints `{"base_url": "http://127.0.0.1:PORT/v1"}` when it is ready. Beside OpenA
     GET  /_askq/stats                        requests, runs, objects and faults counted
     GET  POST DELETE /_askq/faults           requests that go wrong on purpose (`askq.localapi.faults`)
 
-It has assistants, threads, messages, runs and their steps, models, conversations and their items, and responses. It has
-no streams, files, vector stores, containers or prompt objects, and says so when they are asked for.
+It has assistants, threads, messages, runs and their steps, models, conversations and their items, and responses, the
+runs and responses also as streams of events. It has no files, vector stores, containers or prompt objects, and says so
+when they are asked for.
 
 The engines are `tutor` (computes), `chat` (forwards) and `script` (prescribed: `askq.localapi.engines.script_file`). In
 code: `async with running(Options(engine="script")) as server: …`, or `create_app` for a bare aiohttp application.

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from askq.localapi.engines.base import Engine
 from askq.localapi.faults import Faults
+from askq.localapi.files.blobs import Place
+from askq.localapi.files.containers import Containers
+from askq.localapi.files.filing import Files
 from askq.localapi.limits import Limits
 from askq.localapi.options import Options
 from askq.localapi.stats import Stats
@@ -27,6 +31,9 @@ class Api:
     store: Store
     works: Works
     engine: Engine
+    place: Place
+    files: Files
+    containers: Containers
     faults: Faults
     limits: Limits
     stats: Stats
@@ -49,6 +56,28 @@ class Call:
     body: JsonObject = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Download:
+    """Bytes to answer with, and what the client may call them."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """The events of a work (of a run: of its current leg)."""
+
+    work: Work
+    first: tuple[tuple[str, JsonObject], ...] = ()
+    """Events before those of the leg itself (runs)."""
+    before: int = 0
+    """How many steps there were before the leg (runs)."""
+    after: int = -1
+    """The number of the last event that the client knows (responses)."""
+    include: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """What to answer. With `wait_for`, the reply is that response's object once it has ended."""
@@ -56,10 +85,14 @@ class Reply:
     body: JsonObject = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     wait_for: Work | None = None
+    stream: Stream | None = None
+    """The reply is a stream of events."""
     work: Work | None = None
     """The run or response this call created."""
     include: frozenset[str] = frozenset()
     """For the object of `wait_for`."""
+    download: Download | None = None
+    """Takes the place of `body`."""
 
 
 Handler = Callable[[Api, Call], Reply]

@@ -14,11 +14,27 @@ from askq.localapi.engines.script_file import Script, parse_script, read_script
 from askq.localapi.engines.tutor import TutorEngine
 from askq.localapi.errors import LocalApiError
 from askq.localapi.faults import Faults
+from askq.localapi.files.blobs import Blobs, Place
+from askq.localapi.files.containers import Containers
+from askq.localapi.files.filing import Files
+from askq.localapi.files.products import Products
 from askq.localapi.gate import endpoint, make_gate
 from askq.localapi.idempotency import Idempotency
 from askq.localapi.limits import Limits
 from askq.localapi.options import Options
-from askq.localapi.routes import admin, assistants, conversations, items, messages, models, responses, runs, threads
+from askq.localapi.routes import (
+    admin,
+    assistants,
+    containers,
+    conversations,
+    files,
+    items,
+    messages,
+    models,
+    responses,
+    runs,
+    threads,
+)
 from askq.localapi.scribes.assistants import AssistantsScribe
 from askq.localapi.scribes.responses import ResponsesScribe
 from askq.localapi.stats import Stats
@@ -30,7 +46,7 @@ BODY_BYTES = 64 * 1024 * 1024
 """The largest request body; a string input may have 10 million characters."""
 
 API: web.AppKey[Api] = web.AppKey("api", Api)
-_RESOURCES = (models, assistants, threads, messages, runs, conversations, items, responses)
+_RESOURCES = (models, assistants, threads, messages, runs, conversations, items, responses, files, containers)
 
 
 def create_app(options: Options, *, script: Script | None = None) -> web.Application:
@@ -45,9 +61,13 @@ def create_app(options: Options, *, script: Script | None = None) -> web.Applica
     engine = _engine(options, script)
     storage = Storage.open(options.data)
     store = Store(storage)
-    works = Works(storage, store, engine, options.clock)
-    works.register("assistants", AssistantsScribe(store))
-    works.register("responses", ResponsesScribe(store, works))
+    place = Place(options.data)
+    filed = Files(store, Blobs(place.blobs, storage), options.clock)
+    contained = Containers(store, filed.blobs, options.clock)
+    products = Products(filed, contained)
+    works = Works(storage, store, engine, options.clock, products)
+    works.register("assistants", AssistantsScribe(store, products))
+    works.register("responses", ResponsesScribe(store, works, products))
     faults = Faults()
     faults.add_all(script.faults)
     limits = Limits()
@@ -58,6 +78,9 @@ def create_app(options: Options, *, script: Script | None = None) -> web.Applica
         store=store,
         works=works,
         engine=engine,
+        place=place,
+        files=filed,
+        containers=contained,
         faults=faults,
         limits=limits,
         stats=Stats(),
@@ -102,6 +125,7 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
         await api.works.close()
         await api.engine.close()
         await api.storage.close()
+        api.place.leave()
 
 
 async def _stop_waiting(app: web.Application) -> None:
@@ -116,3 +140,6 @@ def _load(api: Api) -> None:
             api.works.load(stored)
         else:
             api.store.load(stored, kinds[stored.kind])
+            if stored.kind in ("file", "container_file"):
+                api.files.blobs.hold(stored.body["blob"])
+    api.files.blobs.sweep()

@@ -21,7 +21,8 @@ Which of these:
 What happens: `kind`, and `perform` if the request is to be carried out or not against the kind's habit:
 
     kind            carried out   what the client gets
-    status          no            an error in OpenAI's envelope: status (500), type, code, message, headers
+    status          no            an error in OpenAI's envelope: status (500), type, code, message, headers; after
+                                  `seconds` (0)
     status_after    yes           the same: the double-pay trap
     drop            no            the connection breaks without a reply
     drop_after      yes           the same
@@ -32,6 +33,14 @@ What happens: `kind`, and `perform` if the request is to be carried out or not a
     html_200        no            status 200 and a page of HTML
     timeout         no            nothing until the client leaves or `seconds` (3600) are over, then a broken connection
     patch           yes           the right reply with the fields of `set` overwritten and those of `remove` missing
+
+Of streams only (requests with `stream` true); `events` (3) says after how many events of this connection:
+
+    cut_stream     yes           then the connection breaks
+    stall_stream   yes           then nothing comes for `seconds` (1), and then the rest
+    garbage_line   yes           then a line comes that is no part of an event, and then the rest
+
+`slow_body`, `truncated_json`, `cut_body` and `patch` leave streams alone. A run goes on whatever happens to its stream.
 
 The first rule that goes off is applied; rules behind it do not count that request. `/_askq/...` is never disturbed.
 """
@@ -59,7 +68,11 @@ _PERFORMS = {
     "html_200": False,
     "timeout": False,
     "patch": True,
+    "cut_stream": True,
+    "stall_stream": True,
+    "garbage_line": True,
 }
+_OF_STREAMS = frozenset({"cut_stream", "stall_stream", "garbage_line"})
 KINDS = tuple(_PERFORMS)
 _SECONDS = {"timeout": 3600.0}
 
@@ -79,6 +92,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "message": (str,),
     "headers": (dict,),
     "seconds": (int, float),
+    "events": (int,),
     "set": (dict,),
     "remove": (list,),
 }
@@ -103,11 +117,12 @@ class Fault:
     hits: int = 0
     """Requests it was applied to."""
 
-    def matches(self, method: str, path: str, body: str) -> bool:
+    def matches(self, method: str, path: str, body: str, *, streams: bool) -> bool:
         """Whether the rule is about this request."""
         given = self.given
         return (
-            ("method" not in given or given["method"].upper() == method)
+            (streams or self.kind not in _OF_STREAMS)
+            and ("method" not in given or given["method"].upper() == method)
             and (self.path is None or self.path.search(path) is not None)
             and ("contains" not in given or given["contains"] in body)
         )
@@ -182,12 +197,13 @@ class Faults:
         self.rules.clear()
         return count
 
-    def pick(self, method: str, path: str, body: bytes) -> Fault | None:
+    def pick(self, method: str, path: str, body: bytes, *, streams: bool = False) -> Fault | None:
         """The fault this request shall suffer."""
         if not self.rules:
             return None
         text = body.decode("utf-8", "replace")
-        return next((rule for rule in self.rules if rule.matches(method, path, text) and rule.goes_off()), None)
+        matching = (rule for rule in self.rules if rule.matches(method, path, text, streams=streams))
+        return next((rule for rule in matching if rule.goes_off()), None)
 
 
 def checked_rule(given: Mapping[str, object]) -> JsonObject:
@@ -209,7 +225,7 @@ def checked_rule(given: Mapping[str, object]) -> JsonObject:
         raise invalid("'status' of a fault must be from 400 to 599.", param="status")
     if not 0 <= rule.get("probability", 1) <= 1:
         raise invalid("'probability' of a fault must be from 0 to 1.", param="probability")
-    for name in ("skip", "times", "seconds"):
+    for name in ("skip", "times", "seconds", "events"):
         if rule.get(name, 0) < 0:
             raise invalid(f"'{name}' of a fault must not be negative.", param=name)
     if not all(isinstance(value, str) for value in rule.get("headers", {}).values()):

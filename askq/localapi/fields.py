@@ -217,17 +217,6 @@ def merged_metadata(old: Mapping[str, str], body: JsonObject) -> dict[str, str]:
     return metadata(body) if body.get("metadata") is not None else dict(old)
 
 
-def refuse_stream(body: JsonObject) -> None:
-    """The local API answers whole objects only."""
-    if flag(body, "stream", default=False):
-        raise ApiError(
-            400,
-            "The local API does not stream. Leave 'stream' out and poll instead.",
-            param="stream",
-            code="unsupported_parameter",
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class PageQuery:
     """The paging parameters of a list request."""
@@ -238,9 +227,9 @@ class PageQuery:
     before: str | None
 
 
-def page_query(query: Mapping[str, str]) -> PageQuery:
-    """Read `limit` (1 to 100, default 20), `order` (default desc), `after` and `before`; raises ApiError."""
-    raw = query.get("limit", "20")
+def page_query(query: Mapping[str, str], *, most: int = 100, default: int = 20) -> PageQuery:
+    """Read `limit` (from 1), `order` (default desc), `after` and `before`; raises ApiError."""
+    raw = query.get("limit", str(default))
     try:
         limit = int(raw)
     except ValueError as exc:
@@ -249,11 +238,11 @@ def page_query(query: Mapping[str, str]) -> PageQuery:
             param="limit",
             code="invalid_type",
         ) from exc
-    if not 1 <= limit <= 100:
+    if not 1 <= limit <= most:
         raise invalid(
-            f"Invalid 'limit': expected a value from 1 to 100, but got {limit} instead.",
+            f"Invalid 'limit': expected a value from 1 to {most}, but got {limit} instead.",
             param="limit",
-            code="integer_above_max_value" if limit > 100 else "integer_below_min_value",
+            code="integer_above_max_value" if limit > most else "integer_below_min_value",
         )
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from aiohttp import web
 from aiohttp.typedefs import Handler as WebHandler
 from aiohttp.typedefs import Middleware
 
-from askq.localapi.api import Api, Call, Route
+from askq.localapi.api import Api, Call, Download, Route, Stream
 from askq.localapi.errors import (
     ApiError,
     LocalApiError,
@@ -23,9 +25,14 @@ from askq.localapi.errors import (
     server_error,
     wrong_key,
 )
+from askq.localapi.files import forms
 from askq.localapi.idempotency import Idempotency, request_digest
 from askq.localapi.mischief import carry_out, client_left, dropped
 from askq.localapi.scribes.responses import response_wire
+from askq.localapi.streams.course import Teller
+from askq.localapi.streams.responses import ResponseTeller
+from askq.localapi.streams.runs import RunTeller
+from askq.localapi.streams.sse import EventStream
 from askq.localapi.wire import JsonObject
 from askq.localapi.work import Work
 
@@ -33,6 +40,8 @@ _log = logging.getLogger(__name__)
 
 ADMIN = "/_askq/"
 HEALTH = "/_askq/health"
+_STREAMS = re.compile(rb'"stream"\s*:\s*true')
+AT_ONCE_BYTES = 16 * 1024 * 1024
 _WAIT_S = 0.5
 """How often a synchronous response looks whether its client is still there."""
 
@@ -55,7 +64,9 @@ def make_gate(api: Api) -> Middleware:
             return await _answered(api, request, handler)
         fault = None
         if api.faults.rules:
-            fault = api.faults.pick(request.method, request.path, await request.read())
+            body = await _text(request)
+            streams = request.query.get("stream") == "true" or _STREAMS.search(body) is not None
+            fault = api.faults.pick(request.method, request.path, body, streams=streams)
         resource = request.match_info.route.resource
         api.stats.requests[f"{request.method} {resource.canonical}" if resource else "unknown"] += 1
         if fault is None:
@@ -66,16 +77,23 @@ def make_gate(api: Api) -> Middleware:
                 await asyncio.sleep(fault.seconds)
             right = await _answered(api, request, handler) if fault.performs else None
             reply = await carry_out(fault, request, right, api.closing)
+        if isinstance(reply, EventStream):
+            reply = await reply.send(request, fault)
         api.stats.statuses["dropped" if client_left(request) else str(reply.status)] += 1
         return reply
 
     return gate
 
 
+async def _text(request: web.Request) -> bytes:
+    """The body, but for files: they may be large, and are read once, by whom they are for."""
+    return b"" if forms.is_form(request) else await request.read()
+
+
 async def _limited(api: Api, request: web.Request, handler: WebHandler) -> web.Response:
     """The reply of a request that may be one too many."""
     try:
-        body = await request.read() if request.method == "POST" and api.limits.any() else b""
+        body = await _text(request) if request.method == "POST" and api.limits.any() else b""
         headers = api.limits.check(request.method, request.path, body)
     except ApiError as exc:
         return _error(exc)
@@ -136,19 +154,30 @@ def endpoint(api: Api, route: Route, idempotency: Idempotency) -> WebHandler:
         check_key(api, request)
         if needs_beta and "assistants=v2" not in request.headers.get("OpenAI-Beta", ""):
             raise missing_beta_header()
-        raw = await request.read()
+        raw = await _text(request)
+        if forms.is_form(request):
+            body = await forms.read_form(request, api.files.blobs, api.options.file_bytes)
+        else:
+            body = _parsed(raw)
         query = request.query
         call = Call(
             params=request.match_info,
             query=query,
             include=frozenset((*query.getall("include[]", ()), *query.getall("include", ()))),
-            body=_parsed(raw),
+            body=body,
         )
         key = request.headers.get("Idempotency-Key") if api.options.idempotency else None
-        if key is None or request.method != "POST":
-            reply = route.handler(api, call)
-        else:
-            reply = await idempotency.once(api, route, call, key, request_digest(request.path, raw))
+        try:
+            if key is None or request.method != "POST":
+                reply = route.handler(api, call)
+            else:
+                reply = await idempotency.once(
+                    api, route, call, key, request_digest(request.path, raw or forms.summary(body))
+                )
+        finally:
+            forms.discard(body)
+        if reply.download is not None:
+            return await _sent(reply.download)
         # Worded before the wait: what others do meanwhile is not this request's reply.
         response = _response(reply.body, headers=reply.headers)
         if request.method == "GET":
@@ -156,11 +185,35 @@ def endpoint(api: Api, route: Route, idempotency: Idempotency) -> WebHandler:
             api.storage.commit_soon()
         else:
             await api.storage.commit()
+        if reply.stream is not None:
+            return _event_stream(api, reply.stream)
         if reply.wait_for is not None:
             return _response(await _ended(api, request, reply.wait_for, reply.include))
         return response
 
     return serve
+
+
+def _event_stream(api: Api, stream: Stream) -> EventStream:
+    teller: Teller
+    if stream.work.protocol == "assistants":
+        teller = RunTeller(
+            stream.work, api.store, api.works.products, list(stream.first), before=stream.before, include=stream.include
+        )
+    else:
+        teller = ResponseTeller(stream.work, api.store, api.works, api.works.products, stream.include)
+    return EventStream(api, stream.work, teller, after=stream.after)
+
+
+async def _sent(download: Download) -> web.Response:
+    """The bytes of a file. Small ones at once, so that faults can be done to them."""
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(download.name, safe='')}"}
+    try:
+        small = download.path.stat().st_size <= AT_ONCE_BYTES
+        content = await asyncio.to_thread(download.path.read_bytes) if small else download.path.open("rb")
+    except OSError as exc:
+        raise not_found(f"The content of '{download.name}' is gone.") from exc
+    return web.Response(body=content, headers=headers, content_type="application/octet-stream")
 
 
 def _parsed(raw: bytes) -> JsonObject:

@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 from weakref import WeakValueDictionary
 
-from askq.localapi.api import Api, Call, Reply, Route
+from askq.localapi.api import Api, Call, Reply, Route, Stream
 from askq.localapi.errors import invalid, not_found
+from askq.localapi.scribes.assistants import run_wire
 from askq.localapi.storage import KeptReply
 
 
@@ -32,7 +33,7 @@ class Idempotency:
             kept = await api.storage.kept_reply(key)
             if kept is None:
                 reply = route.handler(api, call)
-                waiting = reply.wait_for
+                waiting = reply.wait_for if reply.stream is None else reply.stream.work
                 api.storage.keep_reply(
                     key,
                     KeptReply(
@@ -49,7 +50,13 @@ class Idempotency:
             )
         if kept.work is None:
             return Reply(body=kept.body or {})
+        run = api.works.get("assistants", kept.work)
+        if run is not None:  # only a stream of a run is kept by its id; what it says of the beginning is the present
+            first = ("thread.run.created", run_wire(run, api.now()))
+            return Reply(stream=Stream(work=run, first=(first,)))
         work = api.works.get("responses", kept.work)
         if work is None:
             raise not_found(f"Response with id '{kept.work}' not found.")
+        if work.streamed:
+            return Reply(stream=Stream(work=work, include=frozenset(call.body.get("include") or ())))
         return Reply(wait_for=work, include=frozenset(call.body.get("include") or ()))

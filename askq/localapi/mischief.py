@@ -9,6 +9,7 @@ import json
 from aiohttp import web
 
 from askq.localapi.faults import Fault
+from askq.localapi.streams.sse import EventStream
 
 _HTML = b"<html><head><title>Welcome</title></head><body><h1>It works!</h1></body></html>"
 _PIECES = 10
@@ -38,10 +39,13 @@ async def carry_out(
             return await _hang(fault, request, closing)
         case "status" | "status_after":
             error = fault.error()
+            await asyncio.sleep(fault.given.get("seconds", 0))
             return web.json_response(error.envelope(), status=error.status, headers=error.headers)
         case "html_200":
             return web.Response(body=_HTML, content_type="text/html")
     right = web.json_response({}) if right is None else right
+    if isinstance(right, EventStream):
+        return right  # what can go wrong with a stream, goes wrong while it is sent
     body = right.body if isinstance(right.body, bytes) else b""
     match fault.kind:
         case "slow_body":

@@ -58,6 +58,8 @@ class Options:
     """Where to write the base URL when ready."""
     exit_with_stdin: bool = False
     """End when standard input does: an owner that dies takes the server with it."""
+    file_bytes: int = 512 * 1024 * 1024
+    """The largest file that may be uploaded."""
     clock: Callable[[], float] = time.time
     """Seconds since the epoch."""
 

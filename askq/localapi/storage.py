@@ -13,19 +13,23 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from askq.localapi import given
 from askq.localapi.errors import LocalApiError
 from askq.localapi.wire import JsonObject
 
 FILE_NAME = "localapi.sqlite3"
 MEMORY = ":memory:"
 SCHEMA_VERSION = 1
+SCRUB_S = 0.5
+"""How long deleted contents may stay in the write-ahead log."""
 LOCK_WAIT_S = 3.0
 """How long to wait for a server that is just leaving the folder."""
 
@@ -95,6 +99,9 @@ class LedgerEntry:
     """SHA-256 over model, instructions, history and tools."""
     question: str
 
+    outputs: list[JsonObject] = field(default_factory=list)
+    """The outputs of function calls it was given (`askq.localapi.given`); a reader fills them in."""
+
     def to_wire(self) -> JsonObject:
         """As `GET /_askq/ledger` shows it."""
         return {
@@ -109,6 +116,7 @@ class LedgerEntry:
             "round": self.round,
             "input_digest": self.digest,
             "question": self.question,
+            "tool_outputs": self.outputs,
         }
 
 
@@ -133,6 +141,9 @@ class Storage:
         self._noted = 0
         self._durable = 0
         self._flush: asyncio.Task[None] | None = None
+        self._afterwards: deque[tuple[int, Callable[[], None]]] = deque()
+        self._unclean = False
+        self._scrub: asyncio.Task[None] | None = None
         self._ledger_length: int = connection.execute("SELECT COALESCE(MAX(n), 0) FROM ledger").fetchone()[0]
 
     @classmethod
@@ -154,6 +165,7 @@ class Storage:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA secure_delete=ON")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, SCHEMA_VERSION):
                 raise LocalApiError(
@@ -165,6 +177,8 @@ class Storage:
             if version == 0:
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
+            for statement in given.SCHEMA.split(";"):  # folders of earlier versions lack it
+                connection.execute(statement)
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             connection.execute("COMMIT")
             return cls(connection, data)
@@ -194,6 +208,14 @@ class Storage:
     def delete(self, object_id: str) -> None:
         """Note that an object is gone."""
         self._note(_DELETE, (object_id,))
+        self._unclean = True
+
+    def after_commit(self, act: Callable[[], None]) -> None:
+        """Call `act` once everything noted so far is durable."""
+        if self._durable == self._noted:
+            act()
+        else:
+            self._afterwards.append((self._noted, act))
 
     def next_ledger_number(self) -> int:
         """Take the number of the next ledger entry."""
@@ -223,16 +245,22 @@ class Storage:
             ),
         )
 
+    def append_given(self, output: given.GivenOutput) -> None:
+        """Note an output that was accepted."""
+        self._note(given.INSERT, output.row())
+
     async def ledger(self, after: int, limit: int) -> list[LedgerEntry]:
         """At most `limit` entries behind number `after`, oldest first."""
         await self.commit()
 
-        def read() -> list[sqlite3.Row]:
-            return self._connection.execute(
+        def read() -> list[LedgerEntry]:
+            rows = self._connection.execute(
                 "SELECT * FROM ledger WHERE n > ? ORDER BY n LIMIT ?", (after, limit)
             ).fetchall()
+            outputs = given.read(self._connection, [row["id"] for row in rows])
+            return [_ledger_entry(row, outputs[row["id"]]) for row in rows]
 
-        return [_ledger_entry(row) for row in await self._in_writer(read)]
+        return await self._in_writer(read)
 
     def keep_reply(self, key: str, reply: KeptReply) -> None:
         """Note the reply that belongs to an idempotency key."""
@@ -267,6 +295,8 @@ class Storage:
         try:
             await self.commit()
         finally:
+            if self._scrub is not None:
+                self._scrub.cancel()
             self._writer.shutdown(wait=True)
             self._connection.close()
 
@@ -295,8 +325,23 @@ class Storage:
                     "again with the next request."
                 ) from exc
             self._durable += len(group)
+            while self._afterwards and self._afterwards[0][0] <= self._durable:
+                self._afterwards.popleft()[1]()
+            if self._unclean and self._scrub is None:
+                self._scrub = asyncio.create_task(self._scrub_soon(), name="localapi-scrub")
         finally:
             self._flush = None
+
+    async def _scrub_soon(self) -> None:
+        """Take what was deleted out of the write-ahead log too, where it would stay until that fills up."""
+        await asyncio.sleep(SCRUB_S)
+        self._unclean = False
+        try:
+            await self._in_writer(partial(self._connection.execute, "PRAGMA wal_checkpoint(TRUNCATE)"))
+        except sqlite3.Error:
+            self._unclean = True  # the next deletion tries again
+        finally:
+            self._scrub = None
 
     def _write(self, group: list[tuple[str, Row]]) -> None:
         self._connection.execute("BEGIN")
@@ -317,7 +362,7 @@ def _dump(value: JsonObject | dict[str, str]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _ledger_entry(row: sqlite3.Row) -> LedgerEntry:
+def _ledger_entry(row: sqlite3.Row, outputs: list[JsonObject]) -> LedgerEntry:
     return LedgerEntry(
         n=row["n"],
         id=row["id"],
@@ -329,4 +374,5 @@ def _ledger_entry(row: sqlite3.Row) -> LedgerEntry:
         round=row["round"],
         digest=row["digest"],
         question=row["question"],
+        outputs=outputs,
     )

@@ -1,15 +1,18 @@
-"""The objects that have no course of their own: assistants, threads, messages, conversations and their items."""
+"""The objects that have no course of their own: assistants, threads, messages, conversations, items, files, stores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from askq.localapi.storage import Storage, StoredObject
 from askq.localapi.wire import JsonObject
 
-Kind = Literal["assistant", "thread", "message", "conversation", "item"]
-KINDS: tuple[Kind, ...] = ("assistant", "thread", "message", "conversation", "item")
+Kind = Literal[
+    "assistant", "thread", "message", "conversation", "item",
+    "file", "vector_store", "vector_store_file", "file_batch", "container", "container_file",
+]  # fmt: skip
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(slots=True)

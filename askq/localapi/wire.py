@@ -19,6 +19,11 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(_HEX_DIGITS.get(prefix, 24) // 2)}"
 
 
+def new_file_id() -> str:
+    """The id of an uploaded file; it has a hyphen where others have an underscore."""
+    return f"file-{secrets.token_hex(12)}"
+
+
 def derived_id(prefix: str, owner: str, number: int) -> str:
     """The id of the `number`-th thing `owner` makes.
 

@@ -6,7 +6,20 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from askq.localapi.engines.base import Call, Code, Outcome, Output, Plan, ProtocolName, Text, Usage
+from askq.localapi.engines.base import (
+    Call,
+    Code,
+    Hit,
+    Outcome,
+    Output,
+    Plan,
+    Product,
+    ProtocolName,
+    Quote,
+    Search,
+    Text,
+    Usage,
+)
 from askq.localapi.wire import JsonObject
 
 QUEUED_SHARE = 0.1
@@ -30,9 +43,15 @@ class Work:
     """The wire fields that progress does not change."""
     input: list[JsonObject] = field(default_factory=list)
     """Input items (responses)."""
+    first: int | None = None
+    """For a response that brings tool outputs: the number of the one that the question came with."""
     made: list[JsonObject] = field(default_factory=list)
     """Run steps (assistants) or output items (responses)."""
 
+    container: str | None = None
+    """The container that the code of a response works in, if it is not its own."""
+    streamed: bool = False
+    """It, or its current leg, was asked for as a stream."""
     started: float
     """When the current leg began: at the create, or when tool outputs were given."""
     begun: float | None = None
@@ -137,7 +156,18 @@ class Work:
         )
 
 
-_OUTPUTS: dict[str, type[Text] | type[Code] | type[Call]] = {"text": Text, "code": Code, "call": Call}
+_OUTPUTS: dict[str, type[Text] | type[Code] | type[Search] | type[Call]] = {
+    "text": Text,
+    "code": Code,
+    "search": Search,
+    "call": Call,
+}
+_INNER: dict[str, type[Quote] | type[Product] | type[Hit]] = {
+    "quotes": Quote,
+    "images": Product,
+    "files": Product,
+    "hits": Hit,
+}
 
 
 def _output_to_json(output: Output) -> JsonObject:
@@ -146,8 +176,10 @@ def _output_to_json(output: Output) -> JsonObject:
 
 def _output_from_json(values: JsonObject) -> Output:
     rest: dict[str, Any] = {name: value for name, value in values.items() if name != "output"}
-    if "annotations" in rest:
-        rest["annotations"] = tuple(rest["annotations"])
+    for name, inner in _INNER.items():
+        if name in rest:
+            rest[name] = [inner(**value) for value in rest[name]]
+    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in rest.items()}
     return _OUTPUTS[values["output"]](**rest)
 
 

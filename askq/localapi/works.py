@@ -8,10 +8,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from askq.localapi.engines.base import Engine, Outcome, Plan, ProtocolName, Request, Usage, estimate_usage
+from askq.localapi.engines.live import Live
 from askq.localapi.errors import LocalApiError
+from askq.localapi.files.products import Products, stripped
+from askq.localapi.given import last_round
 from askq.localapi.storage import LedgerEntry, Storage, StoredObject
 from askq.localapi.store import Store
 from askq.localapi.work import Work
@@ -36,7 +40,10 @@ class Scribe(Protocol):
 class Works:
     """All runs and responses. Nothing here waits except `finished`; a planned work costs no timer."""
 
-    def __init__(self, storage: Storage, store: Store, engine: Engine, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, storage: Storage, store: Store, engine: Engine, clock: Callable[[], float], products: Products
+    ) -> None:
+        self._products = products
         self._storage = storage
         self._store = store
         self._engine = engine
@@ -48,7 +55,14 @@ class Works:
         self._open: dict[str, Work] = {}
         self._labours: dict[str, asyncio.Task[None]] = {}
         self._bells: dict[str, asyncio.Event] = {}
+        self._listeners: dict[str, set[asyncio.Event]] = {}
+        self._live: dict[str, Live] = {}
         self._slots = asyncio.Semaphore(engine.concurrency)
+
+    @property
+    def products(self) -> Products:
+        """Keeps what code has made."""
+        return self._products
 
     def register(self, protocol: ProtocolName, scribe: Scribe) -> None:
         """Say who writes for a protocol."""
@@ -56,7 +70,9 @@ class Works:
 
     def load(self, stored: StoredObject) -> None:
         """Take in a work read from the data folder."""
-        self._keep(Work.from_json(stored.body), stored.seq)
+        work = Work.from_json(stored.body)
+        self._keep(work, stored.seq)
+        self._products.hold(_holder(work))
         self._store.seen(stored.seq)
 
     def resume(self) -> None:
@@ -97,6 +113,7 @@ class Works:
                 question=request.question,
             )
         )
+        self._note_outputs(request)
         self._begin_leg(work, request)
         if work.plan is not None and work.plan.at_once:
             self._settle(work, work.created, work.plan.outcome)
@@ -107,15 +124,26 @@ class Works:
         work.started = self._clock()
         work.begun = work.plan = work.outcome = work.outcome_at = None
         work.polls = 0
-        self._begin_leg(work)
+        request = self._scribes[work.protocol].request(work)
+        self._note_outputs(request)
+        self._begin_leg(work, request)
+
+    def _note_outputs(self, request: Request) -> None:
+        for output in last_round(request, self._clock()):
+            self._storage.append_given(output)
 
     def _begin_leg(self, work: Work, request: Request | None = None) -> None:
         request = request or self._scribes[work.protocol].request(work)
+        if work.streamed:
+            live = self._live[work.id] = Live(partial(self._ring, work.id))
+            request = dataclasses.replace(request, live=live)
         try:
             work.plan = self._engine.plan(request)
         except Exception as exc:  # whatever the engine raises is the run's failure, not the server's
             _log.exception("the %s engine failed on %s", self._engine.name, work.id)
             work.plan = Plan(outcome=_failure(exc), seconds=0.0)
+        if work.plan is not None:
+            work.plan = dataclasses.replace(work.plan, outcome=self._products.stow(work.plan.outcome))
         self.save(work)
         if work.plan is None:
             self._labours[work.id] = asyncio.create_task(self._labour(work, request), name=f"labour-{work.id}")
@@ -123,16 +151,22 @@ class Works:
     async def _labour(self, work: Work, request: Request) -> None:
         async with self._slots:
             work.begun = self._clock()
+            self._ring(work.id)
             try:
-                outcome = await self._engine.answer(request)
+                outcome = self._products.stow(await self._engine.answer(request))
             except Exception as exc:  # whatever the engine raises is the run's failure, not the server's
                 _log.exception("the %s engine failed on %s", self._engine.name, work.id)
                 outcome = _failure(exc)
         at = self._clock()
         # Durable before anybody can see it: otherwise a restart could take back an answer that was shown.
         # A work that ends or is deleted meanwhile cancels this task, and its own, later note wins.
-        self.save(dataclasses.replace(work, outcome=outcome, outcome_at=at))
-        await self._commit_at_last()
+        try:
+            self.save(dataclasses.replace(work, outcome=outcome, outcome_at=at))
+            await self._commit_at_last()
+        except asyncio.CancelledError:
+            if work.ended is not None or not self.exists(work):  # else the server ends, and the next one goes on
+                self._products.release(outcome)
+            raise
         work.outcome, work.outcome_at = outcome, at
         self._labours.pop(work.id, None)
         self.look(work)
@@ -172,8 +206,12 @@ class Works:
             input_tokens=work.spent.input_tokens + usage.input_tokens,
             output_tokens=work.spent.output_tokens + usage.output_tokens,
         )
-        work.outcome = outcome
-        if self._scribes[work.protocol].write(work, outcome, at):
+        held, work.outcome = _holder(work), outcome
+        over = self._scribes[work.protocol].write(work, outcome, at)
+        # What they held is filed now, or will never be needed.
+        self._products.release(held)
+        _strip(work)
+        if over:
             work.waiting = False
             work.ended = at
             del self._open[work.id]
@@ -184,6 +222,7 @@ class Works:
         else:
             work.waiting = True
             work.outcome_at = None
+        self._ring(work.id)
         self.save(work)
 
     def cancel(self, work: Work) -> None:
@@ -194,17 +233,21 @@ class Works:
         if work.plan is not None and not work.waiting and work.protocol == "assistants":
             takes = work.plan.cancel_seconds
         work.cancel_at = self._clock() + takes
+        self._ring(work.id)
         self.save(work)
         self.look(work)
 
     def forget(self, work: Work) -> None:
         """Delete a work, in hand or over."""
+        self._products.release(_holder(work))
         self._stop(work)
         bell = self._bells.pop(work.id, None)
         if bell is not None:
             bell.set()
         del self._works[work.id], self._seq[work.id]
         self._open.pop(work.id, None)
+        self._live.pop(work.id, None)
+        self._ring(work.id)
         if work.scope is not None:
             siblings = self._in_scope[work.scope]
             del siblings[work.id]
@@ -250,6 +293,30 @@ class Works:
             counts[_KIND_OF[work.protocol]] += 1
         return counts
 
+    def listen(self, work: Work) -> asyncio.Event:
+        """A bell that rings whenever something about the work changes, by itself or by a request."""
+        if work.plan is not None and work.plan.by_poll:
+            work.polls = len(work.plan.statuses) + 1  # as in `finished`: nobody retrieves what is listened to
+        bell = asyncio.Event()
+        self._listeners.setdefault(work.id, set()).add(bell)
+        return bell
+
+    def unlisten(self, work: Work, bell: asyncio.Event) -> None:
+        """Give the bell back."""
+        bells = self._listeners.get(work.id)
+        if bells is not None:
+            bells.discard(bell)
+            if not bells:
+                del self._listeners[work.id]
+
+    def _ring(self, work_id: str) -> None:
+        for bell in self._listeners.get(work_id, ()):
+            bell.set()
+
+    def live(self, work: Work) -> Live | None:
+        """What the engine has said of the current leg so far, if it was created as a stream."""
+        return self._live.get(work.id)
+
     async def finished(self, work: Work, *, at_most: float) -> bool:
         """Wait up to `at_most` seconds for the end; whether it has come (or the work was deleted)."""
         if work.plan is not None and work.plan.by_poll:
@@ -275,6 +342,18 @@ class Works:
         await asyncio.gather(*labours, return_exceptions=True)
 
 
+def _holder(work: Work) -> Outcome | None:
+    """The one that holds what the current leg has made."""
+    return work.outcome if work.plan is None else work.plan.outcome
+
+
+def _strip(work: Work) -> None:
+    if work.outcome is not None:
+        work.outcome = stripped(work.outcome)
+    if work.plan is not None:
+        work.plan = dataclasses.replace(work.plan, outcome=stripped(work.plan.outcome))
+
+
 def _failure(exc: Exception) -> Outcome:
     return Outcome(status="failed", error_message=f"{type(exc).__name__}: {exc}")
 
@@ -283,7 +362,7 @@ def _digest(request: Request) -> str:
     asked = [
         request.model,
         request.instructions,
-        [[turn.role, turn.text, turn.call_id, turn.name] for turn in request.turns],
+        [[turn.role, turn.text, turn.call_id, turn.name, *turn.images] for turn in request.turns],
         list(request.tools),
     ]
     text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -14,11 +14,12 @@ from collections import Counter
 
 from tests.acceptance.processes import stopped
 from tests.acceptance.stack import Process
+from worker.process import STUCK_EXIT
 
 _PAUSE_S = 0.3
 """Between the end of a worker and its next start."""
-_LEAVING_S = 45.0
-"""A worker that was asked to end takes no longer, or something is wrong."""
+_LEAVING_S = 75.0
+"""A worker that was asked to end takes no longer, or something is wrong: it ends itself after a minute."""
 
 
 class Crew:
@@ -57,6 +58,8 @@ class Crew:
             if name not in self._ended:
                 self._ended[name] = now
                 asked = self._leaving.pop(name, None) is not None
+                if worker.child is not None and worker.child.returncode == STUCK_EXIT:
+                    self.done["worker that did not end when it was told, and ended itself"] += 1
                 # At a failpoint it has killed itself, as it was told.
                 if not asked and worker.child is not None and worker.child.returncode != -signal.SIGKILL:
                     self.by_itself += 1

@@ -1,4 +1,7 @@
-"""What the API does wrong, by the names the failure model gives it: each kind is one or more rules of the local API."""
+"""What the API does wrong, by the names the failure model gives it: each kind is one or more rules of the local API.
+
+The probability of a rule is a share of the probability that a profile gives it; without one it is all of it.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,18 @@ _RESPONSES: Rule = {"method": "POST", "path": "/responses$", "contains": ".plain
 
 _SOON: Rule = {"kind": "status", "status": 429, "headers": {"Retry-After": "1"}}
 _BARE: Rule = {"kind": "status", "status": 429}
+# Nothing tells a create that is refused at random from one that is refused for a limit. One in eight teaches the
+# limiter that this account takes one create a second, and every other fault is met as rarely.
+_SELDOM: Rule = {"probability": 1 / 4}
 _NO_URL = "Invalid URL (POST /v1/gone)"
 _QUOTA: Rule = {"kind": "status", "status": 429, "code": "insufficient_quota", "type": "insufficient_quota"}
 _ACTIVE = "Thread thread_x already has an active run run_x."
 _LOCKED = "Another process is currently operating on this conversation. Please retry in a few seconds."
+
+
+def at(rule: Rule, share: float, **more: Any) -> Rule:
+    """The rule as it is armed by a profile that gives it this probability."""
+    return {**rule, **more, "probability": share * rule.get("probability", 1.0)}
 
 
 def _status(status: int, **more: Any) -> Rule:
@@ -30,8 +41,8 @@ def _status(status: int, **more: Any) -> Rule:
 
 
 OFTEN: Mapping[str, tuple[Rule, ...]] = {
-    "429 with Retry-After": (_CREATE | _SOON, _LOOK | _SOON),
-    "429 without Retry-After": (_CREATE | _BARE, _LOOK | _BARE),
+    "429 with Retry-After": (_CREATE | _SOON | _SELDOM, _LOOK | _SOON),
+    "429 without Retry-After": (_CREATE | _BARE | _SELDOM, _LOOK | _BARE),
     "500 before the run": (_CREATE | _status(500), _PREPARE | _status(500), _READ | _status(500)),
     "500 after the run": (_CREATE | {"kind": "status_after", "status": 500},),
     "502": (_CREATE | _status(502), _READ | _status(502)),
@@ -65,9 +76,10 @@ PAUSING: Mapping[str, tuple[Rule, ...]] = {
 """Kinds that pause the whole account, and the job for half a minute."""
 
 LONG: Mapping[str, tuple[Rule, ...]] = {
-    "429 with Retry-After above 120 s": (_LOOK | _status(429, headers={"Retry-After": "121"}),),
+    # Slow, so that others are open already: whoever is told makes everybody wait.
+    "429 with Retry-After above 120 s": (_LOOK | _status(429, headers={"Retry-After": "121"}, seconds=2),),
 }
-"""Takes two minutes of every process it hits: for reads, when there is nothing more to create."""
+"""Takes two minutes of everybody: for reads, when there is nothing more to create."""
 
 ENDS: Mapping[str, str] = {
     "expired": "run expired",

@@ -414,16 +414,6 @@ async def test_a_run_belongs_to_its_thread(it: Stage) -> None:
         await it.beta.threads.runs.retrieve(run.id, thread_id=await it.thread())
 
 
-async def test_streaming_is_refused_in_plain_words(it: Stage) -> None:
-    for create in (
-        it.beta.threads.runs.create(await it.thread(), assistant_id=await it.assistant(), stream=True),
-        it.client.responses.create(model="m", input="x", stream=True),
-    ):
-        with pytest.raises(openai.BadRequestError, match="does not stream") as refused:
-            await create
-        assert refused.value.code == "unsupported_parameter"
-
-
 async def test_cancel_goes_through_cancelling(it: Stage) -> None:
     run = await it.run()
     cancelling = await it.beta.threads.runs.cancel(run.id, thread_id=run.thread_id)

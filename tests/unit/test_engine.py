@@ -14,6 +14,7 @@ import pytest
 from askq.assistants.model import Assistant
 from askq.errors import StoreUnreachable
 from askq.ids import SHARDS
+from askq.jobs.limits import Scope
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State, Usage
 from askq.jobs.objects import Kind
@@ -149,14 +150,14 @@ def engines(store: MemoryStore, service: Service) -> Iterator[Engines]:
     made.close()
 
 
-def submit(store: MemoryStore, rows: int, *, assistant: Assistant = TUTOR) -> str:
+def submit(store: MemoryStore, rows: int, *, assistant: Assistant = TUTOR, model: str | None = None) -> str:
     store.save_assistant(assistant.digest, assistant.to_json())
     batch, _ = store.open_batch(NewBatch(name=None, assistant="tutor", protocol="assistants"))
     store.add(
         batch,
         [
             NewJob(
-                question=Question(row_id=f"q{row}", index=row, text=f"question {row}"),
+                question=Question(row_id=f"q{row}", index=row, text=f"question {row}", model=model),
                 assistant="tutor",
                 assistant_digest=assistant.digest,
                 protocol="assistants",
@@ -623,6 +624,23 @@ def test_how_long_runs_take_is_learned(store: MemoryStore, service: Service, eng
     engine = engines()
     drive(engine, finished(store, batch))
     drive(engine, lambda: sum(store.took(TUTOR.digest).values()) == 8)
+
+
+def test_what_a_row_used_is_learned_of_its_own_model(store: MemoryStore, service: Service, engines: Engines) -> None:
+    poll = service.poll
+
+    async def talkative(thread_id: str, run_id: str) -> Status:
+        status = await poll(thread_id, run_id)
+        ended = status.state is not RunState.PENDING
+        return dataclasses.replace(status, usage=Usage(total_tokens=100_000)) if ended else status
+
+    def ratio(model: str) -> float:
+        return store.look_limits(Scope(account="acc", protocol="assistants", model=model)).ratio
+
+    service.poll = talkative  # type: ignore[method-assign]
+    batch = submit(store, 4, model="large")
+    drive(engines(), lambda: finished(store, batch)() and ratio("large") > 1)
+    assert ratio("m") == 1.0
 
 
 # -- when a person cancels -----------------------------------------------------------------------------------

@@ -261,6 +261,18 @@ async def test_gets_cost_nothing_until_one_is_refused() -> None:
     permits.got("assistants", grants, None)
 
 
+@pytest.mark.parametrize(("answered", "limited"), [(3, True), (20, False)])
+async def test_a_few_gets_of_many_that_are_refused_are_no_limit(*, answered: int, limited: bool) -> None:
+    permits = Permits(MemoryStore(), "acc", "service.test")
+    for _ in range(answered):
+        permits.got("assistants", [], None)
+    for _ in range(6):
+        permits.got("assistants", [], Limited("rate_limit_exceeded", "no", retry_after=1.0, limits=NO_LIMITS))
+    gets = permits.gets("assistants")
+    await settled(gets)
+    assert (await gets.look(older_than_s=0.0)).held == limited
+
+
 async def test_where_the_limit_of_gets_is_documented_it_is_kept_unasked() -> None:
     permits = Permits(MemoryStore(), "acc", "api.openai.com")
     assert await permits.gets_per_s("assistants") == pytest.approx(15)

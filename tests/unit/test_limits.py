@@ -55,6 +55,7 @@ class Run:
     latency_s: float = 0.01
     bound: Bound = field(default_factory=Bound)
     record: LimitRecord = field(default_factory=LimitRecord)
+    window: int = FIRST_WINDOW
     now: float = 0.0
     start: float = 1_800_000_000.0
 
@@ -71,6 +72,7 @@ class Run:
             while replies and replies[0][0] <= self.now:
                 _, _, granted_at, serial, good, told = heapq.heappop(replies)
                 heard = Heard(
+                    window=self.window,
                     closed=1,
                     accepted=int(good),
                     refused=int(not good),
@@ -87,7 +89,7 @@ class Run:
                     left += 1
             if left and ready_at <= self.now:
                 asks = [0.0] * min(left, 100)
-                permit = self.record.take(self.start + self.now, asks, bound=self.bound, window=FIRST_WINDOW)
+                permit = self.record.take(self.start + self.now, asks, bound=self.bound, window=self.window)
                 left -= permit.granted
                 ready_at = self.now + permit.wait_s
                 for number in range(permit.granted):
@@ -317,7 +319,7 @@ def test_free_calls_are_limited_when_many_are_refused_and_not_for_one() -> None:
     def call(*, refused: bool, retry_after_s: float = 1.0) -> bool:
         permit = record.take(now, [0.0], bound=Bound(), window=NO_WINDOW)
         if permit.granted:
-            told = Heard(closed=1, accepted=int(not refused), refused=int(refused), granted_at=now)
+            told = Heard(window=NO_WINDOW, closed=1, accepted=int(not refused), refused=int(refused), granted_at=now)
             record.learn(now, dataclasses.replace(told, retry_after_s=retry_after_s if refused else None))
         return permit.granted == 1
 
@@ -329,3 +331,48 @@ def test_free_calls_are_limited_when_many_are_refused_and_not_for_one() -> None:
     record = LimitRecord()
     assert call(refused=True, retry_after_s=30.0)
     assert not call(refused=False), "so is a long wish"
+
+
+def test_a_limit_of_free_calls_that_was_found_by_mistake_is_forgotten_though_it_is_never_met() -> None:
+    run = Run(Server(rate=2, burst=2), 0.1, window=NO_WINDOW)
+    run.answer(60, at_most_s=90)
+    record, now = run.record, run.start + run.now
+    assert record.how == 1
+    began = now
+    # Polls are spread so that they need less than is allowed: the bucket is always full.
+    while (permit := record.take(now, [0.0], bound=Bound(), window=NO_WINDOW)).rate is not None:
+        assert now - began < 150
+        now += 3.0 / permit.rate
+        record.learn(now, Heard(window=NO_WINDOW, closed=permit.granted, accepted=permit.granted, granted_at=now))
+    assert record.take(now, [0.0] * 50, bound=Bound(), window=NO_WINDOW).granted == 50
+
+
+@pytest.mark.parametrize("share", [0.05, 0.12, 0.2])
+def test_free_calls_that_are_refused_at_random_have_no_limit(share: float) -> None:
+    record, now, draw = LimitRecord(), 1_800_000_000.0, random.Random(5)
+    made = 0
+    for _ in range(4000):
+        now += 0.02
+        permit = record.take(now, [0.0], bound=Bound(), window=NO_WINDOW)
+        refused = permit.granted and draw.random() < share
+        made += permit.granted
+        record.learn(
+            now,
+            Heard(
+                window=NO_WINDOW,
+                closed=permit.granted,
+                accepted=int(permit.granted and not refused),
+                refused=int(refused),
+                granted_at=now,
+                retry_after_s=1.0 if refused else None,
+            ),
+        )
+    assert made > 3600
+
+
+def test_a_limit_of_free_calls_that_is_there_is_kept_to() -> None:
+    run = Run(Server(rate=10, burst=10), 0.1, window=NO_WINDOW)
+    assert run.answer(400, at_most_s=90) <= 1.3 * 39
+    before = run.server.refused
+    run.answer(800, at_most_s=120)
+    assert run.server.refused - before <= 0.25 * 800

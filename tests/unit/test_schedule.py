@@ -10,7 +10,7 @@ import pytest
 
 from askq.assistants.model import Assistant
 from askq.jobs.took import counted
-from worker.schedule import LONGEST_WINDOW_POLL_S, Pace, backoff, crowd_s, until_poll
+from worker.schedule import LONGEST_WINDOW_POLL_S, Pace, backoff, before_deadline, crowd_s, until_poll
 
 PLAIN = Assistant(name="plain", protocol="responses", model="m")
 CHEAP = dataclasses.replace(PLAIN, completion_window="8h")
@@ -121,3 +121,9 @@ def test_what_the_account_allows_stretches_the_polls() -> None:
     pace = Pace(learned(5.0).weights, crowd_s(500, 1000 / 60))
     assert until_poll(PLAIN, 0, None, 0.0, pace) == pytest.approx(37.5)
     assert until_poll(PLAIN, 0, None, 1.0, Pace({}, 1e9)) == 300
+
+
+def test_however_rarely_runs_are_polled_a_deadline_is_noticed() -> None:
+    assert before_deadline(200.0, 25.0, 0.5) == 27.0
+    assert before_deadline(3.0, 25.0, 0.5) == 3.0
+    assert before_deadline(200.0, -1.0, 0.5) == 200.0, "it was noticed"

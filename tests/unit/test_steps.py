@@ -196,8 +196,15 @@ def test_where_certainly_no_run_exists_the_attempt_is_taken_back(error: CallErro
 def test_a_vanished_thread_is_made_again_a_few_times() -> None:
     held = claim(thread_id="t")
     assert steps.not_created(held, Gone("gone", ""), 0.0).move.fields["thread"] is None
-    again = claim(thread_id="t", errors=steps.MOST_GONE)
-    assert steps.not_created(again, Gone("gone", ""), 0.0).move.fields["error_code"] == "thread_vanished"
+    for times in range(steps.MOST_GONE):
+        # Making it anew succeeds every time, and is no progress.
+        anew = claim(gone=times)
+        assert legal(steps.prepared(anew, "t"), anew).move.fields["gone"] == (times or None)
+        again = claim(thread_id="t", gone=times, errors=9)
+        move = legal(steps.not_created(again, Gone("gone", ""), 0.0), again).move
+        assert (move.name, move.fields["gone"]) == ("void", times + 1)
+    last = claim(thread_id="t", gone=steps.MOST_GONE)
+    assert steps.not_created(last, Gone("gone", ""), 0.0).move.fields["error_code"] == "thread_vanished"
 
 
 @pytest.mark.parametrize("error", [LOST, Busy("busy", "active run", run_id="r9"), CallError("new", "unheard of")])
@@ -374,9 +381,15 @@ def test_a_failed_poll_is_not_a_failed_run() -> None:
 
 def test_a_run_counts_as_vanished_only_after_several_looks() -> None:
     gone = Gone("gone", "No run found")
-    assert steps.not_polled(running(errors=0), gone, 0.0).move.name == "defer"
-    move = legal(steps.not_polled(running(errors=steps.MOST_GONE), gone, 0.0), running()).move
-    assert (move.name, move.fields["error_code"]) == ("fail", "run_vanished")
+    # That the service could not be asked says nothing of whether the run is there.
+    first = legal(steps.not_polled(running(errors=9), gone, 0.0), running()).move
+    assert (first.name, first.fields["errors"], first.fields["gone"]) == ("defer", 10, 1)
+    between = steps.not_polled(running(errors=9, gone=1), LOST, 0.0).move
+    assert (between.fields["errors"], between.fields["gone"]) == (10, 1)
+    last = legal(steps.not_polled(running(gone=steps.MOST_GONE), gone, 0.0), running()).move
+    assert (last.name, last.fields["error_code"]) == ("fail", "run_vanished")
+    seen = steps.polled(running(errors=9, gone=3), Status(state=RunState.PENDING, raw="queued", run_id="r"), TUTOR, 0.0)
+    assert (seen.move.fields["errors"], seen.move.fields["gone"]) == (None, None)
 
 
 def test_limits_and_pauses_touch_polls_without_counting() -> None:

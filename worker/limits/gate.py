@@ -187,6 +187,10 @@ class Gate:
         told.tell(limits, grant.serial, grant.tserial)
         self._work_on()
 
+    def passed(self, many: int) -> None:
+        """So many calls for which no permit was taken were not refused."""
+        self._reports.closed += many
+
     def lost(self, grant: Grant) -> None:
         """Nobody knows what came of the call; it is over."""
         self._reports.closed += 1

@@ -37,6 +37,8 @@ class Permits:
         self._gates: dict[Scope, Gate] = {}
         self._used_at: dict[Scope, float] = {}
         self._bounds: dict[Scope, dict[str, tuple[Bound, float]]] = {}
+        self._passed: dict[str, int] = {}
+        """GETs that needed no permit and were answered, since the last that was refused, by protocol."""
         self._ready_s = 2.0
         """How long it takes until the intents of jobs are on disk and they want their permits: the longer times lately,
         because a disk that is written once a second makes some wait for two."""
@@ -131,7 +133,11 @@ class Permits:
         if isinstance(error, Limited) and error.limits is not None:
             # Without a permit it is as good as one of this moment: the refusal is the first thing that is heard.
             grant = grants.pop() if grants else Grant(gate.scope, 0.0, _clock_of(gate), 0.0, 0.0)
+            # How many are refused for each that is not decides whether this is a limit.
+            gate.passed(self._passed.pop(protocol, 0))
             gate.refused(grant, error.limits, error.retry_after)
+        elif not grants:
+            self._passed[protocol] = self._passed.get(protocol, 0) + 1
         for grant in grants:
             # What GETs are told of limits may be about creates: nobody says. A refusal is about them.
             gate.accepted(grant, NO_LIMITS)

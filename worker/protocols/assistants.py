@@ -23,7 +23,7 @@ from worker.protocols.codes import why_ended
 from worker.protocols.deletion import DIGEST, HOME, Deletion
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, reached
-from worker.protocols.rereads import path_of
+from worker.protocols.repeats import path_of
 from worker.protocols.wire import Reply, Wire
 
 # Every call announces the sunset at run time; askq serves what is left of this protocol on purpose.
@@ -89,19 +89,32 @@ class AssistantsProtocol:
             "metadata": ask.thread_metadata,
         }
         reply = await self._wire.call(
-            self._beta.threads.with_raw_response.create(
-                extra_body=body, extra_headers={"Idempotency-Key": ask.thread_key}
+            self._wire.repeats.post(
+                "new thread",
+                path_of("threads"),
+                lambda: self._beta.threads.with_raw_response.create(
+                    extra_body=body, extra_headers={"Idempotency-Key": ask.thread_key}
+                ),
+                body=body,
+                key=ask.thread_key,
             )
         )
         return str(reply.body["id"])
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
+        body = {"assistant_id": assistant_id or "", **run_body(ask)}
         reply = await self._wire.call(
-            self._beta.threads.runs.with_raw_response.create(
-                thread_id,
-                assistant_id=assistant_id or "",
-                extra_body=run_body(ask),
-                extra_headers={"Idempotency-Key": ask.idempotency_key},
+            self._wire.repeats.post(
+                "new run",
+                path_of("threads", thread_id, "runs"),
+                lambda: self._beta.threads.runs.with_raw_response.create(
+                    thread_id,
+                    assistant_id=assistant_id or "",
+                    extra_body=body,
+                    extra_headers={"Idempotency-Key": ask.idempotency_key},
+                ),
+                body=body,
+                key=ask.idempotency_key,
             ),
             names=thread_id,
         )
@@ -157,7 +170,7 @@ class AssistantsProtocol:
 
     async def _run(self, thread_id: str, run_id: str) -> Reply:
         """GET the run. It needs no id of its own to be understood, but something must show that it is one."""
-        call = self._wire.rereads.get(
+        call = self._wire.repeats.get(
             "run",
             path_of("threads", thread_id, "runs", run_id),
             lambda: self._beta.threads.runs.with_raw_response.retrieve(run_id, thread_id=thread_id),
@@ -167,7 +180,7 @@ class AssistantsProtocol:
         return reply
 
     def _messages(self, thread_id: str, query: dict[str, Any]) -> Awaitable[Any]:
-        return self._wire.rereads.get(
+        return self._wire.repeats.get(
             "messages",
             path_of("threads", thread_id, "messages"),
             lambda: self._beta.threads.messages.with_raw_response.list(thread_id, extra_query=query),

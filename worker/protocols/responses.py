@@ -35,7 +35,7 @@ from worker.protocols.codes import why_ended
 from worker.protocols.deletion import Deletion
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
 from worker.protocols.forgiving import cancelled, reached
-from worker.protocols.rereads import path_of
+from worker.protocols.repeats import path_of
 from worker.protocols.wire import Reply, Wire
 
 STATES: Mapping[str, RunState] = {
@@ -85,8 +85,14 @@ class ResponsesProtocol:
         body = {"metadata": ask.thread_metadata}
         try:
             reply = await self._wire.call(
-                self._client.conversations.with_raw_response.create(
-                    extra_body=body, extra_headers={"Idempotency-Key": ask.thread_key}
+                self._wire.repeats.post(
+                    "new conversation",
+                    path_of("conversations"),
+                    lambda: self._client.conversations.with_raw_response.create(
+                        extra_body=body, extra_headers={"Idempotency-Key": ask.thread_key}
+                    ),
+                    body=body,
+                    key=ask.thread_key,
                 )
             )
         except Blocked as error:
@@ -106,8 +112,14 @@ class ResponsesProtocol:
             # Whatever came of that look, nothing that costs anything has been sent.
             raise Limited(error.code, error.message, retry_after=error.retry_after) from error
         reply = await self._wire.call(
-            self._client.responses.with_raw_response.create(
-                extra_body=body, extra_headers={"Idempotency-Key": ask.idempotency_key}
+            self._wire.repeats.post(
+                "new response",
+                path_of("responses"),
+                lambda: self._client.responses.with_raw_response.create(
+                    extra_body=body, extra_headers={"Idempotency-Key": ask.idempotency_key}
+                ),
+                body=body,
+                key=ask.idempotency_key,
             ),
             names=thread_id,
         )
@@ -176,7 +188,7 @@ class ResponsesProtocol:
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
         reply = await self._wire.call(
-            self._wire.rereads.get(
+            self._wire.repeats.get(
                 "response",
                 path_of("responses", run_id),
                 lambda: self._client.responses.with_raw_response.retrieve(run_id, include=_INCLUDE),

@@ -19,7 +19,7 @@ from openai import AsyncOpenAI, OpenAIError
 from worker.protocols.base import Ambiguous
 from worker.protocols.fields import JsonObject, a_count, a_text, objects
 from worker.protocols.hints import Limits, limits, poll_after
-from worker.protocols.rereads import Rereads
+from worker.protocols.repeats import Repeats
 from worker.protocols.translate import translate
 
 _PAGE = 100
@@ -54,7 +54,7 @@ class Wire:
 
     def __init__(self, client: AsyncOpenAI) -> None:
         self._longest_s = _longest_s(client)
-        self.rereads = Rereads(client)
+        self.repeats = Repeats(client)
 
     async def call(
         self, response: Awaitable[Any], *, names: str = "", needs_id: bool = True, needs_body: bool = True

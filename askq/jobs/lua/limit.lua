@@ -156,7 +156,11 @@ local function seen()
 end
 
 local function accepted(many, full)
+  local free = tonumber(ARGV[22]) >= MANY / 2
   r.strikes = 0
+  if free and r.how ~= 2 and r.empty ~= 0 and now - r.empty > 60 then
+    r.how, r.window, r.empty, r.taken, r.bad, r.since = 0, MANY, 0, 0, 0, 0
+  end
   if r.how == 0 then
     if r.empty == 0 then
       r.taken = r.taken + many
@@ -165,9 +169,9 @@ local function accepted(many, full)
       local factor = r.empty == 0 and r.window < 32 and 2 or 1.25
       r.window, r.grown = math.min(factor * r.window, MANY), now
     end
-  elseif r.how == 1 and r.level < 2 and now - r.empty > 3 then
+  elseif r.how == 1 and (r.level < 2 or free) and now - r.empty > 3 then
     local growth = math.min(0.2, 0.003 * (now - r.empty))
-    r.rate = r.rate * (1 + growth * math.min(1, math.max(0, now - r.grown)))
+    r.rate = r.rate * (1 + growth * math.min(free and 10 or 1, math.max(0, now - r.grown)))
     r.grown = now
   end
 end
@@ -176,9 +180,9 @@ local function useful(limit, remaining)
   return remaining ~= nil and (limit == nil or limit > 0)
 end
 
-local function measured(held)
+local function measured(held, free)
   local rate_ = seen()
-  if now - r.short > 2 then
+  if now - r.short > 2 and not free then
     rate_ = nil
   elseif rate_ == nil then
     r.rate = r.rate * SHRINK
@@ -215,7 +219,11 @@ local function dense(pause)
 end
 
 local function refused(granted_at, pause, contradicted)
-  if r.how == 0 and r.window >= MANY / 2 and not dense(pause) then
+  local free = tonumber(ARGV[22]) >= MANY / 2
+  if free and r.how ~= 2 and not dense(pause) then
+    if r.empty ~= 0 then
+      r.empty = r.empty + 0.25 * (now - r.empty)
+    end
     return
   end
   local fresh = granted_at >= r.hold
@@ -240,7 +248,7 @@ local function refused(granted_at, pause, contradicted)
       r.mute = now + 30
     end
   elseif r.how == 1 then
-    measured(held)
+    measured(held, free)
   else
     searched()
   end

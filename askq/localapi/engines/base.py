@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from askq.localapi.wire import JsonObject
+
+if TYPE_CHECKING:
+    from askq.localapi.engines.live import Live
 
 ProtocolName = Literal["assistants", "responses"]
 End = Literal["completed", "incomplete", "failed", "cancelled", "expired"]
@@ -21,6 +25,20 @@ class Turn:
     """The message; for a call its arguments as JSON text; for an output the output."""
     call_id: str = ""
     name: str = ""
+    images: tuple[JsonObject, ...] = ()
+    """Pictures of the message: `{url, detail}` or `{file_id, detail}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFile:
+    """A file the client has given: for code, for searching, or in a message."""
+
+    file_id: str
+    name: str
+    size: int
+    path: Path
+    """Where its bytes are, to be read only."""
+    use: Literal["code", "search", "input"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +53,16 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] = ()
     """As the client sent them; function tools are nested in the Assistants protocol and flat in Responses."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """temperature, top_p, max_output_tokens, reasoning_effort, format (`{type, name, schema, strict}`), if given."""
+    """temperature, top_p, max_output_tokens, reasoning_effort, format (`{type, name, schema, strict}`), if given.
+    tool_choice and parallel_tool_calls, if they are not the default: a choice is "none", "required" or a function's
+    name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    live: Live | None = field(default=None, compare=False, repr=False)
+    """Where to say what there is already, if somebody listens; engines need not."""
+    files: tuple[GivenFile, ...] = ()
     number: int = 0
-    """The how-manieth run of the ledger this is, counting from 1."""
+    """The how-manieth run of the ledger this is, counting from 1; for a response that brings tool outputs, the number
+    of the one that the question came with."""
 
     @property
     def question(self) -> str:
@@ -51,6 +75,20 @@ class Request:
         texts = [(turn.role, turn.text) for turn in self.turns if turn.role in ("user", "assistant") and turn.text]
         last = max((index for index, (role, _) in enumerate(texts) if role == "user"), default=0)
         return tuple(text for _, text in texts[:last])
+
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        """The user's messages before the question, oldest first."""
+        return tuple(turn.text for turn in self.turns if turn.role == "user")[:-1]
+
+    @property
+    def given(self) -> tuple[tuple[Turn, Turn], ...]:
+        """The calls since the question that were given an output, each with it, in the order of the calls."""
+        since: list[Turn] = []
+        for turn in self.turns:
+            since = [] if turn.role == "user" else [*since, turn]
+        outputs = {turn.call_id: turn for turn in since if turn.role == "output"}
+        return tuple((turn, outputs[turn.call_id]) for turn in since if turn.role == "call" and turn.call_id in outputs)
 
     @property
     def round(self) -> int:
@@ -71,8 +109,31 @@ class Text:
 
     value: str
     annotations: tuple[JsonObject, ...] = ()
+    refusal: bool = False
+    """It is a refusal, in place of an answer in the form that was asked for."""
     phase: str | None = None
     """`commentary` or `final_answer` on Responses, if the engine says."""
+    quotes: tuple[Quote, ...] = ()
+    """Passages of files that the message rests on; they become citations in the words of the protocol."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """Where a message cites a file: behind the character `at`."""
+
+    at: int
+    file_id: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """A file that code has made. An engine gives its `content`; the server puts that away and knows it by `blob`."""
+
+    name: str
+    content: bytes | None = field(default=None, repr=False)
+    blob: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +142,30 @@ class Code:
 
     source: str
     logs: str
+    images: tuple[Product, ...] = ()
+    """Pictures it showed."""
+    files: tuple[Product, ...] = ()
+    """Other files it made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A passage that a search has found."""
+
+    file_id: str
+    filename: str
+    score: float
+    """From 0 to 1, best first."""
+    text: str
+    attributes: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A search in the files of the request's stores."""
+
+    queries: tuple[str, ...]
+    hits: tuple[Hit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +177,7 @@ class Call:
     arguments: str
 
 
-Output = Text | Code | Call
+Output = Text | Code | Search | Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +200,8 @@ class Outcome:
     error_message: str = ""
     reason: str = "max_output_tokens"
     """Why it is incomplete, in the words of either protocol; the server translates."""
+    container_gone_s: float | None = None
+    """The container of a response expires so many seconds after its end, whatever is done with it."""
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -137,6 +224,8 @@ class Plan:
     """`openai-poll-after-ms` of the first, second … retrieve; the last one repeats."""
     at_once: bool = False
     """The reply to the create carries the end already, as from a server that ignores `background`."""
+    telling: float | None = None
+    """In the last so many seconds a stream tells the outputs; None: all the time that it is in progress."""
     cancel_seconds: float = 0.2
     """How long the run stays `cancelling`; if its own end comes first, the cancel has lost the race."""
 

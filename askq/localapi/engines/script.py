@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from askq.localapi.engines.base import Call, Code, End, Outcome, Output, Plan, Request, Text, Usage
+from askq.localapi.engines import script_files
+from askq.localapi.engines.base import Call, End, Outcome, Output, Plan, Request, Text, Usage
 from askq.localapi.engines.script_file import Rule, Script, parse_script
 from askq.localapi.wire import JsonObject, derived_id
 
-_FIELD = re.compile(r"\{(\w+)\}")
+_FIELD = re.compile(r"\{([\w-]+)\}")
 
 
 class ScriptEngine:
@@ -46,9 +48,16 @@ class ScriptEngine:
 
     def _course(self, effects: JsonObject, request: Request, question: str, match: Mapping[str, str]) -> Plan:
         hints = effects.get("poll_after_ms", [])
+        outcome = _outcome(effects, request, question, match)
+        seconds = self._seconds(effects["duration"], question)
+        telling = None
+        if "pace" in effects:
+            telling = _words(outcome) / effects["pace"]
+            seconds += telling
         return Plan(
-            outcome=_outcome(effects, request, question, match),
-            seconds=None if effects.get("status") == "stuck" else self._seconds(effects["duration"], question),
+            outcome=outcome,
+            seconds=None if effects.get("status") == "stuck" else seconds,
+            telling=telling,
             statuses=tuple(effects.get("statuses", ("queued", "in_progress"))),
             by_poll=effects.get("advance") == "poll" and effects.get("status") != "stuck",
             poll_after_ms=tuple(hints if isinstance(hints, list) else [hints]),
@@ -61,6 +70,10 @@ class ScriptEngine:
             return float(duration)
         low, high = duration
         return low + (high - low) * _fraction(f"{self._script.salt}\0{question}")
+
+
+def _words(outcome: Outcome) -> int:
+    return sum(len(output.value.split()) for output in outcome.outputs if isinstance(output, Text))
 
 
 def _fraction(text: str) -> float:
@@ -84,6 +97,10 @@ def _holding(rule: Rule, request: Request, question: str) -> Mapping[str, str] |
             return None
     if any(request.metadata.get(key) != value for key, value in conditions.get("metadata", {}).items()):
         return None
+    if "earlier" in conditions and not any(conditions["earlier"] in text for text in request.earlier):
+        return None
+    if "output" in conditions and not any(conditions["output"] in output.text for _, output in request.given):
+        return None
     # Uses count questions: later rounds belong to the use that began them.
     allowance = 0 if request.round == 0 else 1
     if "times" in conditions and rule.used >= conditions["times"] + allowance:
@@ -102,14 +119,15 @@ def _holding(rule: Rule, request: Request, question: str) -> Mapping[str, str] |
 def _outcome(effects: JsonObject, request: Request, question: str, groups: Mapping[str, str]) -> Outcome:
     status: str = effects.get("status", "completed")
     usage = Usage(**effects["usage"]) if "usage" in effects else None
-    rounds = effects.get("calls", [])
+    values = {**_fields(request, question), **groups}
+    rounds = _rounds(effects, request)
     if request.round < len(rounds):
-        calls = tuple(_call(request, index, call) for index, call in enumerate(rounds[request.round]))
+        calls = tuple(_call(request, index, call, values) for index, call in enumerate(rounds[request.round]))
         return Outcome(outputs=calls, usage=usage)
-    values = {"question": question, "n": str(request.number), **groups}
-    outputs: list[Output] = [
-        Code(source=code["input"], logs=code.get("logs") or "") for code in effects.get("code", [])
-    ]
+    codes = [script_files.code(code) for code in effects.get("code", [])]
+    values["files"] = script_files.links(codes)
+    searches = [script_files.search(search, request) for search in effects.get("search", [])]
+    outputs: list[Output] = [*searches, *codes]
     end: End = "completed"
     match status:
         case "failed" | "incomplete" | "expired" | "cancelled":
@@ -120,10 +138,14 @@ def _outcome(effects: JsonObject, request: Request, question: str, groups: Mappi
             texts = answer if isinstance(answer, list) else [answer]
     phases = effects.get("phases", [])
     for index, text in enumerate(texts):
+        last = index == len(texts) - 1
+        value = _text(text, values)
         outputs.append(
             Text(
-                value=_FIELD.sub(lambda field: values.get(field[1], field[0]), text),
-                annotations=tuple(effects.get("annotations", ())) if index == len(texts) - 1 else (),
+                value=value,
+                refusal=effects.get("refusal", False),
+                annotations=tuple(effects.get("annotations", ())) if last else (),
+                quotes=script_files.quotes(effects.get("citations", []), value, request) if last else (),
                 phase=phases[index] if index < len(phases) else None,
             )
         )
@@ -135,13 +157,58 @@ def _outcome(effects: JsonObject, request: Request, question: str, groups: Mappi
         error_code=error.get("code", "server_error"),
         error_message=error.get("message") or ("The script says so." if end == "failed" else ""),
         reason=effects.get("reason", "max_output_tokens"),
+        container_gone_s=effects.get("container_gone"),
     )
 
 
-def _call(request: Request, index: int, call: JsonObject) -> Call:
-    arguments = call.get("arguments") or {}
+def _fields(request: Request, question: str) -> dict[str, str]:
+    """What `{name}` stands for in answers and arguments; the groups of the expression come on top."""
+    values = {"question": question, "n": str(request.number), "round": str(request.round)}
+    values["earlier"] = " | ".join(request.earlier)
+    values["earlier_count"] = str(len(request.earlier))
+    values["previous"] = request.earlier[-1] if request.earlier else ""
+    values.update({f"earlier_{place}": text for place, text in enumerate(request.earlier, 1)})
+    given = [(call.name, output.text) for call, output in request.given]
+    values["outputs"] = ", ".join(output for _, output in given)
+    values["output"] = given[-1][1] if given else ""
+    for place, (name, output) in enumerate(given, 1):
+        values[f"output_{place}"] = output
+        values[f"output_{name}"] = output
+    return values
+
+
+def _filled(value: Any, values: Mapping[str, str]) -> Any:
+    """`value` with the fields of every text in it filled in."""
+    match value:
+        case str():
+            return _FIELD.sub(lambda found: values.get(found[1], found[0]), value)
+        case list():
+            return [_filled(element, values) for element in value]
+        case dict():
+            return {name: _filled(element, values) for name, element in value.items()}
+        case _:
+            return value
+
+
+def _text(value: Any, values: Mapping[str, str]) -> str:
+    """A text with its fields filled in, or a table of them as JSON."""
+    filled = _filled(value, values)
+    return filled if isinstance(filled, str) else json.dumps(filled, ensure_ascii=False)
+
+
+def _rounds(effects: JsonObject, request: Request) -> list[list[JsonObject]]:
+    """The rounds of calls as this request allows them."""
+    rounds: list[list[JsonObject]] = effects.get("calls", [])
+    if request.options.get("tool_choice") == "none":
+        return []
+    if request.options.get("parallel_tool_calls") is False:
+        return [[call] for calls in rounds for call in calls]
+    return rounds
+
+
+def _call(request: Request, index: int, call: JsonObject, values: Mapping[str, str]) -> Call:
     return Call(
         call_id=derived_id("call", request.work_id, request.round * 1000 + index),
-        name=call["name"],
-        arguments=arguments if isinstance(arguments, str) else json.dumps(arguments),
+        name=_filled(call["name"], values),
+        arguments=_text(call.get("arguments") or {}, values),
     )

@@ -24,18 +24,24 @@ Conditions of a rule (all that are given must hold; a rule without any always ho
 
     contains       the question (the last user message) contains this text
     regex          this regular expression is found in it; `answer` may use its groups as {1} or {name}
-    nth            it is the n-th run of the ledger, counting from 1; a number or a list
+    nth            it is the n-th run of the ledger, counting from 1; a number or a list. A response that brings
+                   outputs of function calls has the number of the one that the question came with
     every          the run's number is a multiple of this
     protocol       "assistants" or "responses"
     metadata       the run's metadata has all these pairs
+    earlier        an earlier message of the user in this thread or conversation contains this text
+    output         an output given since the question, for a function call, contains this text; so never before one
     times          the rule was used less often than this, since the server started
     times_each     the same for each wording of a question: 1 hits only the first attempt, also of a hundred questions
 
 What a rule (or `[default]`) prescribes, and what holds without it:
 
-    answer         a text, or a list of texts: one message each. {question}, {n} (the run's number) and the groups are
-                   filled in ("Answer to: {question}")
+    answer         a text, or a list of texts: one message each. A table instead of a text is given out as JSON. Fields
+                   such as {question} are filled in, see below ("Answer to: {question}")
+    refusal        the answer is a refusal, as models refuse to answer in a form that was asked for (false)
     duration       seconds, or [low, high]: drawn from the question, so equal questions take equally long ([0.2, 1.0])
+    pace           words a second at which the answer is said, after the duration and in addition to it; a stream
+                   shows it. Without it a stream spreads the answer over the duration (none)
     status         completed (the default), failed, incomplete, expired, cancelled, stuck (never ends), or
                    requires_action, which is completed with the duty to give `calls`
     error          {code, message} of a failed run (code server_error)
@@ -48,13 +54,32 @@ What a rule (or `[default]`) prescribes, and what holds without it:
                    which the last repeats (no header)
     immediate      the reply to the create has the end already, as from a server that ignores `background` (false)
     calls          function calls, as a list of rounds: [[{name, arguments}], [{name, arguments}, ...]]. The first round
-                   is asked for first, the second when its outputs have come, and at last comes the answer.
-                   `arguments` is a table, or a text that is sent as it is (none)
-    code           code-interpreter calls before the answer: [{input, logs}, ...] (none)
+                   is asked for first, the second when its outputs have come, and at last comes the answer. Names need
+                   not be those of functions that were offered. `arguments` is a table, or a text that need not be JSON;
+                   fields are filled in. With `parallel_tool_calls` false each call is a round of its own, with
+                   `tool_choice` "none" there are no calls (none)
+    code           code-interpreter calls before the answer: [{input, logs, images, files}, ...]. `images` and `files`
+                   are what the code made: names, or tables with a name and one of text, base64 and size (bytes). Names
+                   are given out as they are, also nasty ones; an image without a content is a small PNG. {files} in
+                   the answer links the files; so does `sandbox:/mnt/data/NAME` anywhere in it (none)
+    container_gone seconds from the end until the container of a response and its files are gone; 0: at once (never)
+    search         searches in the stores before the answer: [{queries, results = [{file, text, score}, ...]}, ...];
+                   `file` is the name or the id of a file that was given (none)
+    citations      files that the last text cites: names or ids, or {file, after}: behind that text, else at its end
+                   (none)
     annotations    annotations of the last text, given out as they are (none)
     phases         `phase` of each text, on Responses (none)
     cancel_takes   seconds in "cancelling"; if the run's own end comes sooner, the cancel has lost (0.2)
     usage          {input_tokens, output_tokens} (one token for every four bytes)
+
+Fields of answers and arguments (what else stands in braces is left as it is):
+
+    {question}, {n}, {round}      the question, the run's number, how many rounds of outputs have been given
+    {1}, {name}                   groups of the rule's `regex`
+    {earlier}, {earlier_count}    the user's earlier messages in this thread or conversation, joined by " | "; how many
+    {earlier_1}, {previous}       the first of them (and so on), the last of them
+    {outputs}, {output}           the outputs given since the question, joined by ", "; the last of them
+    {output_1}, {output_add}      the first of them (and so on); the last one of the function `add`
 
 On Responses an expired run shows as failed, because they know no expiry.
 """
@@ -69,6 +94,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from askq.localapi.engines.script_files import is_citation, is_product, is_search
 from askq.localapi.errors import ApiError, LocalApiError
 from askq.localapi.faults import checked_rule
 from askq.localapi.wire import JsonObject
@@ -88,6 +114,10 @@ def _is_count(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_answer(value: Any) -> bool:
+    return isinstance(value, (str, dict))
 
 
 def _is_list_of(check: Check) -> Check:
@@ -121,13 +151,16 @@ _CONDITIONS: dict[str, tuple[Check, str]] = {
     "every": (lambda value: _is_count(value) and value > 0, "a number above 0"),
     "protocol": (lambda value: value in ("assistants", "responses"), "'assistants' or 'responses'"),
     "metadata": (lambda value: isinstance(value, dict) and all(map(_is_text, value.values())), "a table of texts"),
+    "earlier": (_is_text, "a text"),
+    "output": (_is_text, "a text"),
     "times": (_is_count, "a number"),
     "times_each": (_is_count, "a number"),
 }
 
 _EFFECTS: dict[str, tuple[Check, str]] = {
-    "answer": (_or_list(_is_text), "a text or a list of texts"),
+    "answer": (_or_list(_is_answer), "a text, a table, or a list of them"),
     "duration": (_is_range, "seconds, or [low, high]"),
+    "pace": (lambda value: _is_number(value) and value > 0, "words a second, above 0"),
     "status": (lambda value: value in STATUSES, f"one of {', '.join(STATUSES)}"),
     "error": (_is_table_of(code=_is_text, message=_optional(_is_text)), "a table with code and message"),
     "reason": (_is_text, "a text"),
@@ -135,6 +168,7 @@ _EFFECTS: dict[str, tuple[Check, str]] = {
     "statuses": (lambda value: bool(value) and _is_list_of(_is_text)(value), "a list of texts"),
     "advance": (lambda value: value in ("time", "poll"), "'time' or 'poll'"),
     "poll_after_ms": (_or_list(_is_count), "a number or a list of numbers"),
+    "refusal": (lambda value: isinstance(value, bool), "true or false"),
     "immediate": (lambda value: isinstance(value, bool), "true or false"),
     "calls": (
         _is_list_of(
@@ -144,7 +178,20 @@ _EFFECTS: dict[str, tuple[Check, str]] = {
         ),
         "a list of rounds, each a list of {name, arguments}",
     ),
-    "code": (_is_list_of(_is_table_of(input=_is_text, logs=_optional(_is_text))), "a list of {input, logs}"),
+    "code": (
+        _is_list_of(
+            _is_table_of(
+                input=_is_text,
+                logs=_optional(_is_text),
+                images=_optional(_is_list_of(is_product)),
+                files=_optional(_is_list_of(is_product)),
+            )
+        ),
+        "a list of {input, logs, images, files}, with files as names or {name, and one of text, base64, size}",
+    ),
+    "container_gone": (_is_number, "seconds"),
+    "search": (_is_list_of(is_search), "a list of {queries, results = [{file, text, score}]}"),
+    "citations": (_is_list_of(is_citation), "a list of files, or of {file, after}"),
     "annotations": (_is_list_of(lambda value: isinstance(value, dict)), "a list of tables"),
     "phases": (_is_list_of(_is_text), "a list of texts"),
     "cancel_takes": (_is_number, "seconds"),

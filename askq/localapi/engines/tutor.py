@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from askq.localapi.engines.base import Code, Outcome, Output, Plan, Request, Text
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from askq.localapi.engines.base import Call, Code, Outcome, Output, Plan, Request, Text
+from askq.localapi.wire import derived_id
 
 
 class TutorEngine:
-    """Writes a program for the question, runs it confined, and answers from its output."""
+    """Writes a program for the question, runs it confined, and answers from its output.
+
+    Functions that are offered and fit the question by their words are called first (`askq.localapi.tutor.functions`).
+    """
 
     name = "tutor"
     models = ("askq-tutor",)
@@ -20,7 +28,10 @@ class TutorEngine:
         return None
 
     async def answer(self, request: Request) -> Outcome:
-        """Solve the last question; its code and what that printed come before the text."""
+        """Call what fits, or solve the last question; its code and what that printed come before the text."""
+        called = _called(request)
+        if called is not None:
+            return called if called.calls else _formed(called, request, None)
         # Imported here: the tutor brings SymPy's weight, which the other engines need not carry.
         from askq.localapi.tutor import solve
 
@@ -30,7 +41,8 @@ class TutorEngine:
         if solution.code is not None:
             outputs.append(Code(source=solution.code, logs=solution.logs or ""))
         outputs.append(Text(value=solution.text))
-        return Outcome(outputs=tuple(outputs))
+        solved = solution.code is not None and not solution.failed
+        return _formed(Outcome(outputs=tuple(outputs)), request, solution.logs, solved=solved)
 
     async def close(self) -> None:
         """End the process the tutor computes in, if it was ever needed."""
@@ -38,3 +50,58 @@ class TutorEngine:
             from askq.localapi.tutor import close
 
             close()
+
+
+def _called(request: Request) -> Outcome | None:
+    """The calls to make next, or the report on those that were made; None where no function fits."""
+    from askq.localapi.tutor.functions import report, wanted
+
+    calls = wanted(request.question, _functions(request))
+    given = request.given
+    remaining = calls[len(given) :]
+    if request.options.get("parallel_tool_calls") is False:
+        remaining = remaining[:1]
+    elif given:
+        remaining = []
+    if remaining:
+        return Outcome(
+            outputs=tuple(
+                Call(
+                    call_id=derived_id("call", request.work_id, len(given) + index),
+                    name=call.name,
+                    arguments=json.dumps(call.arguments, ensure_ascii=False),
+                )
+                for index, call in enumerate(remaining)
+            )
+        )
+    if given:
+        return Outcome(outputs=(Text(value=report([(call.name, call.text, output.text) for call, output in given])),))
+    return None
+
+
+def _formed(outcome: Outcome, request: Request, logs: str | None, *, solved: bool = True) -> Outcome:
+    """The outcome with its last text in the form that was asked for; a refusal where it does not fit."""
+    wanted = request.options.get("format")
+    if wanted is None or wanted["type"] == "text":
+        return outcome
+    from askq.localapi.tutor.structured import NotFitting, as_json
+
+    *before, last = outcome.outputs
+    assert isinstance(last, Text)
+    try:
+        if not solved:
+            raise NotFitting(last.value)
+        text = Text(value=as_json(wanted, last.value, logs))
+    except NotFitting as exc:
+        reason = last.value if not solved else f"I cannot answer in the form that was asked for: {exc}."
+        text = Text(value=reason, refusal=True)
+    return Outcome(outputs=(*before, text))
+
+
+def _functions(request: Request) -> list[Mapping[str, Any]]:
+    """The functions that may be called, flat in either protocol."""
+    choice = request.options.get("tool_choice")
+    if choice == "none":
+        return []
+    flat = [tool.get("function") or tool for tool in request.tools if tool.get("type") == "function"]
+    return [function for function in flat if choice in (None, "required", function["name"])]

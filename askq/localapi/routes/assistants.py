@@ -5,7 +5,9 @@ from __future__ import annotations
 from askq.localapi import fields
 from askq.localapi.api import Api, Call, Reply, Route
 from askq.localapi.errors import not_found
+from askq.localapi.routes.formats import checked_response_format
 from askq.localapi.routes.models import check_model
+from askq.localapi.routes.tools import checked_tools
 from askq.localapi.wire import JsonObject, new_id, page
 
 NAME_CHARS = 256
@@ -45,12 +47,12 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
         "name": fields.text(body, "name", most=NAME_CHARS),
         "description": fields.text(body, "description", most=DESCRIPTION_CHARS),
         "instructions": fields.text(body, "instructions", most=INSTRUCTIONS_CHARS),
-        "tools": fields.objects(body, "tools", most=TOOLS),
+        "tools": checked_tools(body, "assistants", most=TOOLS),
         "tool_resources": fields.obj(body, "tool_resources") or {},
         "metadata": fields.metadata(body),
         "temperature": fields.number(body, "temperature", low=0, high=2),
         "top_p": fields.number(body, "top_p", low=0, high=1),
-        "response_format": body.get("response_format"),
+        "response_format": checked_response_format(body),
         "reasoning_effort": fields.text(body, "reasoning_effort"),
     }
     if body.get("model") is not None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 
 from askq.localapi import fields
-from askq.localapi.api import Api, Call, Reply, Route
+from askq.localapi.api import Api, Call, Reply, Route, Stream
 from askq.localapi.errors import conversation_locked, invalid, not_found, unsupported
+from askq.localapi.routes.formats import checked_text
 from askq.localapi.routes.items import TEXT_CHARS, checked_item, find_conversation, user_message
 from askq.localapi.routes.models import check_model
+from askq.localapi.routes.tools import checked_choice, checked_tools
 from askq.localapi.scribes.responses import history, item_wire, response_wire
 from askq.localapi.wire import JsonObject, new_id, page
 from askq.localapi.work import Work
@@ -106,6 +108,20 @@ def _check_calls(items: list[JsonObject]) -> None:
             raise invalid(f"No tool call found for function call output with call_id {item['call_id']}.", param="input")
 
 
+def _first_number(api: Api, items: list[JsonObject], previous: Work | None, conversation_id: str | None) -> int | None:
+    """The ledger number of the response that the question came with, for one that brings outputs of its calls."""
+    answered = {item["call_id"] for item in items if item["type"] == "function_call_output"}
+    if not answered:
+        return None
+    candidates = [] if conversation_id is None else api.works.in_scope(conversation_id)
+    if previous is not None:
+        candidates = [previous]
+    for work in reversed(candidates):
+        if any(item["type"] == "function_call" and item["call_id"] in answered for item in work.made):
+            return work.number if work.first is None else work.first
+    return None
+
+
 def _check_background(body: JsonObject, *, background: bool) -> None:
     options = fields.obj(body, "background_options")
     if options is None:
@@ -113,6 +129,8 @@ def _check_background(body: JsonObject, *, background: bool) -> None:
     window = fields.one_of(options, "completion_window", WINDOWS)
     if window in ("2h", "8h") and not background:
         raise invalid(f"The completion window '{window}' requires 'background' to be true.", param="background_options")
+    if window in ("2h", "8h") and body.get("stream"):
+        raise invalid(f"The completion window '{window}' cannot be streamed.", param="background_options")
 
 
 def _settings(api: Api, body: JsonObject) -> JsonObject:
@@ -124,20 +142,21 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
     temperature = fields.number(body, "temperature", low=0, high=2)
     top_p = fields.number(body, "top_p", low=0, high=1)
     service_tier = fields.text(body, "service_tier")
+    tools = checked_tools(body, "responses", most=TOOLS)
     return {
         "background": background,
         "store": fields.flag(body, "store", default=True),
         "model": model,
         "instructions": fields.text(body, "instructions", most=TEXT_CHARS),
         "metadata": fields.metadata(body),
-        "tools": fields.objects(body, "tools", most=TOOLS),
-        "tool_choice": body.get("tool_choice") or "auto",
+        "tools": tools,
+        "tool_choice": checked_choice(body, tools),
         "parallel_tool_calls": fields.flag(body, "parallel_tool_calls", default=True),
         "max_output_tokens": fields.whole(body, "max_output_tokens", least=16),
         "max_tool_calls": fields.whole(body, "max_tool_calls", least=1),
         "temperature": 1.0 if temperature is None else temperature,
         "top_p": 1.0 if top_p is None else top_p,
-        "text": fields.obj(body, "text") or {"format": {"type": "text"}},
+        "text": checked_text(body),
         "reasoning": fields.obj(body, "reasoning") or {"effort": None, "summary": None},
         "truncation": fields.one_of(body, "truncation", ("auto", "disabled")) or "disabled",
         "service_tier": "default" if service_tier in (None, "auto") else service_tier,
@@ -161,7 +180,7 @@ def _chosen_id(api: Api, body: JsonObject) -> str | None:
 def _create(api: Api, call: Call) -> Reply:
     body = call.body
     fields.only(body, PARAMETERS | {"request_id"} if api.options.client_ids else PARAMETERS)
-    fields.refuse_stream(body)
+    streamed = fields.flag(body, "stream", default=False)
     if body.get("prompt") is not None:
         raise unsupported("prompt objects (OpenAI shuts them down on 2026-11-30)", param="prompt")
     response_id = _chosen_id(api, body) or new_id("resp")
@@ -197,10 +216,14 @@ def _create(api: Api, call: Call) -> Reply:
         deadline=None,
         body=settings,
         input=items,
+        first=_first_number(api, items, previous, conversation_id),
         started=now,
+        streamed=streamed,
     )
     api.works.begin(work)
     api.stats.created["responses"] += 1
+    if streamed:
+        return Reply(stream=Stream(work=work, include=include), work=work)
     if settings["background"]:
         return Reply(body=response_wire(work, now, include), work=work)
     return Reply(wait_for=work, work=work, include=include)
@@ -217,11 +240,28 @@ def _response(api: Api, call: Call) -> Work:
 def _retrieve(api: Api, call: Call) -> Reply:
     work = _response(api, call)
     if call.query.get("stream", "false") != "false":
-        raise unsupported("streams; leave 'stream' out and poll instead", param="stream")
+        return Reply(stream=_resumed(work, call))
     api.works.poll(work)
     hint = work.poll_after_ms
     headers = {} if hint is None else {"openai-poll-after-ms": str(hint)}
     return Reply(body=response_wire(work, api.now(), call.include), headers=headers)
+
+
+def _resumed(work: Work, call: Call) -> Stream:
+    """The stream of a response from where the client has it; raises ApiError."""
+    if not (work.streamed and work.body["background"]):
+        raise invalid(
+            "This response cannot be streamed: it was not created with both 'background' and 'stream' set to true.",
+            param="stream",
+        )
+    given = call.query.get("starting_after")
+    if given is not None and not (given.isascii() and given.isdigit()):
+        raise invalid(
+            f"Invalid type for 'starting_after': expected an integer, but got {given!r} instead.",
+            param="starting_after",
+            code="invalid_type",
+        )
+    return Stream(work=work, after=-1 if given is None else int(given), include=call.include)
 
 
 def _delete(api: Api, call: Call) -> Reply:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from askq.localapi import fields
-from askq.localapi.api import Api, Call, Reply, Route
+from askq.localapi.api import Api, Call, Reply, Route, Stream
 from askq.localapi.errors import active_run, invalid, not_found
 from askq.localapi.routes.assistants import find_assistant
+from askq.localapi.routes.formats import checked_response_format
 from askq.localapi.routes.messages import add_message, checked_message
 from askq.localapi.routes.models import check_model
 from askq.localapi.routes.threads import create_thread, find_thread
+from askq.localapi.routes.tools import checked_choice, checked_tools
 from askq.localapi.scribes.assistants import pending_calls, run_wire
+from askq.localapi.scribes.made import step_wire
 from askq.localapi.wire import JsonObject, new_id, page
 from askq.localapi.work import Work
 
@@ -42,7 +45,7 @@ THREAD_AND_RUN_PARAMETERS = _SHARED | {"thread", "tool_resources"}
 
 def _settings(api: Api, body: JsonObject) -> JsonObject:
     """The run's own fields: those of the request, else those of its assistant; raises ApiError."""
-    fields.refuse_stream(body)
+    fields.flag(body, "stream", default=False)  # refused before anything is made
     assistant = find_assistant(api, fields.required_text(body, "assistant_id"))
     model = fields.text(body, "model") or assistant["model"]
     check_model(api, model)
@@ -54,43 +57,52 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
         instructions = f"{instructions}\n\n{more}" if instructions else more
     temperature = fields.number(body, "temperature", low=0, high=2)
     top_p = fields.number(body, "top_p", low=0, high=1)
+    tools = checked_tools(body, "assistants", most=TOOLS) if body.get("tools") is not None else assistant["tools"]
     return {
         "assistant_id": assistant["id"],
         "model": model,
         "instructions": instructions,
-        "tools": fields.objects(body, "tools", most=TOOLS) if body.get("tools") is not None else assistant["tools"],
+        "tools": tools,
         "metadata": fields.metadata(body),
         "temperature": assistant["temperature"] if temperature is None else temperature,
         "top_p": assistant["top_p"] if top_p is None else top_p,
         "max_prompt_tokens": fields.whole(body, "max_prompt_tokens", least=256),
         "max_completion_tokens": fields.whole(body, "max_completion_tokens", least=256),
         "truncation_strategy": fields.obj(body, "truncation_strategy") or {"type": "auto", "last_messages": None},
-        "response_format": body.get("response_format") or assistant["response_format"],
-        "tool_choice": body.get("tool_choice") or "auto",
+        "response_format": checked_response_format(body) or assistant["response_format"],
+        "tool_choice": checked_choice(body, tools),
         "parallel_tool_calls": fields.flag(body, "parallel_tool_calls", default=True),
         "reasoning_effort": fields.text(body, "reasoning_effort") or assistant["reasoning_effort"],
     }
 
 
-def _begin(api: Api, thread_id: str, settings: JsonObject) -> Reply:
+def _begin(api: Api, thread: JsonObject, settings: JsonObject, call: Call, *, new: bool = False) -> Reply:
+    streamed = fields.flag(call.body, "stream", default=False)
     now = api.now()
     work = Work(
         id=new_id("run"),
         protocol="assistants",
-        scope=thread_id,
+        scope=thread["id"],
         number=api.storage.next_ledger_number(),
         created=now,
         deadline=now + api.options.run_lifetime_s,
         body=settings,
         started=now,
+        streamed=streamed,
     )
     api.works.begin(work)
     api.stats.created["assistants"] += 1
+    if streamed:
+        run = {**run_wire(work, now), "status": "queued"}
+        opening = (("thread.run.created", run), ("thread.run.queued", run))
+        created = (("thread.created", thread),) if new else ()
+        return Reply(stream=Stream(work=work, first=(*created, *opening), include=call.include), work=work)
     return Reply(body=run_wire(work, now), work=work)
 
 
 def _create(api: Api, call: Call) -> Reply:
-    thread_id = find_thread(api, call.params["thread_id"])["id"]
+    thread = find_thread(api, call.params["thread_id"])
+    thread_id = thread["id"]
     fields.only(call.body, RUN_PARAMETERS)
     settings = _settings(api, call.body)
     messages = [
@@ -102,7 +114,7 @@ def _create(api: Api, call: Call) -> Reply:
         raise active_run(thread_id, active.id)
     for message in messages:
         add_message(api, thread_id, message)
-    return _begin(api, thread_id, settings)
+    return _begin(api, thread, settings, call)
 
 
 def _create_with_thread(api: Api, call: Call) -> Reply:
@@ -112,7 +124,7 @@ def _create_with_thread(api: Api, call: Call) -> Reply:
     resources = fields.obj(call.body, "tool_resources")
     if resources is not None:
         thread["tool_resources"] = resources
-    return _begin(api, create_thread(api, thread)["id"], settings)
+    return _begin(api, create_thread(api, thread), settings, call, new=True)
 
 
 def _run(api: Api, call: Call) -> Work:
@@ -159,10 +171,12 @@ def _cancel(api: Api, call: Call) -> Reply:
 def _submit_tool_outputs(api: Api, call: Call) -> Reply:
     work = _run(api, call)
     fields.only(call.body, frozenset({"tool_outputs", "stream"}))
-    fields.refuse_stream(call.body)
+    streamed = fields.flag(call.body, "stream", default=False)
     outputs: dict[str, str] = {}
     for output in fields.objects(call.body, "tool_outputs", most=TOOL_OUTPUTS):
         call_id = fields.required_text(output, "tool_call_id")
+        if call_id in outputs:
+            raise invalid(f"Duplicate tool output for call_id {call_id}.", param="tool_outputs")
         outputs[call_id] = fields.text(output, "output", most=TOOL_OUTPUT_CHARS) or ""
     if not work.waiting:
         raise invalid(f'Runs in status "{work.status(api.now())}" do not accept tool outputs.')
@@ -174,21 +188,26 @@ def _submit_tool_outputs(api: Api, call: Call) -> Reply:
         pending_call["function"]["output"] = outputs[pending_call["id"]]
     step = work.made[-1]
     step["status"], step["completed_at"] = "completed", int(api.now())
+    work.streamed = streamed
     api.works.go_on(work)
+    if streamed:
+        run = {**run_wire(work, api.now()), "status": "queued"}
+        first = (("thread.run.step.completed", step), ("thread.run.queued", run))
+        return Reply(stream=Stream(work=work, first=first, before=len(work.made), include=call.include))
     return Reply(body=run_wire(work, api.now()))
 
 
 def _list_steps(api: Api, call: Call) -> Reply:
     work = _run(api, call)
     data, has_more = fields.cut_page(work.made, fields.page_query(call.query))
-    return Reply(body=page(data, has_more=has_more))
+    return Reply(body=page([step_wire(step, call.include) for step in data], has_more=has_more))
 
 
 def _retrieve_step(api: Api, call: Call) -> Reply:
     work, step_id = _run(api, call), call.params["step_id"]
     for step in work.made:
         if step["id"] == step_id:
-            return Reply(body=step)
+            return Reply(body=step_wire(step, call.include))
     raise not_found(f"No run step found with id '{step_id}'.")
 
 

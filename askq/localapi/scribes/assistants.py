@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from askq.localapi.engines.base import Call, Code, Outcome, Request, Text, Turn
+from askq.localapi.engines.base import Call, Code, Outcome, Request, Search, Text, Turn
+from askq.localapi.files.products import Products
+from askq.localapi.scribes.made import Made, code_call, search_call
+from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
 from askq.localapi.wire import JsonObject, derived_id
 from askq.localapi.work import Work
@@ -21,14 +24,19 @@ _RUN_REASONS = {"max_output_tokens": "max_completion_tokens"}
 class AssistantsScribe:
     """Writes for runs."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, products: Products) -> None:
         self._store = store
+        self._products = products
 
     def request(self, work: Work) -> Request:
         """The thread's messages, then the calls this run has made and the outputs it was given."""
         body = work.body
         turns = [
-            Turn(role="assistant" if message["role"] == "assistant" else "user", text=message_text(message))
+            Turn(
+                role="assistant" if message["role"] == "assistant" else "user",
+                text=message_text(message),
+                images=_images(message),
+            )
             for message in self._store.below("message", work.scope)
         ]
         for step in work.made:
@@ -45,6 +53,7 @@ class AssistantsScribe:
             "max_output_tokens": body["max_completion_tokens"],
             "reasoning_effort": body["reasoning_effort"],
             "format": _format(body["response_format"]),
+            **tool_options(body),
         }
         return Request(
             work_id=work.id,
@@ -64,22 +73,22 @@ class AssistantsScribe:
             if step["status"] == "in_progress":
                 _end_step(step, outcome, at)
         asks = outcome.status == "completed" and bool(outcome.calls)
+        made = Made()
         for output in outcome.outputs:
             number = len(work.made)
             match output:
                 case Text():
-                    message = self._message(work, output, outcome, number, at)
+                    message = self._message(work, output, outcome, number, at, made)
+                    made = made.later()
                     details: JsonObject = {
                         "type": "message_creation",
                         "message_creation": {"message_id": message["id"]},
                     }
-                case Code(source=source, logs=logs):
-                    call = {
-                        "id": derived_id("call", work.id, number),
-                        "type": "code_interpreter",
-                        "code_interpreter": {"input": source, "outputs": [{"type": "logs", "logs": logs}]},
-                    }
+                case Code():
+                    call = code_call(self._products, work.id, number, output, made)
                     details = {"type": "tool_calls", "tool_calls": [call]}
+                case Search():
+                    details = {"type": "tool_calls", "tool_calls": [search_call(work.id, number, output)]}
                 case Call():
                     continue
             step = _new_step(work, details, number, at)
@@ -95,7 +104,7 @@ class AssistantsScribe:
             work.made[-1]["usage"] = _usage(work)
         return not asks
 
-    def _message(self, work: Work, output: Text, outcome: Outcome, number: int, at: float) -> JsonObject:
+    def _message(self, work: Work, output: Text, outcome: Outcome, number: int, at: float, made: Made) -> JsonObject:
         complete = outcome.status == "completed"
         reason = _MESSAGE_REASONS.get(outcome.status)
         if outcome.status == "incomplete" and outcome.reason == "content_filter":
@@ -106,10 +115,10 @@ class AssistantsScribe:
             "created_at": int(at),
             "thread_id": work.scope,
             "role": "assistant",
-            "content": [{"type": "text", "text": {"value": output.value, "annotations": list(output.annotations)}}],
+            "content": made.content(output),
             "assistant_id": work.body["assistant_id"],
             "run_id": work.id,
-            "attachments": [],
+            "attachments": made.attachments(),
             "metadata": {},
             "status": "completed" if complete else "incomplete",
             "completed_at": int(at) if complete else None,
@@ -123,6 +132,13 @@ class AssistantsScribe:
 def message_text(message: JsonObject) -> str:
     """The text of a stored message; pictures have none."""
     return "\n".join(part["text"]["value"] for part in message["content"] if part["type"] == "text")
+
+
+def _images(message: JsonObject) -> tuple[JsonObject, ...]:
+    """The pictures that the user put into a message."""
+    if message["role"] != "user":
+        return ()
+    return tuple(part[part["type"]] for part in message["content"] if part["type"] in ("image_url", "image_file"))
 
 
 def pending_calls(work: Work) -> list[JsonObject]:

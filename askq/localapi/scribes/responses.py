@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from askq.localapi.engines.base import Call, Code, Outcome, Request, Text, Turn
+from askq.localapi.engines.base import Call, Code, Outcome, Output, Request, Search, Text, Turn
+from askq.localapi.files.products import Products
+from askq.localapi.scribes.contained import Contained, search_item
+from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
 from askq.localapi.wire import JsonObject, derived_id
 from askq.localapi.work import Work
@@ -13,6 +16,9 @@ from askq.localapi.works import Works
 CODE_OUTPUTS = "code_interpreter_call.outputs"
 """The include without which the outputs of code are null."""
 
+SEARCH_RESULTS = "file_search_call.results"
+"""The include without which the results of a search are null."""
+
 _REASONS = {"max_completion_tokens": "max_output_tokens", "max_prompt_tokens": "max_output_tokens"}
 """Reasons in the words of the Assistants protocol, and what a response calls them."""
 
@@ -20,7 +26,8 @@ _REASONS = {"max_completion_tokens": "max_output_tokens", "max_prompt_tokens": "
 class ResponsesScribe:
     """Writes for responses."""
 
-    def __init__(self, store: Store, works: Works) -> None:
+    def __init__(self, store: Store, works: Works, products: Products) -> None:
+        self._products = products
         self._store = store
         self._works = works
 
@@ -34,6 +41,7 @@ class ResponsesScribe:
             "max_output_tokens": body["max_output_tokens"],
             "reasoning_effort": (body["reasoning"] or {}).get("effort"),
             "format": _format(body["text"]),
+            **tool_options(body),
         }
         return Request(
             work_id=work.id,
@@ -44,12 +52,16 @@ class ResponsesScribe:
             tools=tuple(body["tools"]),
             options={name: value for name, value in options.items() if value is not None},
             metadata=body["metadata"],
-            number=work.number,
+            number=work.number if work.first is None else work.first,
         )
 
     def write(self, work: Work, outcome: Outcome, at: float) -> bool:
         """Make the output items; a completed response adds its input and output to its conversation."""
-        work.made = [_output_item(work, output, outcome, number) for number, output in enumerate(outcome.outputs)]
+        container = Contained(self._products, work, outcome)
+        work.made = [
+            _output_item(work, output, outcome, number, container) for number, output in enumerate(outcome.outputs)
+        ]
+        container.leave()
         if outcome.status == "completed" and work.scope is not None and self._store.get("conversation", work.scope):
             for item in (*work.input, *work.made):
                 self._store.add("item", item, parent=work.scope)
@@ -83,13 +95,24 @@ def item_text(item: JsonObject) -> str:
     return "\n".join(text for text in texts if text)
 
 
+def _images(item: JsonObject) -> tuple[JsonObject, ...]:
+    """The pictures in a message."""
+    content = item.get("content")
+    found = [part for part in content if part.get("type") == "input_image"] if isinstance(content, list) else []
+    return tuple(
+        {"detail": part.get("detail"), **({"file_id": part["file_id"]} if part.get("file_id") else {"url": url})}
+        for part in found
+        if (url := part.get("image_url")) is not None or part.get("file_id")
+    )
+
+
 def turns(items: list[JsonObject]) -> tuple[Turn, ...]:
     """Items as the engine sees them; kinds that carry no text for it are left out."""
     found: list[Turn] = []
     for item in items:
         match item["type"]:
             case "message":
-                found.append(Turn(role=item["role"], text=item_text(item)))
+                found.append(Turn(role=item["role"], text=item_text(item), images=_images(item)))
             case "function_call":
                 found.append(Turn(role="call", text=item["arguments"], call_id=item["call_id"], name=item["name"]))
             case "function_call_output":
@@ -101,6 +124,8 @@ def item_wire(item: JsonObject, include: Collection[str]) -> JsonObject:
     """An item as it is given out: the outputs of code only where they were asked for."""
     if item["type"] == "code_interpreter_call" and CODE_OUTPUTS not in include:
         return {**item, "outputs": None}
+    if item["type"] == "file_search_call" and SEARCH_RESULTS not in include:
+        return {**item, "results": None}
     return item
 
 
@@ -139,16 +164,14 @@ def _usage(work: Work) -> JsonObject:
     }
 
 
-def _output_item(work: Work, output: Text | Code | Call, outcome: Outcome, number: int) -> JsonObject:
+def _output_item(work: Work, output: Output, outcome: Outcome, number: int, container: Contained) -> JsonObject:
     status = "completed" if outcome.status == "completed" else "incomplete"
     match output:
         case Text():
-            part = {
-                "type": "output_text",
-                "text": output.value,
-                "annotations": list(output.annotations),
-                "logprobs": [],
-            }
+            part: JsonObject = {"type": "refusal", "refusal": output.value}
+            if not output.refusal:
+                annotations = container.annotations(output)
+                part = {"type": "output_text", "text": output.value, "annotations": annotations, "logprobs": []}
             item: JsonObject = {
                 "id": derived_id("msg", work.id, number),
                 "type": "message",
@@ -160,14 +183,9 @@ def _output_item(work: Work, output: Text | Code | Call, outcome: Outcome, numbe
                 item["phase"] = output.phase
             return item
         case Code():
-            return {
-                "id": derived_id("ci", work.id, number),
-                "type": "code_interpreter_call",
-                "status": "completed",
-                "code": output.source,
-                "container_id": derived_id("cntr", work.id, 0),
-                "outputs": [{"type": "logs", "logs": output.logs}],
-            }
+            return container.code_item(output, number)
+        case Search():
+            return search_item(work.id, output, number)
         case Call():
             return {
                 "id": derived_id("fc", work.id, number),

@@ -45,7 +45,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
     def misbehave(world: World, leg: Leg) -> None:
         for kinds, times in ((faults.OFTEN, size.often), (faults.PAUSING, size.pausing)):
             for name, rules in kinds.items():
-                world.arm(name, *({**rule, "times": times, "probability": size.share} for rule in rules))
+                world.arm(name, *(faults.at(rule, size.share, times=times) for rule in rules))
         for protocol in leg.protocols:
             world.ask(protocol, size.jobs, waves=4)
             world.ask(protocol, size.odd * len(ODD), kinds=ODD)
@@ -71,15 +71,16 @@ def run(size: Size, seed: int, folder: Path) -> Report:
 
 
 def _tell_to_wait(world: World, times: int) -> None:
-    """Some runs more, of which a look is answered with 429 and a wait above two minutes."""
-    # Refusals at random look like a low limit to the limiter, and it keeps to it.
-    world.wait(world.ended, seconds=240, what="everything else ends")
+    """Some runs more, and looks at them are answered with 429 and a wait above two minutes."""
+    world.calm()
+    # What was refused at random looked like a low limit, and it takes the limiter a while to find that there is none.
+    world.wait(world.ended, seconds=120, what="everything else ends")
     (name, rules), *_ = faults.LONG.items()
-    before = len(world.stack.ledger())
-    world.ask("responses", times, kinds=("slow",))
+    before, runs = len(world.stack.ledger()), 6 * times
+    world.ask("responses", runs, kinds=("slow",))
     world.release(1)
     # Whoever is told to wait creates nothing in the meantime.
-    world.wait(lambda: len(world.stack.ledger()) >= before + times, seconds=30, what="all of them have runs")
+    world.wait(lambda: len(world.stack.ledger()) >= before + runs, seconds=30, what="all of them have runs")
     world.arm(name, *({**rule, "times": times} for rule in rules))
-    world.wait(lambda: world.fault_kinds()[name] >= times, seconds=60, what="every one of them is told to wait")
+    world.wait(lambda: world.fault_kinds()[name] >= times, seconds=60, what="so many of them are told to wait")
     world.wait(world.ended, seconds=160, what="they are waited for")

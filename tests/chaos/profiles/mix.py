@@ -42,7 +42,7 @@ STRIKES: Mapping[Strike, int] = {
 def run(size: Size, seed: int, folder: Path) -> Report:
     def everything(world: World, leg: Leg) -> None:
         for name, rules in faults.OFTEN.items():
-            world.arm(name, *({**rule, "probability": size.share} for rule in rules))
+            world.arm(name, *(faults.at(rule, size.share) for rule in rules))
         for protocol in leg.protocols:
             world.ask(protocol, size.jobs, waves=5)
         with Postman(world.stack.redis_port, seed) as postman:

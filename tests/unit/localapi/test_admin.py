@@ -97,6 +97,12 @@ async def test_statistics_count_requests_objects_and_runs(it: Stage) -> None:
         "item": 0,
         "run": 1,
         "response": 1,
+        "file": 0,
+        "vector_store": 0,
+        "vector_store_file": 0,
+        "file_batch": 0,
+        "container": 0,
+        "container_file": 0,
     }
 
 

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from askq.localapi.engines.base import Request, Turn, estimate_tokens
-from askq.localapi.engines.chat import chat_body
+from askq.localapi.engines.chat_wire import chat_body
 from askq.localapi.options import Options
 
 from .stage import Stage, stage
@@ -188,6 +188,44 @@ async def test_unfinished_work_is_resumed_by_the_next_start_without_a_new_ledger
         got = await ended(it, made["id"])
         assert got["output"][0]["content"][0]["text"] == "Resume? done"
         assert [entry["id"] for entry in await it.ledger()] == [made["id"]]
+
+
+CONTROL = {
+    "name": "equipment_control",
+    "description": "When it is hot, switch on the fan and the AC.",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "equipment": {"type": "string", "enum": ["light", "fan", "TV", "AC"]},
+            "state": {"type": "string", "enum": ["on", "off"]},
+        },
+        "required": ["equipment", "state"],
+    },
+}
+
+
+async def test_the_tutor_calls_functions_that_fit_and_reports_their_outputs() -> None:
+    async with stage(Options(engine="tutor")) as it:
+        tools = [{"type": "function", **CONTROL}]
+        first = await ended(it, (await it.respond("It is hot", tools=tools))["id"])
+        assert [(item["name"], json.loads(item["arguments"])) for item in first["output"]] == [
+            ("equipment_control", {"equipment": "fan", "state": "on"}),
+            ("equipment_control", {"equipment": "AC", "state": "on"}),
+        ]
+        outputs = [
+            {"type": "function_call_output", "call_id": item["call_id"], "output": f"done {number}"}
+            for number, item in enumerate(first["output"])
+        ]
+        again = {"tools": tools, "previous_response_id": first["id"]}
+        second = await ended(it, (await it.respond(outputs, **again))["id"])
+        assert second["output"][0]["content"][0]["text"].splitlines() == [
+            'equipment_control(equipment="fan", state="on"): done 0',
+            'equipment_control(equipment="AC", state="on"): done 1',
+        ]
+        single = await ended(it, (await it.respond("It is hot", tools=tools, parallel_tool_calls=False))["id"])
+        assert len(single["output"]) == 1
+        none = await ended(it, (await it.respond("It is hot", tools=tools, tool_choice="none"))["id"])
+        assert "I cannot answer this" in none["output"][0]["content"][0]["text"]
 
 
 # chat

@@ -101,6 +101,64 @@ def test_calls_come_by_rounds_and_then_the_answer() -> None:
     assert texts(it.plan(request("q"))) == ["Answer to: q"], "the rule has been used up"
 
 
+CALL = Turn(role="call", text="{}", call_id="c1", name="add")
+OTHER_CALL = Turn(role="call", text="{}", call_id="c2", name="get-sub")
+OUTPUT = Turn(role="output", text="3", call_id="c1")
+OTHER_OUTPUT = Turn(role="output", text='{"error": "none"}', call_id="c2")
+
+
+def test_the_answer_is_built_from_the_outputs_that_were_given() -> None:
+    it = engine({"answer": "{outputs} / {output} / {output_1} / {output_add} / {output_get-sub} / {output_3} {round}"})
+    plan = it.plan(request("q", CALL, OTHER_CALL, OTHER_OUTPUT, OUTPUT))
+    error = '{"error": "none"}'
+    assert texts(plan) == [f"3, {error} / {error} / 3 / 3 / {error} / {{output_3}} 1"]
+    assert texts(engine({"answer": "<{outputs}{output}>"}).plan(request())) == ["<>"]
+
+
+def test_a_rule_can_depend_on_an_output() -> None:
+    it = engine({"output": "error", "answer": "It failed."}, {"calls": [[{"name": "add"}]], "answer": "{output}"})
+    assert [call.name for call in it.plan(request()).outcome.calls] == ["add"]
+    assert texts(it.plan(request("q", CALL, OUTPUT))) == ["3"]
+    assert texts(it.plan(request("q", OTHER_CALL, OTHER_OUTPUT))) == ["It failed."]
+    later = (CALL, OTHER_OUTPUT, Turn(role="assistant", text="x"), Turn(role="user", text="And now?"))
+    assert it.plan(request("q", *later)).outcome.calls, "what was given for an earlier question does not count"
+
+
+def test_arguments_are_filled_in_and_may_be_malformed() -> None:
+    calls = [
+        [{"name": "{name}", "arguments": {"q": "{question}", "list": ["{1}", 2]}}, {"name": "g", "arguments": "{{2}"}]
+    ]
+    plan = engine({"regex": r"(\d)\D+(\d) (?P<name>\w+)", "calls": calls}).plan(request("1, 2 add"))
+    assert [(call.name, call.arguments) for call in plan.outcome.calls] == [
+        ("add", '{"q": "1, 2 add", "list": ["1", 2]}'),
+        ("g", "{2"),
+    ]
+
+
+def test_the_choice_of_tools_is_minded() -> None:
+    it = engine({"calls": [[{"name": "f"}, {"name": "g"}]], "answer": "done"})
+    alone = {"parallel_tool_calls": False}
+    assert [call.name for call in it.plan(request(options=alone)).outcome.calls] == ["f"]
+    assert [call.name for call in it.plan(request("q", CALL, OUTPUT, options=alone)).outcome.calls] == ["g"]
+    assert texts(it.plan(request(options={"tool_choice": "none"}))) == ["done"]
+
+
+def test_an_answer_can_quote_what_was_said_before() -> None:
+    told = (Turn(role="assistant", text="Hello."), Turn(role="user", text="How old?"))
+    it = engine({"answer": "{earlier} / {earlier_1} / {previous} / {earlier_count} / {earlier_3}"})
+    plan = it.plan(request("I am Kim", Turn(role="user", text="I am 7"), *told))
+    assert texts(plan) == ["I am Kim | I am 7 / I am Kim / I am 7 / 2 / {earlier_3}"]
+    assert texts(it.plan(request())) == [" / {earlier_1} /  / 0 / {earlier_3}"]
+    it = engine({"earlier": "Kim", "answer": "I know you"})
+    assert texts(it.plan(request("I am Kim", Turn(role="user", text="Who?")))) == ["I know you"]
+    assert texts(it.plan(request("I am Kim"))) == ["Answer to: I am Kim"]
+
+
+def test_a_table_is_answered_as_json() -> None:
+    it = engine({"regex": r"(\d+)", "answer": [{"result": "{1}", "unit": "m²", "list": [1, True]}, "{ broken"]})
+    assert texts(it.plan(request("7?"))) == ['{"result": "7", "unit": "m²", "list": [1, true]}', "{ broken"]
+
+
 def test_everything_else_a_rule_can_prescribe() -> None:
     plan = engine(
         {

@@ -53,7 +53,7 @@ def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
         ({"default": {"contains": "x"}}, "[default]: unknown key 'contains'"),
         ({"rule": {}}, "'rule' must be a list of tables"),
         ({"rule": [{}, {"colour": 1}]}, "rule 2: unknown key 'colour'"),
-        ({"rule": [{"answer": []}]}, "rule 1: 'answer' must be a text or a list of texts"),
+        ({"rule": [{"answer": []}]}, "rule 1: 'answer' must be a text, a table, or a list of them"),
         ({"rule": [{"duration": [3, 2]}]}, "'duration' must be seconds, or [low, high]"),
         ({"rule": [{"duration": -1}]}, "'duration' must be seconds"),
         ({"rule": [{"duration": True}]}, "'duration' must be seconds"),

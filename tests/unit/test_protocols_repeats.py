@@ -1,4 +1,4 @@
-"""GETs that are made like the SDK's first one: the same request, the same errors."""
+"""Calls that are made like the SDK's first one: the same request, the same errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI
 
-from tests.unit.protocols_stage import KEY, Service
+from tests.unit.protocols_stage import KEY, Service, ask
 from worker.protocols.assistants import AssistantsProtocol
 from worker.protocols.base import Ambiguous, Blocked, CallError, Limited, Protocol, RunState
 from worker.protocols.responses import ResponsesProtocol
@@ -40,6 +40,48 @@ async def test_the_second_poll_is_the_same_request_but_for_its_ids(service: Serv
     assert dict(second.headers) == dict(third.headers) == dict(first.headers)
     assert second.headers["authorization"] == f"Bearer {KEY}"
     assert second.extensions["timeout"] == first.extensions["timeout"]
+
+
+async def test_what_creates_is_the_same_request_but_for_its_ids_key_and_body(service: Service, kind: str) -> None:
+    asks = [ask(job_id=f"b_1.r{number}", text=f'왜? "{number}" ' + "é" * number) for number in range(3)]
+    by_sdk: list[httpx2.Request] = []
+    for of_this_client in (1, 3):
+        async with service.client() as client:
+            protocol = KINDS[kind](client)
+            for number in range(3):
+                if of_this_client == 1:
+                    # A client that has made nothing yet leaves all of it to the SDK.
+                    protocol = KINDS[kind](client)
+                service.says({"id": f"thread_{number}"})
+                service.says(PENDING)
+                thread = await protocol.prepare(asks[number], "asst_1")
+                assert (await protocol.start(asks[number], thread, "asst_1")).run_id == "run_x"
+        if of_this_client == 1:
+            by_sdk, service.requests = service.requests, []
+    assert len(by_sdk) == len(service.requests) == 6
+    for theirs, ours in zip(by_sdk, service.requests, strict=True):
+        assert (ours.method, ours.url, ours.content) == (theirs.method, theirs.url, theirs.content)
+        assert dict(ours.headers) == dict(theirs.headers)
+        assert ours.extensions["timeout"] == theirs.extensions["timeout"]
+    assert len({request.headers["idempotency-key"] for request in service.requests}) == 6
+
+
+async def test_a_create_that_fails_means_what_it_means_to_the_sdk(service: Service, kind: str) -> None:
+    told = []
+    async with service.client() as client:
+        protocol = KINDS[kind](client)
+        for again in (False, True):
+            if again:
+                service.says(PENDING)
+                await protocol.start(ask(), "thread_0", "asst_1")
+            service.refuses(429, "No.", code="rate_limit_exceeded", headers={"retry-after": "3"})
+            with pytest.raises(Limited) as limited:
+                await protocol.start(ask(), "thread_0", "asst_1")
+            service.fails(httpx2.ReadError("cut"))
+            with pytest.raises(Ambiguous) as lost:
+                await protocol.start(ask(), "thread_0", "asst_1")
+            told.append((limited.value.retry_after, limited.value.limits, lost.value.code, lost.value.message))
+    assert told[0] == told[1]
 
 
 async def test_an_id_cannot_lead_to_another_address(service: Service, kind: str) -> None:

@@ -1,0 +1,227 @@
+"""Chat completions: a request in their words, and what they answer, whole or piece by piece."""
+
+from __future__ import annotations
+
+import base64
+import json
+import mimetypes
+from dataclasses import dataclass, field
+from typing import Any
+
+from askq.localapi.engines.base import Call, Outcome, Output, Request, Text, Turn, Usage
+from askq.localapi.engines.live import Live
+from askq.localapi.wire import JsonObject, derived_id
+
+SNIPPET_CHARS = 300
+
+
+def chat_body(request: Request, model: str | None) -> JsonObject:
+    """The request as chat completions spell it."""
+    body: JsonObject = {"model": model or request.model, "messages": _messages(request)}
+    options = request.options
+    tools = [_function(tool) for tool in request.tools if tool.get("type") == "function"]
+    if tools:
+        body["tools"] = tools
+        choice = options.get("tool_choice")
+        if choice is not None:
+            plain = choice in ("none", "required")
+            body["tool_choice"] = choice if plain else {"type": "function", "function": {"name": choice}}
+        if options.get("parallel_tool_calls") is False:
+            body["parallel_tool_calls"] = False
+    body.update({name: options[name] for name in ("temperature", "top_p", "reasoning_effort") if name in options})
+    if "max_output_tokens" in options:
+        body["max_tokens"] = options["max_output_tokens"]
+    if "format" in options:
+        body["response_format"] = _response_format(options["format"])
+    if request.live is not None:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def _messages(request: Request) -> list[JsonObject]:
+    messages: list[JsonObject] = []
+    if request.instructions:
+        messages.append({"role": "system", "content": request.instructions})
+    for turn in request.turns:
+        if turn.role == "call":
+            call = {
+                "id": turn.call_id,
+                "type": "function",
+                "function": {"name": turn.name, "arguments": turn.text},
+            }
+            if messages and messages[-1].get("tool_calls"):
+                messages[-1]["tool_calls"].append(call)
+            else:
+                messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        elif turn.role == "output":
+            messages.append({"role": "tool", "tool_call_id": turn.call_id, "content": turn.text})
+        else:
+            # Few of the servers behind this know `developer`.
+            role = "system" if turn.role == "developer" else turn.role
+            messages.append({"role": role, "content": _content(turn, request) if turn.images else turn.text})
+    return messages
+
+
+def _content(turn: Turn, request: Request) -> list[JsonObject]:
+    """A message with pictures: files become data URLs, as the upstream has none of them."""
+    parts: list[JsonObject] = [{"type": "text", "text": turn.text}] if turn.text else []
+    paths = {file.file_id: file for file in request.files}
+    for image in turn.images:
+        url = image.get("url")
+        if url is None:
+            file = paths.get(image["file_id"])
+            if file is None:
+                parts.append({"type": "text", "text": f"(The image {image['file_id']} is not there any more.)"})
+                continue
+            media = mimetypes.guess_type(file.name)[0] or "image/png"
+            url = f"data:{media};base64,{base64.b64encode(file.path.read_bytes()).decode()}"
+        shown = {"url": url} if image.get("detail") in (None, "auto") else {"url": url, "detail": image["detail"]}
+        parts.append({"type": "image_url", "image_url": shown})
+    return parts
+
+
+def _function(tool: Any) -> JsonObject:
+    if "function" in tool:
+        return {"type": "function", "function": dict(tool["function"])}
+    return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
+
+
+def _response_format(wanted: JsonObject) -> JsonObject:
+    if wanted["type"] != "json_schema":
+        return wanted
+    return {"type": "json_schema", "json_schema": {name: value for name, value in wanted.items() if name != "type"}}
+
+
+def failed(message: str, *, code: str = "server_error", outputs: tuple[Output, ...] = ()) -> Outcome:
+    """A failure that says what the upstream did."""
+    return Outcome(status="failed", outputs=outputs, error_code=code, error_message=message)
+
+
+def refused(url: str, status: int, text: str) -> Outcome:
+    """The failure that an error status stands for."""
+    code = "rate_limit_exceeded" if status == 429 else "server_error"
+    return failed(f"{url} answered {status}: {_upstream_message(text)}", code=code)
+
+
+def _upstream_message(text: str) -> str:
+    try:
+        error = json.loads(text)["error"]
+        return str(error["message"]) if isinstance(error, dict) else str(error)
+    except (ValueError, KeyError, TypeError):
+        return text.strip()[:SNIPPET_CHARS] or "(an empty body)"
+
+
+def read_whole(url: str, text: str, work_id: str) -> Outcome:
+    """The outcome of a completion that came as one object."""
+    reader = Reader(url, work_id, None)
+    try:
+        body = json.loads(text)
+        choice = body["choices"][0]
+        message = choice["message"]
+        calls = [{"index": index, **call} for index, call in enumerate(message.get("tool_calls") or ())]
+        reader.chunk(
+            {
+                "choices": [
+                    {
+                        "delta": {"content": message.get("content"), "tool_calls": calls},
+                        "finish_reason": choice.get("finish_reason") or "stop",
+                    }
+                ],
+                "usage": body.get("usage"),
+            }
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return failed(f"{url} did not answer with a chat completion: {text.strip()[:SNIPPET_CHARS]}")
+    return reader.outcome()
+
+
+@dataclass(slots=True)
+class _Growing:
+    call_id: str
+    name: str
+    arguments: list[str] = field(default_factory=list)
+
+
+class Reader:
+    """Puts the chunks of a streamed completion together, and tells them on."""
+
+    def __init__(self, url: str, work_id: str, live: Live | None) -> None:
+        self._url = url
+        self._work_id = work_id
+        self._live = live
+        self._text: list[str] = []
+        self._calls: dict[int, _Growing] = {}
+        self._usage: Usage | None = None
+        self._finish: str | None = None
+        self._error: str | None = None
+
+    def line(self, line: bytes) -> bool:
+        """Read a line of the stream; whether it goes on."""
+        text = line.decode("utf-8", "replace").strip()
+        if not text.startswith("data:"):
+            return True
+        data = text.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return False
+        try:
+            self.chunk(json.loads(data))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            self._error = f"{self._url} sent a chunk that is none: {data[:SNIPPET_CHARS]}"
+        return self._error is None
+
+    def chunk(self, chunk: Any) -> None:
+        """Take in a chunk. Raises what a malformed one leads to."""
+        if chunk.get("error"):
+            self._error = f"{self._url} broke off: {_upstream_message(json.dumps(chunk))}"
+            return
+        usage = chunk.get("usage")
+        if usage:
+            self._usage = Usage(
+                input_tokens=int(usage["prompt_tokens"]), output_tokens=int(usage.get("completion_tokens") or 0)
+            )
+        if not chunk.get("choices"):
+            return
+        choice = chunk["choices"][0]
+        delta = choice.get("delta") or {}
+        if delta.get("content"):
+            piece = str(delta["content"])
+            self._text.append(piece)
+            if self._live is not None:
+                self._live.text(piece)
+        for call in delta.get("tool_calls") or ():
+            self._call(call)
+        if choice.get("finish_reason"):
+            self._finish = str(choice["finish_reason"])
+
+    def _call(self, given: Any) -> None:
+        index = given.get("index")
+        index = len(self._calls) if index is None else int(index)
+        function = given.get("function") or {}
+        if index not in self._calls:
+            # Some servers give no ids; whoever answers the call needs one.
+            call_id = given.get("id") or derived_id("call", self._work_id, index)
+            self._calls[index] = _Growing(str(call_id), str(function["name"]))
+        growing = self._calls[index]
+        arguments = function.get("arguments")
+        piece = arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
+        growing.arguments.append(piece)
+        if self._live is not None:
+            self._live.call(growing.call_id, growing.name, piece)
+
+    def outcome(self) -> Outcome:
+        """What it comes to, at the end of the stream."""
+        text = "".join(self._text)
+        outputs: tuple[Output, ...] = (Text(value=text),) if text else ()
+        if self._error is not None:
+            return failed(self._error, outputs=outputs)
+        if self._finish is None:
+            return failed(f"{self._url} broke off before the end of its answer.", outputs=outputs)
+        outputs += tuple(
+            Call(call_id=call.call_id, name=call.name, arguments="".join(call.arguments))
+            for _, call in sorted(self._calls.items())
+        )
+        if self._finish in ("length", "content_filter"):
+            reason = "max_output_tokens" if self._finish == "length" else "content_filter"
+            return Outcome(status="incomplete", outputs=outputs, usage=self._usage, reason=reason)
+        return Outcome(outputs=outputs, usage=self._usage)

@@ -1,0 +1,105 @@
+"""Sending the events of a work over one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+from collections.abc import Callable
+
+from aiohttp import web
+
+from askq.localapi.api import Api
+from askq.localapi.faults import Fault
+from askq.localapi.streams.course import Course, Left, Teller
+from askq.localapi.work import Work
+
+_log = logging.getLogger(__name__)
+
+_GARBAGE = b"\x00\xff{ this is no event\n"
+
+
+class EventStream(web.Response):
+    """A reply that is streamed once the gate has decided that it shall be sent."""
+
+    def __init__(self, api: Api, work: Work, teller: Teller, *, after: int = -1) -> None:
+        super().__init__()
+        self._api = api
+        self._work = work
+        self._teller = teller
+        self._after = after
+
+    async def send(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
+        """Tell everything behind number `after`, and suffer the fault."""
+        reply = web.StreamResponse(headers=self.headers)
+        reply.content_type = "text/event-stream"
+        reply.charset = "utf-8"
+        reply.headers["Cache-Control"] = "no-cache"
+        reply.headers["x-request-id"] = f"req_{secrets.token_hex(16)}"
+        await reply.prepare(request)
+        try:
+            await self._tell(request, reply, fault)
+        except (Left, ConnectionError, asyncio.CancelledError):
+            await self._left(request)
+        except Exception:
+            _log.exception("%s %s failed in its stream", request.method, request.path)
+            for name, data in self._teller.trouble("server_error", "The local API failed; its log says more."):
+                await reply.write(_worded(name, data, -1, self._work))
+        if request.transport is not None and not request.transport.is_closing():
+            await reply.write_eof()
+        return reply
+
+    async def _tell(self, request: web.Request, reply: web.StreamResponse, fault: Fault | None) -> None:
+        def listening() -> bool:
+            return request.transport is not None and not request.transport.is_closing()
+
+        sent = 0
+        events = Course(self._api, self._work, self._teller, listening).events()
+        async with contextlib.aclosing(events):
+            number = -1
+            async for name, data in events:
+                number += 1
+                if number <= self._after:
+                    continue
+                if fault is not None and sent == fault.given.get("events", 3):
+                    match fault.kind:
+                        case "cut_stream":
+                            if request.transport is not None:
+                                request.transport.close()  # not `abort`: what was written is to arrive
+                            return
+                        case "stall_stream":
+                            await self._stall(fault.seconds, listening)
+                        case "garbage_line":
+                            await reply.write(_GARBAGE)
+                await reply.write(_worded(name, data, number, self._work))
+                sent += 1
+        if self._work.protocol == "assistants":
+            await reply.write(b"event: done\ndata: [DONE]\n\n")
+        elif not self._work.body["background"] and not self._work.body["store"] and self._api.works.exists(self._work):
+            self._api.works.forget(self._work)
+        await self._api.storage.commit()
+
+    async def _stall(self, seconds: float, listening: Callable[[], bool]) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0:
+            if self._api.closing.is_set() or not listening():
+                raise Left
+            await asyncio.sleep(min(left, 0.05))
+
+    async def _left(self, request: web.Request) -> None:
+        """The run goes on, but for a synchronous response: dropping its connection cancels it."""
+        if request.transport is not None:
+            request.transport.abort()
+        synchronous = self._work.protocol == "responses" and not self._work.body["background"]
+        if synchronous and not self._api.closing.is_set() and self._api.works.exists(self._work):
+            self._api.works.cancel(self._work)
+            await self._api.storage.commit()
+
+
+def _worded(name: str, data: object, number: int, work: Work) -> bytes:
+    if work.protocol == "responses" and isinstance(data, dict):
+        data = {"type": name, "sequence_number": number, **data}
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
