@@ -63,7 +63,44 @@ _ENDS = (
     ),
     End("assistant_not_found", State.FAILED, False, "The assistant id does not exist at the service."),
     End("thread_vanished", State.FAILED, True, "The thread disappeared before the run was made; ask again."),
+    End(
+        "conversation_stopped",
+        State.FAILED,
+        True,
+        "A question before it in its conversation has no answer; `askq retry` asks both again, in order.",
+    ),
+    End(
+        "conversation_vanished",
+        State.FAILED,
+        False,
+        "What was said before is gone at the service; submit the whole conversation anew.",
+    ),
+    End(
+        "conversation_busy",
+        State.FAILED,
+        True,
+        "Something else was at work in the conversation all the time; ask again later.",
+    ),
     End("forbidden", State.FAILED, False, "The account may not do this; see the message."),
+    # A file or store could not be made ready: the question was not asked.
+    End(
+        "file_unavailable",
+        State.FAILED,
+        True,
+        "A file could not be uploaded; see the message, correct it, and ask again.",
+    ),
+    End(
+        "index_failed",
+        State.FAILED,
+        False,
+        'The service could not read a file; replace it, or set on_failed_file = "continue" in the assistant\'s file.',
+    ),
+    End(
+        "store_missing",
+        State.FAILED,
+        True,
+        "The assistant names a store that is not there; make it with `askq stores create`, then ask again.",
+    ),
     # askq could not get through, or gave up.
     End(
         "rate_limited",

@@ -16,16 +16,24 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-CALLS = ("ensure_assistant", "prepare", "start", "find", "poll", "answer", "cancel", "probe", "delete")
+CALLS = (
+    *("ensure_assistant", "prepare", "join", "start", "find", "poll", "answer", "cancel", "probe"),
+    *("upload", "store.create", "store.fill", "store.look", "store.delete", "file.delete", "index", "made", "download"),
+    "delete",
+)
 """Remote calls; each has a place before it and one after it."""
 PARTS = (
     "claim",
     "renew",
+    "follow",
     "limits",
     "permits",
     "witness",
     "reserve",
     "reschedule",
+    "item.claim",
+    "item.move",
+    "file.keep",
     "submit.open",
     "submit.add",
     "submit.seal",

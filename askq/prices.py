@@ -56,8 +56,10 @@ def priced(usage: Usage, assistant: Assistant) -> Usage:
     return dataclasses.replace(usage, cost_usd=cost / 1e6)
 
 
-def at_worst(assistant: Assistant, model: str, host: str, texts: tuple[str, ...]) -> float | None:
+def at_worst(assistant: Assistant, model: str, host: str, texts: tuple[str, ...], *, history: int = 0) -> float | None:
     """What one run can cost at most, in US dollars: every byte a token, and an answer as long as it may be.
+
+    `history` is the tokens of the conversation before the question.
 
     None where no bound is known: the assistant sets no `max_output_tokens`, or the model has no known price, or there
     are tools (file search, code interpreter), with which the service reads as much as it likes, and no
@@ -65,7 +67,7 @@ def at_worst(assistant: Assistant, model: str, host: str, texts: tuple[str, ...]
     """
     if assistant.max_output_tokens is None or (assistant.tools and assistant.max_prompt_tokens is None):
         return None
-    read = _OVERHEAD_TOKENS + sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    read = history + _OVERHEAD_TOKENS + sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     read = max(read, assistant.max_prompt_tokens or 0) if assistant.tools else read
     usage = Usage(
         input_tokens=read, output_tokens=assistant.max_output_tokens, total_tokens=read + assistant.max_output_tokens

@@ -148,6 +148,15 @@ class Settings:
     """Sent with every call, because limits and bills are per project."""
     home: Path = _setting("ASKQ_HOME", _path, Path(".askq"))
     """Where embedded parts keep their data: beside the lists, so that folders do not mix."""
+    files: Path | None = _setting("ASKQ_FILES", _path, None)
+    """Where attached files and those that runs make are kept, for producers and workers alike; without it in
+    ASKQ_HOME."""
+    max_output_files: int = _setting("ASKQ_MAX_OUTPUT_FILES", _number(0, 1000), 20)
+    """Files of one answer that are downloaded: a run that writes thousands is a mistake."""
+    max_output_file_bytes: int = _setting("ASKQ_MAX_OUTPUT_FILE_BYTES", _number(1, 512 << 20), 100 << 20)
+    """The largest file of an answer that is downloaded."""
+    max_output_bytes: int = _setting("ASKQ_MAX_OUTPUT_BYTES", _number(1, 10 << 30), 500 << 20)
+    """All files of one answer together."""
     assistants_dir: Path = _setting("ASKQ_ASSISTANTS_DIR", _path, Path("assistants"))
     """Where assistant files are looked for before those that came with askq: a project's own, beside its lists."""
     assistant: str = _setting("ASKQ_ASSISTANT", _text, "tutor")
@@ -219,6 +228,11 @@ class Settings:
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{spec.name}={_shown(getattr(self, spec.name))}' for spec in _SPECS.values())})"
+
+    @property
+    def files_dir(self) -> Path:
+        """The folder of files."""
+        return self.home / "files" if self.files is None else self.files
 
     def child_environment(self) -> ChildEnvironment:
         """The variables by which a process started by us gets exactly these settings, secrets included."""

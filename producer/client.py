@@ -68,7 +68,8 @@ class Client:
             else open_items(questions, max_rows=settings.max_rows, max_question_bytes=settings.max_question_bytes)
         )
         with opened:
-            summary = opened.check()
+            tools_of = self._parts.tools_of(assistant, protocol)
+            summary = opened.attach(folder=self._parts.files(), tools_of=tools_of).check()
             submission = Submission(
                 questions=opened,
                 summary=summary,

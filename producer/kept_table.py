@@ -16,13 +16,26 @@ class KeptTable(TypedDict, total=False):
     delimiter: str | None
 
 
-def keep(summary: Summary) -> str:
-    """What is kept of a checked list, as `NewBatch.table`."""
-    table = {"columns": summary.columns, "roles": dict(summary.roles), "delimiter": summary.delimiter}
+def keep(summary: Summary, *, whole: bool = True) -> str:
+    """What is kept of a checked list, as `NewBatch.table`; `whole`: all of it is asked."""
+    table: dict[str, object] = {
+        "columns": summary.columns,
+        "roles": dict(summary.roles),
+        "delimiter": summary.delimiter,
+    }
+    if summary.conversations and whole:
+        table["conversations"] = summary.conversations
     return json.dumps(table, ensure_ascii=False)
 
 
 def kept(table: str | None) -> KeptTable:
     """What was kept; nothing where the batch has none."""
-    found: KeptTable = json.loads(table or "{}")
-    return found
+    found = json.loads(table or "{}")
+    found.pop("conversations", None)
+    known: KeptTable = found
+    return known
+
+
+def conversations(table: str | None) -> int:
+    """How many conversations a batch has; 0 where that was not kept."""
+    return int(json.loads(table or "{}").get("conversations", 0))

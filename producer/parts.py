@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -12,8 +13,10 @@ from askq.assistants import file as assistant_files
 from askq.assistants.model import Assistant, ProtocolName
 from askq.embedded.stack import Embedded
 from askq.errors import AssistantError, ConfigError, InputError, Problem
+from askq.files.folder import Folder
 from config.settings import Secret, Settings
 from producer.api import OPENAI, Api
+from producer.questions.attachments import ToolsOf
 
 if TYPE_CHECKING:
     from askq.jobs.redis_store import RedisStore
@@ -136,8 +139,9 @@ class Parts:
             filled = dataclasses.replace(filled, api_key=Secret(self._api.api_key), base_url=self._api.base_url)
         return filled.child_environment()
 
-    def assistant(self, name: str | None, protocol: str | None) -> Assistant:
-        """The assistant to ask. Raises AssistantError."""
+    def assistant(self, name: str | None, protocol: str | None, *, keep: bool = True) -> Assistant:
+        """The assistant to ask; its files are copied to the folder unless told not to `keep` them. Raises
+        AssistantError."""
         settings = self.settings
         told = None if protocol is None else _protocol(protocol)
         loaded = assistant_files.load(
@@ -145,6 +149,7 @@ class Parts:
             folder=settings.assistants_dir,
             default_model=settings.model,
             default_protocol=told or settings.protocol,
+            files=self.files() if keep else None,
         )
         if told is None or loaded.protocol == told:
             return loaded
@@ -169,6 +174,24 @@ class Parts:
         if problems:
             raise AssistantError(problems, remedy="Nothing was queued; correct the list or the assistant files.")
         return found
+
+    def files(self) -> Folder:
+        """The folder that keeps files."""
+        return Folder(self.settings.files_dir)
+
+    def tools_of(self, assistant: str | None, protocol: str | None) -> ToolsOf:
+        """What a list is told of the assistants' tools, before anybody is asked. `assistant` is the batch's own."""
+
+        @cache
+        def tools(name: str | None) -> frozenset[str] | None:
+            try:
+                found = self.assistant(name or assistant, protocol, keep=False)
+            except AssistantError:
+                # Told by whoever asks it, with everything else that is wrong with it.
+                return None
+            return frozenset(str(tool.get("type")) for tool in found.tools)
+
+        return tools
 
     def nudge(self) -> str | None:
         """Tell Celery that there is work; why that failed, or None."""

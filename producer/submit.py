@@ -14,6 +14,8 @@ from askq.jobs.objects import assistant_thing
 from askq.jobs.store import Store
 from producer.kept_table import keep
 from producer.questions import QuestionList, Summary
+from producer.questions.question_list import same_thread
+from producer.questions.reading import quoted
 
 CHUNK_ROWS = 1000
 """Most rows per round trip: two chunks are in memory at a time, whatever the length of the list."""
@@ -61,15 +63,22 @@ class Submission:
         # A digest is made of the whole definition: once per assistant, not once per row.
         digests = {name: assistant.digest for name, assistant in self.others.items()}
         own = self.assistant.digest
+        last: dict[str, str] = {}
+        """Conversation → row id of its last question so far."""
 
         def job(question: Question) -> NewJob:
             name = question.assistant
             assistant = self.assistant if name is None else self.others[name]
+            after = None
+            if question.thread is not None:
+                after = last.get(thread := same_thread(question.thread))
+                last[thread] = question.row_id
             return NewJob(
                 question=question,
                 assistant=assistant.name,
                 assistant_digest=own if name is None else digests[name],
                 protocol=assistant.protocol,
+                after=after,
             )
 
         chunk: list[NewJob] = []
@@ -82,6 +91,26 @@ class Submission:
                 chunk, text = [], 0
         if chunk:
             yield chunk
+
+    def require_one_protocol(self) -> None:
+        """Raise InputError for a conversation whose questions are spoken over both protocols: none has the other's."""
+        if not self.summary.conversations or len({assistant.protocol for assistant in _all(self)}) == 1:
+            return
+        spoken: dict[str, tuple[str, str]] = {}
+        problems = []
+        for question in self.rows_asked():
+            if question.thread is None:
+                continue
+            assistant = self.assistant if question.assistant is None else self.others[question.assistant]
+            row, protocol = spoken.setdefault(same_thread(question.thread), (question.row_id, assistant.protocol))
+            if protocol != assistant.protocol:
+                message = (
+                    f"row {question.row_id} asks over {assistant.protocol}, and row {row} of the same conversation "
+                    f"({quoted(question.thread)}) over {protocol}"
+                )
+                problems.append(Problem(file=self.questions.name, message=message))
+        if problems:
+            raise InputError(problems, remedy="Choose assistants of one protocol, or say --protocol.")
 
 
 def submit(
@@ -98,6 +127,7 @@ def submit(
     Raises InputError, and adds nothing, when the batch of this idempotency key has other questions under the same
     ids. Raises StoreError; the rows stored until then stay, and the same call adds the rest.
     """
+    submission.require_one_protocol()
     batch, created = store.open_batch(
         NewBatch(
             name=submission.name,
@@ -105,7 +135,7 @@ def submit(
             protocol=submission.assistant.protocol,
             idempotency_key=submission.idempotency_key,
             metadata=submission.metadata or {},
-            table=keep(submission.summary),
+            table=keep(submission.summary, whole=submission.limit is None),
             max_cost_usd=submission.max_cost_usd,
         )
     )

@@ -7,7 +7,6 @@ in a while probes it. Being limited is answered here by waiting as the service a
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 
@@ -19,11 +18,6 @@ from worker.protocols.base import Blocked
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.5
-
-
-def alias(base_url: str | None, api_key: str) -> str:
-    """A name for an account that reveals nothing of its key."""
-    return hashlib.sha256(f"{base_url or ''}|{api_key}".encode()).hexdigest()[:10]
 
 
 class Account:

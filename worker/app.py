@@ -10,21 +10,26 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from celery import Celery, signals
+from kombu.exceptions import OperationalError
 
 from askq import failpoints
-from askq.errors import AskqError, ConfigError
+from askq.accounts import alias
+from askq.errors import AskqError, ConfigError, StoreError
+from askq.files.folder import Folder
 from askq.jobs.failing_store import FailingStore
+from askq.jobs.model import Lane
 from askq.jobs.redis_store import RedisStore
 from config.celery import options
 from config.settings import Secret, Settings, SettingsError
 from worker import process, tasks
-from worker.account import alias
+from worker.downloads import Limits
 from worker.engine import Engine
 from worker.monitor import Monitor
 from worker.protocols.assistants import AssistantsProtocol
 from worker.protocols.base import Protocol
 from worker.protocols.client import open_client
-from worker.protocols.failing import FailingProtocol
+from worker.protocols.failing import FailingFiling, FailingProtocol
+from worker.protocols.filing import Filing
 from worker.protocols.responses import ResponsesProtocol
 from worker.timer import TimerStep
 
@@ -39,6 +44,11 @@ class Application(Celery):
         self.askq_settings = settings
         self._redis_url = redis_url
         self.conf.update(options(settings.broker_url or redis_url))
+
+    def askq_account(self) -> str | None:
+        """The alias of the account its workers speak to; None without a key."""
+        key = self.askq_settings.api_key
+        return None if key is None else alias(self.askq_settings.base_url, key.reveal())
 
     def askq_store(self) -> RedisStore:
         """A store of its own for the caller."""
@@ -96,6 +106,7 @@ def _engine(app: Application) -> Engine:
     key = _key(settings)
     store = app.askq_store()
     home = store.home()
+    filing: list[Filing] = []
 
     def protocols() -> Mapping[str, Protocol]:
         client = open_client(
@@ -107,9 +118,18 @@ def _engine(app: Application) -> Engine:
             in_flight=settings.in_flight,
         )
         spoken: list[Protocol] = [AssistantsProtocol(client, home=home), ResponsesProtocol(client)]
+        filing.append(Filing(client) if settings.failpoints is None else FailingFiling(client))
         if settings.failpoints is not None:
             spoken = [FailingProtocol(protocol) for protocol in spoken]
         return {protocol.name: protocol for protocol in spoken}
+
+    store = app.askq_store()
+
+    def start_chain() -> None:
+        try:
+            tasks.revive(app, store, Lane.START)
+        except (StoreError, OperationalError) as error:
+            log.debug("left to the timer: %s", error)
 
     return Engine(
         store,
@@ -120,6 +140,14 @@ def _engine(app: Application) -> Engine:
         lease_s=settings.lease_s,
         in_flight=settings.in_flight,
         probe_s=settings.probe_s,
+        start_chain=start_chain,
+        filing=lambda: filing[-1],
+        folder=Folder(settings.files_dir),
+        output=Limits(
+            files=settings.max_output_files,
+            file_bytes=settings.max_output_file_bytes,
+            total_bytes=settings.max_output_bytes,
+        ),
     )
 
 

@@ -49,6 +49,9 @@ class Budgets:
         if not await self._is_bounded(batch):
             return Verdict.GRANTED
         cost, attempt = self.at_worst(ask), claim.attempts + 1
+        if claim.joined is not None and claim.history is None:
+            # Its run reads what was said before, and nobody knows how much that is.
+            cost = None
         if cost is None:
             # The producer refuses such a batch; a definition that changed since must not break its bound.
             return Verdict.UNBOUNDED
@@ -85,4 +88,4 @@ class Budgets:
     def at_worst(self, ask: Ask) -> float | None:
         """What one run may cost at most, in US dollars; None where nothing bounds it."""
         texts = (ask.text, ask.instructions or ask.assistant.instructions or "")
-        return at_worst(ask.assistant, ask.model or ask.assistant.model, self._host, texts)
+        return at_worst(ask.assistant, ask.model or ask.assistant.model, self._host, texts, history=ask.history)

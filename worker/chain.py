@@ -45,6 +45,7 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
     report = Slice()
     until = time.monotonic() + slice_s
     hit("chain.begin")
+    engine.library.kick()
     try:
         while await share.update():
             if lane is Lane.POLL:

@@ -80,7 +80,7 @@ class Cleaner:
         unlisted: dict[str, str] = {}
         for kind in LISTED:
             try:
-                made += [dataclasses.asdict(each) for each in await self._protocol().made(kind)]
+                made += [dataclasses.asdict(each) for each in await self._protocol().listed(kind)]
             except CallError as error:
                 unlisted[kind] = str(error)
         told = {"account": self._account, "made": made, "unlisted": unlisted}

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from askq.assistants.model import Assistant
 from askq.errors import StoreError
-from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, Claim, Lane, Outcome, State
+from askq.files.folder import Folder
+from askq.ids import job_id, split_job_id
+from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, MOVES, TERMINAL, Answer, Claim, Lane, Move, Outcome, State
 from askq.jobs.objects import Kind, RemoteObject, assistant_thing, keep_letters
 from askq.jobs.store import Store
 from worker import steps
@@ -25,14 +29,32 @@ from worker.account import Account
 from worker.budgets import Budgets, Verdict
 from worker.cleaner import Cleaner
 from worker.commits import Commits
+from worker.conversations import Joins, Stopped, Waits, turn
+from worker.downloads import Downloads, NotNow, objects_made
+from worker.downloads import Limits as Output
 from worker.leases import Leases
+from worker.library import Library
 from worker.limits.durations import Durations
 from worker.limits.gate import Gate, Grant
 from worker.limits.permits import Permits
 from worker.limits.tokens import estimated
+from worker.materials import Materials
 from worker.monitor import Monitor
 from worker.priced import priced_answer, priced_status
-from worker.protocols.base import Ambiguous, Ask, Blocked, CallError, Limited, Protocol, RunState, Search, Status
+from worker.protocols.base import (
+    NOTHING_GIVEN,
+    Ambiguous,
+    Ask,
+    Blocked,
+    CallError,
+    Given,
+    Limited,
+    Protocol,
+    RunState,
+    Search,
+    Status,
+)
+from worker.protocols.filing import Filing
 from worker.protocols.hints import NO_LIMITS
 from worker.schedule import Pace, crowd_s
 
@@ -44,6 +66,9 @@ _UNSENT = 16
 killed, where the service can neither list runs nor be asked again safely."""
 _SENT_S = 0.05
 """After so long a request has left, or is so far that waiting for it would cost more than it saves."""
+_FETCHING = 20
+"""Answers whose files one process fetches at once."""
+_OUTPUT = Output(files=20, file_bytes=100 << 20, total_bytes=500 << 20)
 T = TypeVar("T")
 
 
@@ -51,6 +76,7 @@ class Engine:
     """Advances claimed jobs, each by one step.
 
     `protocols` is called once, inside the loop, because the clients it makes belong to it: `open` does that.
+    `start_chain` sees to it that somebody serves the start lane; it is called from another thread and may block.
     """
 
     def __init__(
@@ -64,6 +90,10 @@ class Engine:
         lease_s: float,
         in_flight: int,
         probe_s: float,
+        start_chain: Callable[[], None] = lambda: None,
+        filing: Callable[[], Filing] | None = None,
+        folder: Folder | None = None,
+        output: Output = _OUTPUT,
     ) -> None:
         self.store = store
         self.lease_s = lease_s
@@ -82,6 +112,13 @@ class Engine:
         self._called = 0
         """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
+        self._filing = filing or _no_filing
+        files = folder or Folder(Path("askq-files"))
+        self.library = Library(store, account, files, self._filing)
+        self._materials = Materials(store, account, self.library)
+        self._downloads = Downloads(files, output)
+        self._fetching: set[asyncio.Task[Any]] = set()
+        """Jobs whose files are fetched: they hold up no poll, however long it takes."""
         self._remote: dict[str, asyncio.Future[str | None]] = {}
         self._intended: dict[str, asyncio.Task[Any] | None] = {}
         """Jobs whose intent this process has on record, and who works on them."""
@@ -90,6 +127,8 @@ class Engine:
         self._unsent = asyncio.Semaphore(_UNSENT)
         self._open: dict[Lane, set[asyncio.Task[None]]] = {lane: set() for lane in Lane}
         self._flusher: asyncio.Task[None] | None = None
+        self._start_chain = start_chain
+        self._starter: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="askq-engine", daemon=True)
         self._thread.start()
 
@@ -160,7 +199,8 @@ class Engine:
 
         Paid calls get `paid_s` seconds: their replies are worth more than a quick end.
         """
-        tasks = {task for tasks in self._open.values() for task in tasks}
+        tasks = {task for tasks in self._open.values() for task in tasks} | self._fetching
+        await self.library.drain(0.0)
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
         if paid := {task for task in self._intended.values() if task is not None}:
@@ -250,7 +290,7 @@ class Engine:
         match claim.state:
             case State.QUEUED:
                 if claim.thread_id is None:
-                    await self._prepare(claim, assistant, protocol)
+                    await self._begin_or_join(claim, assistant, protocol)
                 else:
                     await self._create(claim, claim.thread_id, assistant, protocol)
             case State.STARTING:
@@ -262,12 +302,50 @@ class Engine:
             case State.COLLECTING:
                 await self._collect(claim, assistant, protocol)
 
+    async def _begin_or_join(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        """Prepare the thread, or find out whether the question's turn in its conversation has come."""
+        match await turn(self.store, claim, assistant):
+            case None:
+                await self._prepare(claim, assistant, protocol)
+            case Waits() as waiting:
+                await self._commit(claim, steps.waits(claim, waiting, _jitter()))
+            case Stopped(code=code, message=message):
+                await self._commit(claim, steps.end(claim, code, message))
+            case Joins() as joins:
+                await self._join(claim, joins, assistant, protocol)
+
+    async def _join(self, claim: Claim, joins: Joins, assistant: Assistant, protocol: Protocol) -> None:
+        begun = time.monotonic()
+        earlier = joins.held
+        given = await self._materials.given(claim, assistant, earlier=earlier)
+        if isinstance(given, steps.Decision):
+            await self._commit(claim, given)
+            return
+        ask = self._ask(claim, assistant, claim.attempts + 1, given=given)
+        try:
+            # Without a conversation at the service there is nothing to be joined: the run goes on from the last one.
+            mark = await protocol.join(ask, joins.before) if joins.before.thread_id else ""
+        except CallError as error:
+            if error.limits is not None:
+                self._permits.refused(ask, error)
+            await self._settle(claim, steps.not_joined(claim, error, assistant, _jitter()), error)
+        else:
+            await self._account.answered(claim.protocol, begun=begun)
+            held = self._materials.held(claim, earlier)
+            await self._commit(claim, steps.joined(claim, joins, mark, held=held))
+
     async def _prepare(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         begun = time.monotonic()
+        given = await self._materials.given(claim, assistant)
+        if isinstance(given, steps.Decision):
+            await self._commit(claim, given)
+            return
+        ask = self._ask(claim, assistant, claim.attempts + 1, given=given)
         try:
-            remote = await self._remote_assistant(assistant, protocol)
-            thread = await protocol.prepare(self._ask(claim, assistant, claim.attempts + 1), remote)
-        except CallError as error:
+            remote = await self._remote_assistant(assistant, protocol, given)
+            thread = await protocol.prepare(ask, remote)
+        except CallError as refused:
+            error = await self._of_refusal(ask, refused)
             if error.limits is not None:
                 # A thread for each run: where threads are limited, runs are made no faster.
                 self._permits.refused(self._ask(claim, assistant), error)
@@ -275,16 +353,31 @@ class Engine:
         else:
             if thread:
                 await self._account.answered(claim.protocol, begun=begun)
-            keep = keep_letters(assistant.keep)
-            await self._commit(claim, steps.prepared(claim, thread, account=self._account.name, keep=keep))
+            made = steps.prepared(
+                claim,
+                thread,
+                held=self._materials.held(claim),
+                account=self._account.name,
+                keep=keep_letters(assistant.keep),
+            )
+            await self._commit(claim, made)
 
     async def _create(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
+        given = await self._materials.given(claim, assistant, earlier=claim.held)
+        if isinstance(given, steps.Decision):
+            await self._commit(claim, given)
+            return
+        ask = self._ask(claim, assistant, claim.attempts + 1, given=given)
         try:
-            remote = await self._remote_assistant(assistant, protocol)
-        except CallError as error:
+            remote = await self._remote_assistant(assistant, protocol, given)
+            waits = await self._materials.unread(claim, assistant, ask, thread, protocol)
+        except CallError as refused:
+            error = await self._of_refusal(ask, refused)
             await self._settle(claim, steps.not_prepared(claim, error, _jitter()), error)
             return
-        ask = self._ask(claim, assistant, claim.attempts + 1)
+        if waits is not None:
+            await self._commit(claim, waits)
+            return
         gate = self._permits.create_gate(ask)
         if (wait := self._permits.hopeless(gate)) is not None:
             await self._commit(claim, steps.not_yet(claim, wait))
@@ -300,10 +393,11 @@ class Engine:
             if call is None:
                 return
             status, tokens = await call
-        except CallError as error:
+        except CallError as refused:
+            error = await self._of_refusal(ask, refused)
             if error.code == "assistant_not_found" and assistant.assistant_id is None and remote is not None:
                 # Ours, and somebody deleted it: it is made again, and the job asks once more.
-                await self._forget_remote(assistant, protocol, remote)
+                await self._forget_remote(assistant, protocol, remote, given)
                 error = Limited(error.code, error.message, retry_after=0.5)
             await self._settle(claim, steps.not_created(claim, error, _jitter()), error)
             return
@@ -383,6 +477,10 @@ class Engine:
                 return
             for surplus in found.run_ids[1:]:
                 await protocol.cancel(thread, surplus)
+            if found.answer is not None and steps.makes_files(found.answer):
+                found = dataclasses.replace(found, answer=await self._fetched(claim, found.answer))
+        except NotNow as error:
+            await self._commit(claim, steps.not_fetched(claim, str(error), _jitter()))
         except CallError as error:
             await self._settle(claim, steps.not_searched(claim, error, assistant, _jitter()), error)
         else:
@@ -391,8 +489,12 @@ class Engine:
 
     async def _repeat(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
         """Make the call of the intent once more, under its key: the server gives back the run there is, or makes it."""
-        remote = await self._remote_assistant(assistant, protocol)
-        ask = self._ask(claim, assistant, claim.attempts)
+        given = await self._materials.given(claim, assistant, earlier=claim.held)
+        if isinstance(given, steps.Decision):
+            await self._commit(claim, given)
+            return
+        remote = await self._remote_assistant(assistant, protocol, given)
+        ask = self._ask(claim, assistant, claim.attempts, given=given)
         gate = self._permits.create_gate(ask)
         grant = await gate.take(estimated(ask))
         if not self._leases.fresh(claim):
@@ -445,16 +547,48 @@ class Engine:
 
     async def _collect(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         grants: list[Grant] = []
+        if len(self._fetching) >= _FETCHING and _may_fetch(assistant):
+            await self._commit(claim, steps.waits_to_fetch(claim))
+            return
         try:
-            grants = await self._permits.get(claim.protocol, 2 if assistant.uses("code_interpreter") else 1)
+            grants = await self._permits.get(claim.protocol, 2 if _may_fetch(assistant) else 1)
             answer = await protocol.answer(claim.thread_id or "", claim.run_id or "", assistant)
             answer = priced_answer(answer, assistant)
         except CallError as error:
             self._permits.got(claim.protocol, grants, error)
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
+            return
+        self._permits.got(claim.protocol, grants, None)
+        try:
+            if steps.makes_files(answer):
+                answer = await self._fetched(claim, answer)
+        except NotNow as why:
+            await self._commit(claim, steps.not_fetched(claim, str(why), _jitter()))
+        except CallError as error:
+            await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
-            self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
+
+    async def _fetched(self, claim: Claim, answer: Answer) -> Answer:
+        """The answer with its files here. Meanwhile the job has no place among the calls that are open."""
+        task = asyncio.current_task()
+        assert task is not None, "steps run in tasks"
+        for tasks in self._open.values():
+            tasks.discard(task)
+        self._fetching.add(task)
+        try:
+            if made := objects_made(answer, self._account.name):
+                await asyncio.to_thread(self.store.remember, claim.id, made)
+            return await self._downloads.fetch(claim, answer, self._filing())
+        finally:
+            self._fetching.discard(task)
+
+    async def _of_refusal(self, ask: Ask, error: CallError) -> CallError:
+        """The error, or what follows where it was for a file that is gone."""
+        try:
+            return await self._materials.of_refusal(ask, error)
+        except CallError:
+            return error
 
     # -- what the steps share --------------------------------------------------------------------------
 
@@ -469,11 +603,14 @@ class Engine:
         await self._commit(claim, decision)
 
     async def _commit(self, claim: Claim, decision: steps.Decision) -> Outcome:
-        move = decision.move
+        move = _waking(claim, decision.move)
         outcome = await self._commits.commit(move)
         if outcome in (Outcome.MOVED, Outcome.ALREADY):
             if self._monitor is not None:
                 self._monitor.moved(claim, move)
+            if move.wakes is not None and (self._starter is None or self._starter.done()):
+                # Nobody may be serving that lane: its next job was not due for long.
+                self._starter = asyncio.create_task(asyncio.to_thread(self._start_chain))
             await self._budgets.ended(claim, move)
         elif outcome is Outcome.NOT_YOURS:
             log.warning("%s: %s under fence %d came too late", claim.id, move.name, claim.fence)
@@ -496,28 +633,29 @@ class Engine:
             self._assistants[digest] = Assistant.from_json(definition)
         return self._assistants[digest]
 
-    async def _remote_assistant(self, assistant: Assistant, protocol: Protocol) -> str | None:
-        """The remote assistant object: made once per content hash, by whoever is first."""
-        key = f"{protocol.name}/{assistant.digest}"
+    async def _remote_assistant(self, assistant: Assistant, protocol: Protocol, given: Given) -> str | None:
+        """The remote assistant object: made once per content hash, by whoever is first. With other ids of its files it
+        is another."""
+        key = f"{protocol.name}/{_remote_digest(assistant, given)}"
         known = self._remote.get(key)
         if known is not None and not (known.done() and known.exception() is not None):
             return await asyncio.shield(known)
-        future = self._remote[key] = asyncio.ensure_future(self._make_remote(assistant, protocol))
+        future = self._remote[key] = asyncio.ensure_future(self._make_remote(assistant, protocol, given))
         return await asyncio.shield(future)
 
-    async def _make_remote(self, assistant: Assistant, protocol: Protocol) -> str | None:
-        account = self._account.name
-        known = await asyncio.to_thread(self.store.remote_assistant, account, assistant.digest)
+    async def _make_remote(self, assistant: Assistant, protocol: Protocol, given: Given) -> str | None:
+        account, digest = self._account.name, _remote_digest(assistant, given)
+        known = await asyncio.to_thread(self.store.remote_assistant, account, digest)
         if known is not None:
             return known
-        made = await protocol.ensure_assistant(assistant)
+        made = await protocol.ensure_assistant(assistant, given)
         if made is None or assistant.assistant_id is not None:
             return made
-        return await asyncio.to_thread(self._register_assistant, assistant.digest, made)
+        return await asyncio.to_thread(self._register_assistant, assistant.digest, digest, made)
 
-    def _register_assistant(self, digest: str, made: str) -> str:
+    def _register_assistant(self, definition: str, digest: str, made: str) -> str:
         """Put an assistant object on record; the one to use. One that somebody else was faster with is not needed."""
-        thing = assistant_thing(digest)
+        thing = assistant_thing(definition)
         mine = RemoteObject(kind=Kind.ASSISTANT, id=made, account=self._account.name)
         self.store.remember(thing, [mine])
         used = self.store.save_remote_assistant(self._account.name, digest, made)
@@ -525,11 +663,12 @@ class Engine:
             self.store.bury(thing, [mine])
         return used
 
-    async def _forget_remote(self, assistant: Assistant, protocol: Protocol, remote: str) -> None:
-        self._remote.pop(f"{protocol.name}/{assistant.digest}", None)
-        await asyncio.to_thread(self.store.drop_remote_assistant, self._account.name, assistant.digest, remote)
+    async def _forget_remote(self, assistant: Assistant, protocol: Protocol, remote: str, given: Given) -> None:
+        digest = _remote_digest(assistant, given)
+        self._remote.pop(f"{protocol.name}/{digest}", None)
+        await asyncio.to_thread(self.store.drop_remote_assistant, self._account.name, digest, remote)
 
-    def _ask(self, claim: Claim, assistant: Assistant, attempt: int = 1) -> Ask:
+    def _ask(self, claim: Claim, assistant: Assistant, attempt: int = 1, *, given: Given = NOTHING_GIVEN) -> Ask:
         question = claim.question
         assert question is not None, "the start lane claims jobs with their questions"
         return Ask(
@@ -541,7 +680,31 @@ class Engine:
             instructions=question.instructions,
             resets=claim.resets,
             metadata=dict(assistant.metadata),
+            joined=claim.joined,
+            previous=claim.previous,
+            history=claim.history or 0,
+            given=given,
         )
+
+
+def _remote_digest(assistant: Assistant, given: Given) -> str:
+    more = given.of_assistant
+    return f"{assistant.digest}-{more}" if more else assistant.digest
+
+
+def _may_fetch(assistant: Assistant) -> bool:
+    return assistant.uses("code_interpreter") or assistant.uses("image_generation")
+
+
+def _no_filing() -> Filing:
+    raise AssertionError("an engine that works with files is told how to speak of them")
+
+
+def _waking(claim: Claim, move: Move) -> Move:
+    """The move, and whose turn it is when it ends a question of a conversation."""
+    if claim.next is None or MOVES[move.name].target not in TERMINAL:
+        return move
+    return dataclasses.replace(move, wakes=job_id(split_job_id(claim.id)[0], claim.next))
 
 
 def _tell(gate: Gate, grant: Grant, error: CallError) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
-from askq.jobs.model import FINISHING, Answer, Claim, Move, Pause, State, Usage
+from askq.jobs.model import FINISHING, WAIT_FOR_TURN_S, Answer, Claim, Move, Pause, State, Usage
 from askq.jobs.objects import ACCOUNT_FIELD, KEEP_FIELD
+from worker.conversations import Joins, Waits
 from worker.protocols.base import (
     Blocked,
     Busy,
@@ -24,6 +25,7 @@ from worker.protocols.base import (
     RunState,
     Search,
     Status,
+    Unread,
 )
 from worker.schedule import (
     BUDGET_S,
@@ -52,6 +54,10 @@ PREPARED_AHEAD_S = 5.0
 a fast producer stores ten thousand rows that would all be prepared first."""
 DEADLINE_ERRORS_S = 600.0
 """How long after its deadline a run may be unreachable before it is given up."""
+FILES_S = 10.0
+"""How rarely a question looks whether its files are ready, at most."""
+TURN_S = 15.0
+"""How long a question waits for the one before it until it looks again, at first: the end of that one wakes it."""
 LIMITED_S = 86_400.0
 """How long a job may hear nothing but "not now" before it is given up: limits that last are nobody's rate."""
 
@@ -164,7 +170,40 @@ def unbounded(claim: Claim) -> Decision:
 # -- before the run exists -----------------------------------------------------------------------------------
 
 
-def prepared(claim: Claim, thread_id: str, *, account: str | None = None, keep: str | None = None) -> Decision:
+def waits_for_files(claim: Claim, note: str, jitter: float) -> Decision:
+    """A file is not uploaded yet, or a store not read. Looked at ever more rarely: thousands may wait for one index."""
+    delay = min(0.4 * 1.5 ** min(claim.looks, 12), FILES_S) * (1 + 0.2 * jitter)
+    fields: Fields = {"looks": claim.looks + 1, "errors": None, "limited": None, "note": note[:300]}
+    return _move(claim, "defer", delay=delay, fields=fields)
+
+
+def without_files(claim: Claim, code: str, message: str) -> Decision:
+    """A file that goes with the question cannot be made ready: the question is not asked without it."""
+    return end(claim, code, message)
+
+
+def unread(
+    claim: Claim, found: Unread, assistant: Assistant, names: Mapping[str, str], jitter: float
+) -> Decision | None:
+    """What to do while the service reads the files of a message; None to go on."""
+    if found.waiting:
+        return waits_for_files(claim, f"waits for the index: {found.waiting} files of the message", jitter)
+    if found.failed and assistant.on_failed_file == "stop":
+        told = "; ".join(f"{names.get(id_, id_)}: {reason}" for id_, reason in found.failed[:5])
+        return end(
+            claim, "index_failed", f"the service could not read {len(found.failed)} files of the message: {told}"
+        )
+    return None
+
+
+def prepared(
+    claim: Claim,
+    thread_id: str,
+    *,
+    held: str | None = None,
+    account: str | None = None,
+    keep: str | None = None,
+) -> Decision:
     """The thread exists: save its id, the account it is on and how long it is kept. The job goes on before those that
     were to come after it: behind all others, a long list would be prepared whole before its first run."""
     return _move(
@@ -172,7 +211,15 @@ def prepared(claim: Claim, thread_id: str, *, account: str | None = None, keep: 
         "prepare",
         delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S,
         # A thread that vanishes every time it was made is not remade for ever.
-        fields={"thread": thread_id, ACCOUNT_FIELD: account, KEEP_FIELD: keep, **_CLEAN, "gone": claim.gone or None},
+        fields={
+            "thread": thread_id,
+            "looks": None,
+            ACCOUNT_FIELD: account,
+            KEEP_FIELD: keep,
+            **_CLEAN,
+            "gone": claim.gone or None,
+            **({} if held is None else {"held": held}),
+        },
     )
 
 
@@ -195,6 +242,48 @@ def not_prepared(claim: Claim, error: CallError, jitter: float) -> Decision:
     if errors > MOST_ERRORS:
         return end(claim, "upstream", f"{errors} calls in a row failed; the last: {error}")
     return _move(claim, "defer", delay=backoff(errors, jitter), fields={"errors": errors, "note": str(error)[:300]})
+
+
+# -- in a conversation -------------------------------------------------------------------------------------
+
+
+def waits(claim: Claim, turn: Waits, jitter: float) -> Decision:
+    """The question before it has not ended. Looked at ever more rarely, because it will be told: ten thousand that wait
+    must cost next to nothing."""
+    delay = WAIT_FOR_TURN_S if turn.deep else min(TURN_S * 2.0 ** min(claim.looks, 10), WAIT_FOR_TURN_S)
+    note = f"waits for question {turn.row} of its conversation"
+    fields: Fields = {"looks": claim.looks + 1, "errors": None, "limited": None, "note": note}
+    return _move(claim, "defer", delay=delay * (1 + 0.2 * jitter), fields=fields)
+
+
+def joined(claim: Claim, turn: Joins, mark: str, *, held: str | None = None) -> Decision:
+    """Its turn has come, and the question is in the thread: it takes over the thread, and goes on at once."""
+    fields: Fields = {
+        "thread": turn.before.thread_id,
+        "joined": mark,
+        "previous": turn.previous,
+        "history": turn.history,
+        "looks": None,
+        "woken": None,
+        **_CLEAN,
+        **({} if held is None else {"held": held}),
+    }
+    return _move(claim, "prepare", delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S, fields=fields)
+
+
+def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: float) -> Decision:
+    """Joining is free, and a thread with earlier turns cannot be made anew."""
+    match error:
+        case Gone() if claim.errors >= MOST_GONE:
+            return end(claim, "conversation_vanished", error.message)
+        case Busy():
+            # The question before has ended, and its run not yet, or not for all to see.
+            since = claim.limited_at if claim.limited_at is not None else claim.now
+            if claim.now - since > assistant.timeout_s:
+                return end(claim, "conversation_busy", error.message)
+            told: Fields = {"limited": since, "note": f"waits for its conversation: {error.message}"[:300]}
+            return _move(claim, "defer", delay=min(max(0.5, 0.3 * (claim.now - since)), 15.0), fields=told)
+    return not_prepared(claim, error, jitter)
 
 
 def intent(claim: Claim, lease_s: float) -> Move:
@@ -232,7 +321,7 @@ def created(
         **_CLEAN,
     }
     match status.state:
-        case RunState.DONE if status.answer is not None:
+        case RunState.DONE if status.answer is not None and not makes_files(status.answer):
             # A server without background mode answers at once, and may know nothing of the run afterwards.
             return finished(claim, status, fields | {"started": claim.now})
         case RunState.INCOMPLETE | RunState.FAILED if status.answer is not None or status.error_code:
@@ -257,7 +346,11 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
         case Gone():
             gone = claim.gone + 1
             if gone > MOST_GONE:
-                return end(claim, "thread_vanished", error.message, fields=never)
+                code = "thread_vanished" if claim.joined is None else "conversation_vanished"
+                return end(claim, code, error.message, fields=never)
+            if claim.joined is not None:
+                # What was said in it cannot be made anew. Reads may lag behind writes, so it is tried again.
+                return _move(claim, "void", delay=backoff(gone, jitter), fields={**never, "gone": gone})
             anew: Fields = {**never, "thread": None, "resets": claim.resets + 1, "gone": gone}
             return _move(claim, "void", delay=backoff(gone, jitter), fields=anew)
         case Busy():
@@ -395,7 +488,7 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float, pa
             return _move(claim, "poll", delay=delay, fields=fields)
         case RunState.ACTION:
             return _move(claim, "act", fields=fields | {"note": _asked_for(status)})
-        case RunState.DONE | RunState.INCOMPLETE if status.answer is None:
+        case RunState.DONE | RunState.INCOMPLETE if status.answer is None or makes_files(status.answer):
             usage = status.usage or Usage()
             fields |= {
                 "in": usage.input_tokens,
@@ -413,6 +506,23 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float, pa
 def _why_cancelled(claim: Claim, fields: Fields) -> str | None:
     """Why the service was told to cancel, by an earlier poll or in this very step."""
     return claim.cancel or ("deadline" if fields.get("cancel") == "deadline" else None)
+
+
+def makes_files(answer: Answer) -> bool:
+    """Whether there may be something to fetch: files, or a container in which code has run."""
+    return bool(answer.files) or any(call.get("container_id") for call in answer.code)
+
+
+def not_fetched(claim: Claim, why: str, jitter: float) -> Decision:
+    """Files of the answer could not be fetched; it is tried again as long as that may help."""
+    errors = claim.errors + 1
+    note = f"fetching the files of the answer: {why}"[:300]
+    return _move(claim, "defer", delay=backoff(min(errors, 5), jitter), fields={"errors": errors, "note": note})
+
+
+def waits_to_fetch(claim: Claim) -> Decision:
+    """Others fetch files already."""
+    return _move(claim, "defer", delay=1.0, fields={"note": "waits for its turn to fetch the files of the answer"})
 
 
 def took(claim: Claim, status: Status, share: float) -> float | None:
@@ -457,6 +567,9 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
     if answer.text is None and not answer.code and not answer.files:
         return end(claim, "no_answer", "the run completed without an assistant message", fields=fields, answer=answer)
     kept: Fields = {**_CLEAN, **fields}
+    if unfetched := [file for file in answer.files if "error" in file]:
+        why = unfetched[0]["error"]["message"]
+        kept = {**kept, "note": f"{len(unfetched)} of {len(answer.files)} files were not kept: {why}"[:300]}
     if _why_cancelled(claim, fields) is not None:
         kept = {**kept, "note": "the run completed although it was to be cancelled"}
     return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields=kept, answer=answer))

@@ -10,12 +10,14 @@ from kombu.exceptions import OperationalError
 from askq.errors import StoreError
 from askq.failpoints import hit
 from askq.jobs.model import Lane
+from askq.jobs.store import Store
 from askq.names import POLL, QUEUE_POLL, QUEUE_START, START
 from worker import chain
 from worker.process import current_engine
 
 log = logging.getLogger(__name__)
 
+_HINT_S = 2.0
 TASK_OF = {Lane.START: (START, QUEUE_START), Lane.POLL: (POLL, QUEUE_POLL)}
 
 
@@ -53,6 +55,12 @@ def _run(app: Celery, lane: Lane, slice_s: float) -> None:
     except (StoreError, OperationalError) as error:
         # The chain ends here; a worker's timer revives it as soon as Redis answers.
         log.warning("the %s chain stops for now: %s", lane, error)
+
+
+def revive(app: Celery, store: Store, lane: Lane) -> None:
+    """Start a chain unless as many are alive, or on their way, as should be. Raises StoreError, OperationalError."""
+    if store.running(lane) < chain.wanted_executions(store) and store.hint(lane, ttl_s=_HINT_S):
+        schedule(app, lane)
 
 
 def schedule(app: Celery, lane: Lane) -> None:

@@ -17,22 +17,22 @@ from kombu.exceptions import OperationalError
 
 from askq.errors import StoreError
 from askq.failpoints import hit
+from askq.files.folder import Folder
 from askq.jobs import forgetting
 from askq.jobs.model import Lane, Node
 from askq.jobs.store import Store
-from worker import chain
 from worker.audit import EVERY_S, BackgroundAudit
 from worker.clock import ClockWatch
-from worker.tasks import schedule
+from worker.tasks import revive
 
 log = logging.getLogger(__name__)
 
 _ALIVE_S = 5.0
-_HINT_S = 2.0
 _TIDY_EVERY_S = 60.0
 _FORGET_EVERY_S = 3.0
 _FORGET_AT_ONCE = 500
 _COMPLAIN_EVERY_S = 30.0
+_SWEEP_EVERY_S = 86_400.0
 
 
 class Timer:
@@ -48,6 +48,8 @@ class Timer:
         keep_s: float,
         audit: BackgroundAudit,
         heartbeat: Path | None,
+        account: str | None = None,
+        files: Folder | None = None,
     ) -> None:
         self._app = app
         self._store = store
@@ -55,10 +57,11 @@ class Timer:
         self._tick_s = tick_s
         self._keep_s = keep_s
         self._heartbeat = heartbeat
+        self._account = account
+        self._files = files
         self._clock = ClockWatch(store)
         self._audit = audit
-        self._tidied = time.monotonic()
-        self._forgot = time.monotonic()
+        self._tidied = self._swept = self._forgot = time.monotonic()
         self._complained = -_COMPLAIN_EVERY_S
 
     def tick(self) -> None:
@@ -69,9 +72,11 @@ class Timer:
             self._clock.look()
             for lane in Lane:
                 self._revive(lane)
+            self._revive_library()
             if time.monotonic() - self._tidied > _TIDY_EVERY_S:
                 self._tidied = time.monotonic()
                 self._store.tidy(keep_s=self._keep_s)
+                self._sweep()
             if time.monotonic() - self._forgot > _FORGET_EVERY_S:
                 # Whoever asked for it goes on with it, too, and faster, as long as they are there.
                 self._forgot = time.monotonic()
@@ -92,8 +97,25 @@ class Timer:
             due = self._store.next_tombstone()
         if due is None or due > self._tick_s:
             return
-        if self._store.running(lane) < chain.wanted_executions(self._store) and self._store.hint(lane, ttl_s=_HINT_S):
-            schedule(self._app, lane)
+        revive(self._app, self._store, lane)
+
+    def _revive_library(self) -> None:
+        """Files and stores are worked on beside the start chain: without a job, too, somebody may wait for them."""
+        due = None if self._account is None else self._store.next_item(self._account)
+        if due is not None and due <= self._tick_s:
+            revive(self._app, self._store, Lane.START)
+
+    def _sweep(self) -> None:
+        """Delete what nobody needs in the folder of files: now and then, because it looks at every file."""
+        if self._files is None or time.monotonic() - self._swept < _SWEEP_EVERY_S:
+            return
+        self._swept = time.monotonic()
+        try:
+            gone = self._files.sweep(keep_s=max(self._keep_s, _SWEEP_EVERY_S))
+        except OSError as error:
+            log.warning("the folder of files could not be swept: %s", error)
+        else:
+            log.info("%d files that nobody needs any more were deleted", gone)
 
 
 def this_node(name: str, processes: int) -> Node:
@@ -125,6 +147,8 @@ class TimerStep(bootsteps.StartStopStep):
                 store, node.name, every_s=self.audit_every_s, allow_unsafe=settings.allow_unsafe_redis
             ),
             heartbeat=settings.heartbeat_file,
+            account=parent.app.askq_account(),
+            files=Folder(settings.files_dir),
         )
         timer.tick()
         self._entry = parent.timer.call_repeatedly(settings.tick_s, timer.tick)

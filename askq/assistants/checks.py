@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import extend
 
+from askq.assistants import local_files
 from askq.assistants.lines import line_of
 from askq.assistants.notation import completion_window, schema, seconds, table, text_of
 from askq.errors import Problem
@@ -228,7 +229,7 @@ def _by_hand(path: Path, values: Mapping[str, Any]) -> list[Found]:
     if isinstance(timeout, str | int) and seconds(timeout) is None:
         told = f'run.timeout is {_short(timeout)}; write "90s", "10m", "2h" or seconds above 0, at most 30 days'
         found.append((("run", "timeout"), told))
-    return [*found, *_tools(values), *_format(path, values)]
+    return [*found, *_tools(values), *_format(path, values), *local_files.wrong(path, values)]
 
 
 def _same(values: Mapping[str, Any]) -> list[Found]:

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from askq.assistants.local_files import LEVELS, level, remote_ids, resources
 from askq.assistants.model import Assistant, ProtocolName
 from askq.assistants.notation import completion_window, flat_tool, schema, seconds, table, text_of
 from askq.errors import AssistantError, Problem
+from askq.files.folder import Folder
+from askq.files.kinds import SEARCH
 
 __all__ = ["check", "describe", "find", "load", "names", "schema"]
 
@@ -27,8 +30,15 @@ def names(folder: Path) -> list[str]:
     return sorted(own | {path.stem for path in _shipped().glob("*.toml")})
 
 
-def load(name: str | Path, *, folder: Path, default_model: str, default_protocol: ProtocolName) -> Assistant:
-    """The assistant of this name, or of the file at this path.
+def load(
+    name: str | Path,
+    *,
+    folder: Path,
+    default_model: str,
+    default_protocol: ProtocolName,
+    files: Folder | None = None,
+) -> Assistant:
+    """The assistant of this name, or of the file at this path. Local files that it names are copied into `files`.
 
     Raises AssistantError with every problem of the file, or with the names that exist.
     """
@@ -36,7 +46,7 @@ def load(name: str | Path, *, folder: Path, default_model: str, default_protocol
     values, problems = _read(path)
     if problems:
         raise AssistantError(problems, remedy=f"`askq assistants validate {path}` checks it again.")
-    return _build(path, values, default_model, default_protocol)
+    return _build(path, values, default_model, default_protocol, files)
 
 
 def check(path: Path) -> list[Problem]:
@@ -84,12 +94,19 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
     return read(path)
 
 
-def _build(path: Path, values: Mapping[str, Any], default_model: str, default_protocol: ProtocolName) -> Assistant:
+def _build(
+    path: Path,
+    values: Mapping[str, Any],
+    default_model: str,
+    default_protocol: ProtocolName,
+    files: Folder | None,
+) -> Assistant:
     protocol: ProtocolName = values.get("protocol") or values.get("api") or default_protocol
     instructions = values.get("instructions")
     if "instructions_file" in values:
         instructions = text_of(path.parent / values["instructions_file"]).strip()
     # Only Responses has windows; the deadline must not wait for one that is not asked for.
+    own = level(values, LEVELS["assistant"])
     window = completion_window(values) if protocol == "responses" else None
     run = table(values, "run")
     timeout_s = seconds(run["timeout"]) if "timeout" in run else None
@@ -106,7 +123,10 @@ def _build(path: Path, values: Mapping[str, Any], default_model: str, default_pr
         temperature=values.get("temperature"),
         top_p=values.get("top_p"),
         tools=tuple(flat_tool(tool) for tool in values.get("tools", [])),
-        tool_resources=values.get("tool_resources", {}),
+        tool_resources=remote_ids(own),
+        resources=resources(path, own, folder=files, ids=False),
+        thread_resources=resources(path, level(values, LEVELS["thread"]), folder=files, ids=True),
+        on_failed_file=table(own, SEARCH).get("on_failed_file", "stop"),
         reasoning_effort=values.get("reasoning_effort") or table(values, "reasoning").get("effort"),
         text_format=wanted or None,
         max_output_tokens=values.get("max_output_tokens") or values.get("max_completion_tokens"),
@@ -116,6 +136,7 @@ def _build(path: Path, values: Mapping[str, Any], default_model: str, default_pr
         completion_window=window,
         timeout_s=timeout_s or _WINDOW_S.get(window or "", _TIMEOUT_S[protocol]),
         on_uncertain=run.get("on_uncertain", "fail"),
+        on_failure=table(values, "thread").get("on_failure", "stop"),
         price=values.get("price"),
         limits=values.get("limits") or None,
         keep=values.get("keep") or None,

@@ -9,7 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from askq.files.model import Resources
+
 ProtocolName = Literal["assistants", "responses"]
+_LATER: Mapping[str, object] = {
+    "price": None,
+    "limits": None,
+    "resources": None,
+    "thread_resources": None,
+    "on_failed_file": "stop",
+    "on_failure": "stop",
+    "keep": None,
+}
+"""Fields that came later, and what they are where nobody uses them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +56,18 @@ class Assistant:
     """askq's own deadline for a run, in seconds from its creation (`[run] timeout`)."""
     on_uncertain: Literal["fail", "retry"] = "fail"
     """What to do when a paid create may or may not have happened and nothing can tell (`[run] on_uncertain`)."""
+    on_failure: Literal["stop", "skip"] = "stop"
+    """What becomes of a conversation when one of its questions fails (`[thread] on_failure`): the rest is not asked, or
+    goes on without it."""
     price: Mapping[str, float] | None = None
     """US dollars per million tokens (`input`, `output`, perhaps `cached_input`), where askq does not know the price."""
+    resources: Resources | None = None
+    """Local files and stores for its tools (`[tool_resources]`)."""
+    thread_resources: Resources | None = None
+    """What each of its threads may read besides (`[thread.tool_resources]`)."""
+    on_failed_file: Literal["stop", "continue"] = "stop"
+    """Whether questions are asked although a file could not be indexed
+    (`[tool_resources.file_search] on_failed_file`)."""
     limits: Mapping[str, int] | None = None
     """What may be used of the account at most: `requests_per_minute`, `tokens_per_minute` (`[limits]`)."""
     keep: Mapping[str, str] | None = None
@@ -54,11 +76,13 @@ class Assistant:
 
     def to_json(self) -> str:
         """Canonical JSON: equal assistants give equal text."""
-        values = dataclasses.asdict(self)
+        values = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
         # A field that came later and is not used leaves the text, and so the digest, as it was.
-        for name in ("price", "limits", "keep"):
-            if values[name] is None:
+        for name, unused in _LATER.items():
+            if values[name] == unused:
                 del values[name]
+            elif isinstance(values[name], Resources):
+                values[name] = values[name].to_json()
         return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict)
 
     @classmethod
@@ -66,6 +90,9 @@ class Assistant:
         """The assistant `to_json` wrote."""
         values = json.loads(text)
         values["tools"] = tuple(values["tools"])
+        for name in ("resources", "thread_resources"):
+            if name in values:
+                values[name] = Resources.from_json(values[name])
         return cls(**values)
 
     @property

@@ -17,7 +17,8 @@ class SchedulePage:
     next: str | None
     """Where to go on; None after the last page."""
     ahead: int
-    """Members that are due in the future: somebody holds them, or has given them back until then."""
+    """Members that are due in the future: somebody holds them, or has given them back until then. Without those that
+    wait for their turn in a conversation."""
     batches: Collection[str]
     facts: Sequence[Fact]
 
@@ -56,7 +57,7 @@ class Books(Protocol):
         """Members of the set of dead letters that are none; those whose records have expired go without a word."""
 
     def ahead(self, lane: Lane) -> int:
-        """How many jobs of a lane are due in the future."""
+        """How many jobs of a lane are due in the future, as `SchedulePage.ahead` counts; of many, not all."""
 
     def recount(self, batch: str, shards: Sequence[int], *, repair: bool, tries: int = 1) -> Iterator[Recount | None]:
         """Check the rows of a batch in these shards, and its counters in each against the recount.

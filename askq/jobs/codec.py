@@ -6,8 +6,10 @@ import hashlib
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
+from askq.files.model import Attachment
 from askq.jobs.model import Answer, Move, NewJob, Question, Usage
 
 COMPRESS_ABOVE = 1024
@@ -15,7 +17,8 @@ _COMPRESSED = b"z"
 OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
     *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
-    *("in", "cached", "out", "total", "cost", "est", "seen", "gone", "asked_of"),
+    *("in", "cached", "out", "total", "cost", "est", "seen", "gone", "asked_of", "held"),
+    *("joined", "previous", "history", "woken"),
 )
 """Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
 is part of the key under which the next thread is made: the same key would give back the one that vanished."""
@@ -37,9 +40,11 @@ def load(data: bytes) -> Any:
 def dump_question(question: Question) -> bytes:
     """A question without its row id and index, which the record holds."""
     value: dict[str, Any] = {"text": question.text}
-    for name in ("assistant", "model", "instructions"):
+    for name in ("assistant", "model", "instructions", "thread"):
         if (part := getattr(question, name)) is not None:
             value[name] = part
+    if question.files:
+        value["files"] = [file.to_json() for file in question.files]
     if question.input:
         value["input"] = dict(question.input)
     return dump(value)
@@ -47,7 +52,19 @@ def dump_question(question: Question) -> bytes:
 
 def load_question(data: bytes, *, row_id: str, index: int) -> Question:
     """The question `dump_question` wrote."""
-    return Question(row_id=row_id, index=index, **load(data))
+    value = load(data)
+    value["files"] = tuple(Attachment.from_json(file) for file in value.get("files", ()))
+    return Question(row_id=row_id, index=index, **value)
+
+
+def dump_held(files: Sequence[Attachment]) -> str | None:
+    """Files of a conversation, as a job's record has them; None for none."""
+    return json.dumps([file.to_json() for file in files], ensure_ascii=False) if files else None
+
+
+def load_held(text: str | None) -> tuple[Attachment, ...]:
+    """What `dump_held` wrote."""
+    return tuple(Attachment.from_json(value) for value in json.loads(text or "[]"))
 
 
 def dump_answer(answer: Answer) -> bytes:
@@ -101,5 +118,10 @@ def _millionths(usd: float) -> float:
 def digest(job: NewJob) -> str:
     """What tells whether a row submitted again is the same question to the same assistant."""
     question = job.question
-    parts = (question.text, question.model, question.instructions, job.assistant_digest, job.protocol)
+    parts: list[Any] = [question.text, question.model, question.instructions, job.assistant_digest, job.protocol]
+    if question.files:
+        parts.append([file.to_json() for file in question.files])
+    if question.thread is not None:
+        # Its place in the conversation is part of what is asked.
+        parts += [question.thread, job.after]
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()[:24]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from askq.failpoints import hit
+from askq.jobs.library import Change, Item
 from askq.jobs.limits import Bound, Heard, Permit, Scope
-from askq.jobs.model import Added, Claim, Lane, Move, NewBatch, NewJob, Outcome
+from askq.jobs.model import Added, Claim, Earlier, Lane, Move, NewBatch, NewJob, Outcome
 from askq.jobs.objects import RemoteObject
 from askq.jobs.redis_store import RedisStore
 
@@ -53,6 +54,12 @@ class FailingStore(RedisStore):
             hit(f"commit.{move.name}.after")
         return found
 
+    def follow(self, jobs: Sequence[tuple[str, str]]) -> list[Earlier | None]:
+        hit("follow.before")
+        found = super().follow(jobs)
+        hit("follow.after")
+        return found
+
     def witness(self, job: str, attempt: int, run_id: str) -> None:
         hit("witness.before")
         super().witness(job, attempt, run_id)
@@ -72,6 +79,21 @@ class FailingStore(RedisStore):
         hit("reserve.before")
         found = super().reserve(job, attempt, cost_usd)
         hit("reserve.after")
+        return found
+
+    def claim_items(self, account: str, *, limit: int, lease_s: float) -> list[Item]:
+        hit("item.claim.before")
+        found = super().claim_items(account, limit=limit, lease_s=lease_s)
+        if found:
+            hit("item.claim.after")
+        return found
+
+    def move_item(
+        self, account: str, item: Item, change: Change, *, due_s: float | None, take_over: bool = False
+    ) -> Outcome:
+        hit("item.move.before")
+        found = super().move_item(account, item, change, due_s=due_s, take_over=take_over)
+        hit("item.move.after")
         return found
 
     def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:

@@ -32,6 +32,9 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:clock` | string | the schedule has just followed a clock that was set back |
 | `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what it grants: rate, burst … (`limits.py`) |
 | `askq:{limits}:waits` | sorted set | scopes in which calls wait for a permit → until when |
+| `askq:{library}:item:<account>:<name>` | hash | a file or store that is kept at the service (`library.py`) |
+| `askq:{library}:due:<account>` | sorted set | items to be worked on → when |
+| `askq:{library}:names:<account>` | sorted set | all items → since when |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
 | `askq:inventory` | string | somebody has asked what of askq's there is at the service |
 | `askq:inventory:<token>` | string | the answer, JSON, for some minutes |
@@ -183,6 +186,23 @@ def remote(account: str, digest: str) -> str:
 
 def limit(scope: str) -> str:
     return f"{PREFIX}{{limits}}:of:{scope}"
+
+
+def item_stem(account: str) -> str:
+    """What the keys of an account's library items begin with; the item's name follows."""
+    return f"{PREFIX}{{library}}:item:{account}:"
+
+
+def item(account: str, name: str) -> str:
+    return item_stem(account) + name
+
+
+def items_due(account: str) -> str:
+    return f"{PREFIX}{{library}}:due:{account}"
+
+
+def item_names(account: str) -> str:
+    return f"{PREFIX}{{library}}:names:{account}"
 
 
 def took(digest: str) -> str:

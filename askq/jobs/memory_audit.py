@@ -77,7 +77,7 @@ class MemoryBooks:
         return [job for job in jobs if LANE_OF.get(job.state) is lane]
 
     def _ahead(self, jobs: Sequence[Job]) -> int:
-        return sum(job.due_at is not None and job.due_at > self._now() for job in jobs)
+        return sum(job.due_at is not None and job.due_at > self._now() and job.after is None for job in jobs)
 
     def recount(self, batch: str, shards: Sequence[int], *, repair: bool, tries: int = 1) -> Iterator[Recount | None]:
         jobs = list(self._store.jobs(batch))

@@ -12,8 +12,10 @@ from askq.errors import StoreError
 from askq.ids import job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, redis_limits
 from askq.jobs.books import Books
+from askq.jobs.library import Change, Item, Wish
 from askq.jobs.limits import Bound, Heard, LimitRecord, Permit, Scope, Wait
 from askq.jobs.memory_audit import Kept, MemoryBooks
+from askq.jobs.memory_library import Shelf
 from askq.jobs.memory_objects import Registry
 from askq.jobs.model import (
     ASKED_AGAIN,
@@ -22,11 +24,13 @@ from askq.jobs.model import (
     LANE_OF,
     MOVES,
     TERMINAL,
+    WAIT_FOR_TURN_S,
     Added,
     Answer,
     BatchStatus,
     Budget,
     Claim,
+    Earlier,
     Job,
     Lane,
     Move,
@@ -68,6 +72,7 @@ class _Record:
     protocol: str
     created: float
     due: float
+    after: str | None = None
     state: State = State.QUEUED
     fence: int = 0
     claims: int | None = None
@@ -150,6 +155,7 @@ class MemoryStore:
         self._took: dict[str, dict[int, float]] = {}
         self._set_back_until = 0.0
         self._kept = Kept()
+        self._shelf = Shelf(clock)
         self._registry = Registry(clock)
         self._keep_s = KEEP_S
         self._forgetting: set[str] = set()
@@ -194,9 +200,15 @@ class MemoryStore:
                         assistant_digest=new.assistant_digest,
                         protocol=new.protocol,
                         created=now,
-                        due=now,
+                        due=now if new.after is None else now + WAIT_FOR_TURN_S,
+                        after=new.after,
                     ),
                 )
+            for new in jobs:
+                if new.after is not None:
+                    (ahead,) = self.follow([(job_id(batch, new.after), new.question.row_id)])
+                    if ahead is None or ahead.state in TERMINAL:
+                        self.wake([job_id(batch, new.question.row_id)])
             return found
 
     def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
@@ -243,6 +255,10 @@ class MemoryStore:
 
     def cancel(self, jobs: Sequence[str]) -> list[Outcome]:
         with self._lock:
+            for job in jobs:
+                record = self._records.get(job)
+                if record is not None and (row := record.text("next")) is not None:
+                    self.wake([job_id(split_job_id(job)[0], row)])
             return [self._cancel(job) for job in jobs]
 
     def _cancel(self, job: str) -> Outcome:
@@ -396,7 +412,44 @@ class MemoryStore:
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         with self._lock:
+            self.wake([move.wakes for move in moves if move.wakes is not None])
             return [self._commit(move) for move in moves]
+
+    def follow(self, jobs: Sequence[tuple[str, str]]) -> list[Earlier | None]:
+        with self._lock:
+            return [self._follow(job, row) for job, row in jobs]
+
+    def _follow(self, job: str, row: str) -> Earlier | None:
+        record = self._records.get(job)
+        if record is None:
+            return None
+        if record.state not in TERMINAL:
+            record.fields["next"] = row
+        return Earlier(
+            id=job,
+            state=record.state,
+            after=record.after,
+            thread_id=record.text("thread"),
+            run_id=record.text("run"),
+            joined=record.text("joined"),
+            previous=record.text("previous"),
+            tokens=record.count("total") or None,
+            error_code=record.text("error_code"),
+            error_message=record.text("error_message"),
+            held=codec.load_held(record.text("held")),
+        )
+
+    def wake(self, jobs: Sequence[str]) -> None:
+        with self._lock:
+            for job in jobs:
+                record = self._records.get(job)
+                if record is None or record.state is not State.QUEUED:
+                    continue
+                record.fields.pop("looks", None)
+                if record.claims is not None:
+                    record.fields["woken"] = 1
+                else:
+                    record.due = self._clock()
 
     def _commit(self, move: Move) -> Outcome:
         rule = MOVES[move.name]
@@ -430,6 +483,8 @@ class MemoryStore:
             record.answer = move.answer
             if move.fields.get("error_code") == DEAD_LETTER:
                 self._dead[move.job] = now
+        elif move.name == "defer" and record.fields.pop("woken", 0):
+            record.due = now
         else:
             record.due = now + move.delay
         if move.name == "intend":
@@ -721,6 +776,42 @@ class MemoryStore:
         with self._lock:
             return iter(list(self._registry.all_buried()))
 
+    # -- the library -----------------------------------------------------------------------------------
+
+    def want(
+        self,
+        account: str,
+        wishes: Sequence[Wish],
+        *,
+        again: bool = False,
+        only_known: bool = False,
+        kept: bool = False,
+    ) -> list[Item | None]:
+        with self._lock:
+            return [self._shelf.want(account, wish, again=again, only_known=only_known) for wish in wishes]
+
+    def items(self, account: str, names: Collection[str] | None = None) -> list[Item]:
+        with self._lock:
+            return self._shelf.items(account, names)
+
+    def claim_items(self, account: str, *, limit: int, lease_s: float) -> list[Item]:
+        with self._lock:
+            return self._shelf.claim(account, limit=limit, lease_s=lease_s)
+
+    def move_item(
+        self, account: str, item: Item, change: Change, *, due_s: float | None, take_over: bool = False
+    ) -> Outcome:
+        with self._lock:
+            return self._shelf.move(account, item, change, due_s=due_s, take_over=take_over)
+
+    def drop_item(self, account: str, item: Item) -> Outcome:
+        with self._lock:
+            return self._shelf.move(account, item, {}, due_s=None, take_over=False, gone=True)
+
+    def next_item(self, account: str) -> float | None:
+        with self._lock:
+            return self._shelf.next_due(account)
+
     # -- accounts and nodes ----------------------------------------------------------------------------
 
     def pause(
@@ -850,6 +941,7 @@ def _job(id_: str, record: _Record) -> Job:
         note=record.text("note"),
         cancel=record.text("cancel"),
         retries=record.count("retries"),
+        after=record.after,
         answer=answer,
         created_at=record.created,
         started_at=record.number("started"),
@@ -906,4 +998,9 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         error_message=record.text("error_message"),
         was_due=was_due,
         now=now,
+        after=record.after,
+        next=record.text("next"),
+        joined=record.text("joined"),
+        previous=record.text("previous"),
+        history=None if "history" not in record.fields else record.count("history"),
     )

@@ -13,6 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from askq.files.model import Attachment
 from askq.jobs.limits import Wait
 
 
@@ -133,6 +134,10 @@ move and needs no fence: nobody holds a job that has ended."""
 DEAD_LETTER = "poison"
 """The error code of a job that was given up because workers died on it."""
 
+WAIT_FOR_TURN_S = 600.0
+"""How long a question of a conversation waits at most before it looks by itself whether its turn has come. The end of
+the question before it makes it due at once; this is for an end of which nothing was heard."""
+
 CANCELLED_IN_TIME = "cancelled before a run was made"
 """What a job says that was cancelled while it was queued."""
 
@@ -166,6 +171,10 @@ class Question:
     """Name of an assistant for this row alone."""
     model: str | None = None
     instructions: str | None = None
+    files: tuple[Attachment, ...] = ()
+    """Files and images that go with it."""
+    thread: str | None = None
+    """The conversation it belongs to: questions of one value are asked one after the other and remember each other."""
     input: Mapping[str, Any] = field(default_factory=dict)
     """The other columns, untouched."""
 
@@ -180,6 +189,8 @@ class NewJob:
     assistant_digest: str
     """Content hash under which the worker finds the assistant's definition."""
     protocol: str
+    after: str | None = None
+    """Row id of the question before it in its conversation; None for the first one, and outside of conversations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +278,8 @@ class Job:
     """Why its run is to be cancelled: `asked` by a person, or `deadline`."""
     retries: int = 0
     """How often a person asked again after it had ended."""
+    after: str | None = None
+    """Row id of the question before it in its conversation."""
     answer: Answer | None = None
     created_at: float = 0.0
     started_at: float | None = None
@@ -333,6 +346,37 @@ class Claim:
     was_due: float
     now: float
     """The clock of Redis at the claim."""
+    after: str | None = None
+    """Row id of the question before it in its conversation."""
+    next: str | None = None
+    """Row id of the question that waits for this one to end."""
+    joined: str | None = None
+    """What was last in the remote conversation when the question joined it; None where it has one of its own."""
+    previous: str | None = None
+    """The run to go on from, where the service knows no conversations."""
+    history: int | None = None
+    """Tokens of the conversation so far; None where nobody knows."""
+    held: tuple[Attachment, ...] = ()
+    """Files of the questions before it in its conversation, where the service does not remember them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """What a question must know of one that comes before it in its conversation."""
+
+    id: str
+    state: State
+    after: str | None
+    thread_id: str | None
+    run_id: str | None
+    joined: str | None
+    previous: str | None
+    tokens: int | None
+    """What its run has read and written: the whole conversation up to there. None where the service did not say."""
+    error_code: str | None
+    error_message: str | None
+    held: tuple[Attachment, ...] = ()
+    """Files of its conversation up to and including its own, where the service does not remember them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,6 +395,9 @@ class Move:
     job (intend, then create) sets it to one lease, and keeps its fence."""
     fields: Mapping[str, str | int | float | None] = field(default_factory=dict)
     answer: Answer | None = None
+    wakes: str | None = None
+    """Job that waits for this one: it is made due just before the move is made. So a process that dies in between
+    has done no harm: the other looks too early, and looks again."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.delay):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from askq.ids import split_job_id
 from askq.jobs import codec
 from askq.jobs.limits import Wait
-from askq.jobs.model import BatchStatus, Budget, Claim, Job, Pause, State, Usage
+from askq.jobs.model import BatchStatus, Budget, Claim, Earlier, Job, Pause, State, Usage
 from askq.pauses import concerning, waits_for
 
 _SURROGATES = "surrogatepass"
@@ -68,6 +68,7 @@ def job_of(id_: str, values: Mapping[str, str], question: bytes, answer: bytes |
         note=values.get("note"),
         cancel=values.get("cancel"),
         retries=int(values.get("retries", 0)),
+        after=values.get("after"),
         answer=None if answer is None else codec.load_answer(answer, usage),
         created_at=float(values["created"]),
         started_at=_float(values.get("started")),
@@ -117,6 +118,29 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         error_message=values.get("error_message"),
         was_due=float(due),
         now=now,
+        after=values.get("after"),
+        next=values.get("next"),
+        joined=values.get("joined"),
+        previous=values.get("previous"),
+        history=None if "history" not in values else int(values["history"]),
+        held=codec.load_held(values.get("held")),
+    )
+
+
+def earlier_of(id_: str, record: Sequence[bytes]) -> Earlier:
+    values = record_of(record)
+    return Earlier(
+        id=id_,
+        state=State(values["state"]),
+        after=values.get("after"),
+        thread_id=values.get("thread"),
+        run_id=values.get("run"),
+        joined=values.get("joined"),
+        previous=values.get("previous"),
+        tokens=int(values["total"]) if values.get("total", "0") != "0" else None,
+        error_code=values.get("error_code"),
+        error_message=values.get("error_message"),
+        held=codec.load_held(values.get("held")),
     )
 
 

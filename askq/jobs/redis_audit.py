@@ -17,6 +17,7 @@ from askq.jobs.model import DEAD_LETTER, LANE_OF, TERMINAL, Lane, State
 from askq.jobs.records import decoded, encoded
 
 _PAGE = 100
+_SOONEST = 50
 """Rows or members per script: about a millisecond of the server's time, at some ten microseconds a row."""
 _LOCK_S = 60.0
 """Leases, hints and the like are made for a few seconds at a time."""
@@ -118,8 +119,13 @@ class RedisBooks:
             now = self._redis.time()
             pipe = self._redis.pipeline(transaction=False)
             for shard in range(SHARDS):
-                pipe.zcount(keys.due(shard, lane), f"({now[0]}.{now[1]:06d}", "+inf")
-            return list(pipe.execute())
+                # Who is in somebody's hands is due again sooner than who waits for a turn in a conversation.
+                pipe.zrangebyscore(keys.due(shard, lane), f"({now[0]}.{now[1]:06d}", "+inf", start=0, num=_SOONEST)
+            found = [decoded(job) for jobs in pipe.execute() for job in jobs]
+            pipe = self._redis.pipeline(transaction=False)
+            for job in found:
+                pipe.hmget(keys.job(job), "after", "claims")
+            return [claims is not None or after is None for after, claims in pipe.execute()]
 
         return sum(self._run(read))
 

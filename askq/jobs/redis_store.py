@@ -22,9 +22,11 @@ from askq.jobs.model import (
     MOVES,
     PENDING,
     TERMINAL,
+    WAIT_FOR_TURN_S,
     Added,
     BatchStatus,
     Claim,
+    Earlier,
     Job,
     Lane,
     Move,
@@ -36,9 +38,10 @@ from askq.jobs.model import (
     State,
 )
 from askq.jobs.objects import REMOTE_FIELDS
-from askq.jobs.records import budget_of, claim_of, decoded, encoded, job_of, pause_of, record_of, status_of
+from askq.jobs.records import budget_of, claim_of, decoded, earlier_of, encoded, job_of, pause_of, record_of, status_of
 from askq.jobs.redis_audit import RedisBooks
 from askq.jobs.redis_forgetting import RedisForgetting
+from askq.jobs.redis_library import RedisLibrary
 from askq.jobs.redis_wire import Call, lua, run_id_of
 from askq.jobs.store import Health
 
@@ -51,7 +54,7 @@ _SAME_STEP_S = 10.0
 """Workers that notice within this time that the clock was set back speak of the same step."""
 
 
-class RedisStore(RedisForgetting):
+class RedisStore(RedisForgetting, RedisLibrary):
     """`Store` over one Redis server.
 
     `keep_days` is how long finished jobs stay. Raises StoreUnreachable when the server does not answer twice, each
@@ -125,7 +128,7 @@ class RedisStore(RedisForgetting):
         for shard, part in _parts(batch, jobs):
             names = [keys.due(shard, Lane.START), keys.rows(shard, batch), keys.count(shard, batch)]
             records, asks = keys.job_stem(shard), keys.ask_stem(shard)
-            args: list[str | int | bytes] = []
+            args: list[str | int | float | bytes] = [WAIT_FOR_TURN_S]
             for at, id_ in part:
                 new = jobs[at]
                 names += (records + id_, asks + id_)
@@ -139,9 +142,18 @@ class RedisStore(RedisForgetting):
                     new.assistant_digest,
                     new.protocol,
                     codec.dump_question(new.question),
+                    new.after or "",
                 )
             calls.append(Call("add", names, args))
-        verdicts = [verdict for found in self._scripts(calls) for verdict in found]
+        # Once they are there, because who is told of before is not there to be woken.
+        ahead = [(job_id(batch, new.after), new.question.row_id) for new in jobs if new.after is not None]
+        found = self._scripts([*calls, *(self._follow(job, row) for job, row in ahead)])
+        verdicts = [verdict for verdicts in found[: len(calls)] for verdict in verdicts]
+        ended = [
+            flat is None or earlier_of(job, flat).state in TERMINAL
+            for (job, _), flat in zip(ahead, found[len(calls) :], strict=True)
+        ]
+        self.wake([job_id(batch, row) for (_, row), over in zip(ahead, ended, strict=True) if over])
         return _added(jobs, dict(zip(order, verdicts, strict=True)))
 
     def compare(self, batch: str, jobs: Sequence[NewJob]) -> Added:
@@ -212,7 +224,22 @@ class RedisStore(RedisForgetting):
             names = [keys.job(job), keys.due(shard, Lane.START), keys.due(shard, Lane.POLL)]
             names += [keys.count(shard, split_job_id(job)[0]), keys.ask(job), keys.objects(job), keys.buried(shard)]
             calls.append(Call("cancel", names, [job, _words(PENDING), self._keep_s, CANCELLED_IN_TIME]))
-        return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=True)]
+        # Who waits for them first, as in `commit`; of those that are cancelled here, none has a turn to come.
+        waiting = set(self._next_of(jobs)) - set(jobs) if jobs else set()
+        outcomes = self._scripts([*map(_wake, waiting), *calls], on_disk=True)[len(waiting) :]
+        return [Outcome(decoded(found)) for found in outcomes]
+
+    def _next_of(self, jobs: Sequence[str]) -> list[str]:
+        """Who waits for these jobs to end."""
+
+        def read() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            for job in jobs:
+                pipe.hget(keys.job(job), "next")
+            return list(pipe.execute())
+
+        found = zip(jobs, self._run(read), strict=True)
+        return [job_id(split_job_id(job)[0], decoded(row)) for job, row in found if row is not None]
 
     def dead_letters(self) -> dict[str, float]:
         def read() -> list[Any]:
@@ -347,8 +374,19 @@ class RedisStore(RedisForgetting):
         return sum(self._scripts(calls))
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
-        calls = [self._move(move) for move in moves]
-        return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=on_disk)]
+        woken = [_wake(move.wakes) for move in moves if move.wakes is not None]
+        calls = [*woken, *(self._move(move) for move in moves)]
+        return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=on_disk)[len(woken) :]]
+
+    def follow(self, jobs: Sequence[tuple[str, str]]) -> list[Earlier | None]:
+        found = self._scripts([self._follow(job, row) for job, row in jobs])
+        return [None if flat is None else earlier_of(job, flat) for (job, _), flat in zip(jobs, found, strict=True)]
+
+    def _follow(self, job: str, row: str) -> Call:
+        return Call("follow", [keys.job(job)], [row, _words(PENDING)])
+
+    def wake(self, jobs: Sequence[str]) -> None:
+        self._scripts([_wake(job) for job in jobs])
 
     def _move(self, move: Move) -> Call:
         rule = MOVES[move.name]
@@ -658,6 +696,10 @@ class RedisStore(RedisForgetting):
 
     def close(self) -> None:
         self._redis.close()
+
+
+def _wake(job: str) -> Call:
+    return Call("wake", [keys.job(job), keys.due(shard_of(job), Lane.START)], [job])
 
 
 def _millis(seconds: float) -> int:

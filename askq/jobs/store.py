@@ -13,11 +13,13 @@ from typing import Protocol
 
 from askq.errors import StoreUnsafe
 from askq.jobs.books import Books
+from askq.jobs.library import Change, Item, Wish
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
 from askq.jobs.model import (
     Added,
     BatchStatus,
     Claim,
+    Earlier,
     Job,
     Lane,
     Move,
@@ -85,7 +87,8 @@ class Store(Protocol):
         """The id of the batch opened under this key, if there is one."""
 
     def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
-        """Add rows: each becomes a queued job, due at once, unless its id is there already.
+        """Add rows: each becomes a queued job, due at once, unless its id is there already. One that follows another in
+        a conversation (`NewJob.after`, added before or with it) is due when that has ended.
 
         A row that is there with another question, model or assistant is a conflict: it is left as it was. A row whose
         job has ended and expired since is there already: nothing is asked, or paid for, twice.
@@ -153,11 +156,20 @@ class Store(Protocol):
         """
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
-        """Make transitions, each atomically; the outcomes in the same order.
+        """Make transitions, each atomically; the outcomes in the same order. Whoever waits for one (`Move.wakes`) is
+        made due before it.
 
         `on_disk`: return when the server has them, and everything written before them, on its disk. Not even a power
         cut takes back what a paid call is built on. A server that cannot tell is believed (`Health.confirms`).
         """
+
+    def follow(self, jobs: Sequence[tuple[str, str]]) -> list[Earlier | None]:
+        """What is known of each job, for the one that follows it in its conversation: `(job, row id that follows)`.
+        None for a job that has expired. One that has not ended will make that row due when it does.
+        """
+
+    def wake(self, jobs: Sequence[str]) -> None:
+        """Make queued jobs due now: what they wait for has ended. No more than a hint."""
 
     def witness(self, job: str, attempt: int, run_id: str) -> None:
         """Leave the id of a run created by an execution that has lost its lease.
@@ -333,6 +345,43 @@ class Store(Protocol):
 
     def all_buried(self) -> Iterator[Tombstone]:
         """Every object that waits to be deleted, due or not."""
+
+    # -- the library (askq.jobs.library) -----------------------------------------------------------------
+
+    def want(
+        self,
+        account: str,
+        wishes: Sequence[Wish],
+        *,
+        again: bool = False,
+        only_known: bool = False,
+        kept: bool = False,
+    ) -> list[Item | None]:
+        """The items somebody needs, as they are now; one that is not there is put down to be made.
+
+        `again`: what had failed is tried anew. `only_known`: nothing is put down; None for what is not there. A record
+        nobody has asked for in a long time expires, unless it is to be `kept`.
+        """
+
+    def items(self, account: str, names: Collection[str] | None = None) -> list[Item]:
+        """The items of these names that are there, or all of an account's, oldest first."""
+
+    def claim_items(self, account: str, *, limit: int, lease_s: float) -> list[Item]:
+        """Lease items that are to be worked on, earliest first, each under a new fence."""
+
+    def move_item(
+        self, account: str, item: Item, change: Change, *, due_s: float | None, take_over: bool = False
+    ) -> Outcome:
+        """Change an item under the fence it was read with; due again in so many seconds, or at rest (None).
+
+        `take_over`: whoever has claimed it meanwhile commits nothing any more.
+        """
+
+    def drop_item(self, account: str, item: Item) -> Outcome:
+        """Forget an item: nothing of it is at the service."""
+
+    def next_item(self, account: str) -> float | None:
+        """Seconds until an item is due, negative when overdue; None when none is."""
 
     # -- accounts and nodes ------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ OWN = (
 _ROLES: Mapping[str, Callable[[Job], str | None]] = {
     "question": lambda job: job.question.text,
     "id": lambda job: job.question.row_id,
+    "thread": lambda job: job.question.thread,
     "assistant": lambda job: job.question.assistant,
     "model": lambda job: job.question.model,
     "instructions": lambda job: job.question.instructions,

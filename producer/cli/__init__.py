@@ -32,6 +32,8 @@ _COMMANDS = {
     "cleanup": ("producer.cli.cleanup", "List and delete what was left behind at the service."),
     "resume": ("producer.cli.changing", "End a pause now."),
     "sweep": ("producer.cli.sweep", "Audit the job store now, and repair what is safe."),
+    "files": ("producer.cli.files", "Add, list and delete files at the service."),
+    "stores": ("producer.cli.stores", "Make, fill, list and delete stores for file search."),
     "assistants": ("producer.cli.assistants", "List, show and check assistant files."),
     "up": ("producer.cli.stack", "Keep the whole local stack running, with Flower."),
     "worker": ("producer.cli.stack", "Keep a worker running."),

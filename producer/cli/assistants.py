@@ -46,7 +46,7 @@ def list_command(session: Session, *, as_json: bool) -> int:
 def show_command(session: Session, *, name: str, as_json: bool) -> int:
     """Show one assistant as it would be asked."""
     with Parts(session.settings) as parts:
-        about = files.describe(parts.assistant(name, None))
+        about = files.describe(parts.assistant(name, None, keep=False))
     if as_json:
         print_json(about)
     else:

@@ -29,6 +29,10 @@ def input_options(command: F) -> F:
         reading = {
             "column": options.pop("column"),
             "id_column": options.pop("id_column"),
+            "file_column": options.pop("file_column"),
+            "image_column": options.pop("image_column"),
+            "attach": not options.pop("no_files"),
+            "thread_column": options.pop("thread_column"),
             "format": options.pop("input_format"),
             "template": options.pop("template"),
             "split": options.pop("split"),
@@ -38,6 +42,12 @@ def input_options(command: F) -> F:
     for option in (
         click.option("--column", metavar="NAME", help="The column with the questions."),
         click.option("--id-column", metavar="NAME", help="The column with the ids."),
+        click.option("--file-column", metavar="NAME", help="The column with paths of files that go along."),
+        click.option("--image-column", metavar="NAME", help="The column with images: paths or addresses."),
+        click.option("--no-files", is_flag=True, help="Columns called file or image are only text."),
+        click.option(
+            "--thread-column", metavar="NAME", help="The column that says which conversation a question belongs to."
+        ),
         click.option("--template", metavar="TEXT", help="Build questions from columns: 'Translate to {lang}: {text}'."),
         click.option("--split", type=click.Choice(["line", "blank-line"]), help="What separates questions in a text."),
         click.option(

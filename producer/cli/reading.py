@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -108,7 +109,7 @@ def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
         told.append(("name", plain(status.name, one_line=True)))
     told += [
         ("assistant", f"{status.assistant} ({status.protocol})"),
-        ("questions", f"{status.total}{'' if status.sealed else ' so far: the submission has not ended'}"),
+        ("questions", _questions(status)),
         ("state", ("finished: " if status.done else "") + counts_in_words(status)),
     ]
     if used := spent(status):
@@ -135,6 +136,15 @@ def _describe(status: BatchStatus, workers: int) -> list[tuple[str, str]]:
         told.append(("next", "no worker is running: `askq up` or `askq worker` answers it"))
     told.append(("Flower", f"search for {status.id}"))
     return told
+
+
+def _questions(status: BatchStatus) -> str:
+    from producer.kept_table import conversations
+
+    if not status.sealed:
+        return f"{status.total} so far: the submission has not ended"
+    many = conversations(status.table)
+    return f"{status.total} in {many} conversation{'' if many == 1 else 's'}" if many else str(status.total)
 
 
 @click.command("watch")
@@ -216,6 +226,7 @@ def results_command(
 
     A table on a terminal, JSON Lines anywhere else.
     """
+    from producer.answers.outputs import Outputs
     from producer.answers.writer import writer_for
     from producer.kept_table import kept
 
@@ -232,8 +243,12 @@ def results_command(
             if wanted == "table":
                 raise InputError("a table goes to the terminal, not into a file", remedy="Choose csv or jsonl.")
             for place in outputs:
-                count = writer_for(place, format=wanted, **table).write(store.jobs(status.id, states=states))
+                seen = Outputs()
+                jobs = seen.through(store.jobs(status.id, states=states))
+                count = writer_for(place, format=wanted, **table).write(jobs)
                 session.say(f"{count} answers: {place}")
+                if told := seen.told(session.settings.files_dir):
+                    session.say(told)
         elif wanted == "table" or (wanted is None and on_terminal()):
             from producer.answers.table import print_table
 
@@ -263,7 +278,7 @@ def show_command(session: Session, *, job: str, code: bool, as_json: bool) -> in
         more |= {"runs": found.runs, "retries": found.retries, "cancel": found.cancel}
         print_json(to_record(found) | more)
     else:
-        _print_job(found, only_code=code)
+        _print_job(found, only_code=code, folder=session.settings.files_dir)
     return 0
 
 
@@ -274,7 +289,7 @@ def _job_id(session: Session, store: Store, given: str) -> str:
     return f"{session.batch_id(store, batch)}.{row}"
 
 
-def _print_job(job: Job, *, only_code: bool) -> None:
+def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
     from producer.answers.plain import plain
     from producer.answers.record import to_record
 
@@ -284,6 +299,10 @@ def _print_job(job: Job, *, only_code: bool) -> None:
             ("job", job.id),
             ("status", job.state.value + (f" (the service says {job.remote})" if job.remote else "")),
             ("assistant", f"{job.assistant} ({job.protocol})" + (f", {record['model']}" if record["model"] else "")),
+            (
+                "thread",
+                job.question.thread and f"{job.question.thread}, {f'after {job.after}' if job.after else 'first'}",
+            ),
             ("run", f"{job.run_id or 'none'} in {job.thread_id or 'no thread'}"),
             (
                 "attempts",
@@ -299,6 +318,9 @@ def _print_job(job: Job, *, only_code: bool) -> None:
             cost = record["usage"]["cost_usd"]
             facts.append(("used", f"{record['usage']['total_tokens']} tokens" + ("" if cost is None else f", ${cost}")))
         facts += [(name, value) for name, value in record["input"].items()]
+        if job.question.files:
+            sent = [one.url if one.file is None else f"{one.file.name} ({one.tool})" for one in job.question.files]
+            facts.append(("attached", ", ".join(filter(None, sent))))
         if job.note:
             facts.append(("note", job.note))
         for name, value in facts:
@@ -311,6 +333,23 @@ def _print_job(job: Job, *, only_code: bool) -> None:
         return
     if record["answer"] is not None:
         click.echo(f"\nAnswer\n{plain(record['answer'])}")
+    if record["citations"]:
+        click.echo("\nCitations")
+    for number, citation in enumerate(record["citations"], 1):
+        where = citation.get("filename") or citation.get("file_id") or citation.get("url") or citation.get("type")
+        click.echo(f"[{number}] {plain(str(where), one_line=True)}")
+        if citation.get("quote"):
+            click.echo(f"    {plain(str(citation['quote']), one_line=True)}")
+    if record["files"]:
+        click.echo("\nFiles")
+    for file in record["files"]:
+        if "path" in file:
+            click.echo(f"{folder / file['path']} ({file['media_type']}, {file['size']:,} bytes)")
+        elif "error" in file:
+            told = f"{file.get('name')}: not kept: {file['error']['message']}"
+            click.echo(plain(told, one_line=True))
+        else:
+            click.echo(plain(str(file.get("name") or file.get("file_id") or file.get("url")), one_line=True))
     if record["error"] is not None:
         error = record["error"]
         click.echo(f"\nError\n{error['code']}: {plain(error['message'] or '')}\n{error['remedy']}")

@@ -16,6 +16,7 @@ from askq.embedded.supervisor import Supervisor
 from askq.errors import InputError, WaitTimeout
 from askq.jobs.model import BatchStatus, State
 from askq.jobs.store import Store
+from producer.answers.outputs import Outputs
 from producer.answers.plain import plain
 from producer.answers.record import to_record
 from producer.answers.writer import Writer, writer_for
@@ -77,7 +78,7 @@ def run_command(
     store, at once and free (--new asks again).
     """
     with session.parts() as parts, open_list(file, **reading, **bounds(session.settings)) as questions:
-        summary = questions.check()
+        summary = questions.attach(folder=parts.files(), tools_of=parts.tools_of(assistant, protocol)).check()
         for note in summary.notes:
             session.say(f"{questions.name}: {note}")
         if as_json and "-" in outputs:
@@ -88,13 +89,17 @@ def run_command(
         status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)
         store = parts.store()
         try:
+            seen = Outputs()
             for writer in writers:
-                writer.write(store.jobs(status.id))
+                seen = Outputs()
+                writer.write(seen.through(store.jobs(status.id)))
         finally:
             store.close()
     if as_json:
         print_json(_report(status, writers))
     _conclude(session, status, writers)
+    if told := seen.told(session.settings.files_dir):
+        session.say(told)
     return UNFINISHED if status.counts[State.COMPLETED] < status.total else 0
 
 
@@ -130,6 +135,9 @@ def ask_command(
         print_json(record)
     elif record["answer"] is not None:
         click.echo(plain(record["answer"]))
+    for file in record["files"]:
+        if "path" in file:
+            session.say(f"{session.settings.files_dir / file['path']} ({file['size']:,} bytes)")
     if record["error"] is not None:
         session.say(f"askq: {record['error']['code']}: {plain(record['error']['message'] or '')}")
         session.say(record["error"]["remedy"])
@@ -169,6 +177,8 @@ def _submission(
     others = parts.named_assistants(summary.assistants, protocol, file=questions.name)
     # What is asked, of whom, and where: the same three are the same batch, whoever runs it again.
     about = [summary.digest, asked.digest, {name: other.digest for name, other in others.items()}, limit]
+    if summary.files_digest is not None:
+        about.append(summary.files_digest)
     key = hashlib.sha256(json.dumps([*about, parts.account()], sort_keys=True).encode()).hexdigest()
     return Submission(
         questions=questions,
@@ -223,7 +233,9 @@ def _finished_before(store: Store, submission: Submission) -> BatchStatus | None
 
 def _say_submitted(session: Session, submission: Submission, submitted: Submitted) -> None:
     if submitted.created:
-        session.say(f"Batch {submitted.batch}: {submitted.added} questions for {submission.assistant.name}")
+        many = submission.summary.conversations
+        talks = f" in {many} conversation{'' if many == 1 else 's'}" if many and submission.limit is None else ""
+        session.say(f"Batch {submitted.batch}: {submitted.added} questions{talks} for {submission.assistant.name}")
     else:
         session.say(f"Batch {submitted.batch} goes on: {submitted.already} questions known, {submitted.added} added")
 

@@ -49,13 +49,14 @@ def submit_command(
 ) -> int:
     """Store the questions in FILE (or standard input) to be answered; print the batch id."""
     with open_list(file, **reading, **bounds(session.settings)) as questions, session.parts() as parts:
-        summary = questions.check()
+        keep = None if dry_run else parts.files()
+        summary = questions.attach(folder=keep, tools_of=parts.tools_of(assistant, protocol)).check()
         for note in summary.notes:
             session.say(f"{questions.name}: {note}")
         submission = Submission(
             questions=questions,
             summary=summary,
-            assistant=parts.assistant(assistant, protocol),
+            assistant=parts.assistant(assistant, protocol, keep=not dry_run),
             others=parts.named_assistants(summary.assistants, protocol, file=questions.name),
             name=name,
             metadata=_pairs(metadata),
@@ -65,6 +66,7 @@ def submit_command(
         submission = bounded(submission, max_cost, parts.address())
         if dry_run:
             counted = {"questions": submission.rows, "bytes": summary.bytes, "format": summary.format}
+            counted |= {"conversations": summary.conversations} if summary.conversations else {}
             if as_json:
                 print_json(counted)
             else:

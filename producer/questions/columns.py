@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from producer.questions.reading import QUESTION_MARKS, Draft, Notes, Row, listed, quoted
@@ -13,9 +13,13 @@ from producer.questions.template import Template
 QUESTION_NAMES = ("question", "input", "prompt", "text", "query")
 """The first of these that a table has is the question; the others are carried through."""
 ID_NAMES = ("id", "custom_id", "key")
+FILE_NAMES = ("file", "files")
+IMAGE_NAMES = ("image", "images")
+"""The first of these that a table has names what goes along with the question; it is carried through, too."""
+THREAD_NAMES = ("thread", "conversation")
+"""Rows with the same value here are one conversation."""
 _ASIDE = ("assistant", "model", "instructions")
 _OTHER_ENDS = (".", "!", "\u3002", "\uff01")
-_NOT_YET_USED = {"thread", "conversation", "file"}
 
 MAX_COLUMNS = 2_000
 """Different columns of a whole list; an object per row with ever new keys would not fit a table or the memory."""
@@ -35,7 +39,10 @@ def key_of(name: str) -> str:
 
 _QUESTION_KEYS = tuple(map(key_of, QUESTION_NAMES))
 _ID_KEYS = tuple(map(key_of, ID_NAMES))
-_KNOWN_KEYS = frozenset((*_QUESTION_KEYS, *_ID_KEYS, *_ASIDE))
+_FILE_KEYS = tuple(map(key_of, FILE_NAMES))
+_IMAGE_KEYS = tuple(map(key_of, IMAGE_NAMES))
+_THREAD_KEYS = tuple(map(key_of, THREAD_NAMES))
+_KNOWN_KEYS = frozenset((*_QUESTION_KEYS, *_ID_KEYS, *_THREAD_KEYS, *_ASIDE))
 
 
 class ColumnFault(Exception):
@@ -57,23 +64,41 @@ class Layout:
     question: int | None
     """What must not be blank; None when the template does without the question."""
     row_id: int | None
+    thread: int | None
     assistant: int | None
     model: int | None
     instructions: int | None
+    file: int | None
+    image: int | None
     carried: tuple[tuple[str, int], ...]
 
 
 class Columns:
     """The columns of one list: decides a layout for each set of names and remembers what it saw."""
 
-    def __init__(self, *, column: str | None, id_column: str | None, template: Template | None, notes: Notes) -> None:
+    def __init__(
+        self,
+        *,
+        column: str | None,
+        id_column: str | None,
+        template: Template | None,
+        notes: Notes,
+        file_column: str | None = None,
+        image_column: str | None = None,
+        attach: bool = True,
+        thread_column: str | None = None,
+    ) -> None:
         self._column = column
         self._id_column = id_column
+        self._thread_column = thread_column
+        self._file_column = file_column
+        self._image_column = image_column
+        self._attach = attach
         self._template = template
         self._notes = notes
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self.seen: dict[str, str | None] = {}
-        """Every name in order of appearance, with the part it is (`question`, `id`, `assistant` …) or None."""
+        """Every name in order of appearance, with the part it is (`question`, `id`, `thread` …) or None."""
         self.delimiter: str | None = None
         """What separates the cells, where the list is a table that has any."""
 
@@ -117,6 +142,11 @@ class Columns:
         row_id = self._named(self._id_column, names, positions, option="--id-column")
         if row_id is not None and row_id == question:
             raise ColumnFault(f"{quoted(names[row_id])} cannot be both the question and the id")
+        thread = self._named(self._thread_column, names, positions, option="--thread-column")
+        if thread is not None and thread in (question, row_id):
+            other = "question" if thread == question else "id"
+            raise ColumnFault(f"{quoted(names[thread])} cannot be both the {other} and the conversation")
+        taken.add(thread)
         if question is None:
             taken.add(row_id)
             question = first(_QUESTION_KEYS)
@@ -124,6 +154,9 @@ class Columns:
         if row_id is None:
             row_id = first(_ID_KEYS)
         taken.add(row_id)
+        if thread is None:
+            thread = first(_THREAD_KEYS)
+        taken.add(thread)
         if self._template is None:
             if question is None:
                 question = self._only(names)
@@ -132,11 +165,16 @@ class Columns:
         else:
             parts = tuple(self._fill(field, names, positions, question) for field in self._template.fields)
         assistant, model, instructions = (first((key,)) for key in _ASIDE)
+        file, image = self._attached(names, positions, first)
         roles = {
             index: role
             for index, role in (
+                # Paths stay among the user's columns: they come back as they were.
+                (file, "file"),
+                (image, "image"),
                 (None if self._template else question, "question"),
                 (row_id, "id"),
+                (thread, "thread"),
                 (assistant, "assistant"),
                 (model, "model"),
                 (instructions, "instructions"),
@@ -145,17 +183,36 @@ class Columns:
         }
         for index, name in enumerate(names):
             self.remember(name, roles.get(index))
-            if index not in roles and key_of(name) in _NOT_YET_USED:
-                self._notes.say("carried through and not yet used: column {}", name)
         return Layout(
             names=names,
             parts=parts,
             question=question if question in parts else None,
             row_id=row_id,
+            thread=thread,
             assistant=assistant,
             model=model,
             instructions=instructions,
-            carried=tuple((name, index) for index, name in enumerate(names) if index not in roles),
+            file=file,
+            image=image,
+            carried=tuple(
+                (name, index) for index, name in enumerate(names) if roles.get(index) in (None, "file", "image")
+            ),
+        )
+
+    def _attached(
+        self,
+        names: tuple[str, ...],
+        positions: dict[str, int],
+        first: Callable[[Sequence[str]], int | None],
+    ) -> tuple[int | None, int | None]:
+        """Where the files and the images of a row are named."""
+        if not self._attach:
+            return None, None
+        file = self._named(self._file_column, names, positions, option="--file-column")
+        image = self._named(self._image_column, names, positions, option="--image-column")
+        return (
+            first(_FILE_KEYS) if file is None else file,
+            first(_IMAGE_KEYS) if image is None else image,
         )
 
     def _named(
@@ -223,6 +280,12 @@ class Columns:
             size=row.size,
             text_column=None if layout.question is None else layout.names[layout.question],
             id_column=None if layout.row_id is None else layout.names[layout.row_id],
+            files=None if layout.file is None else values[layout.file],
+            images=None if layout.image is None else values[layout.image],
+            file_column=None if layout.file is None else layout.names[layout.file],
+            image_column=None if layout.image is None else layout.names[layout.image],
+            thread=None if layout.thread is None else values[layout.thread],
+            thread_column=None if layout.thread is None else layout.names[layout.thread],
         )
 
 

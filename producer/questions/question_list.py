@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import sys
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from askq.errors import InputError, Problem
+from askq.files.folder import Folder
 from askq.jobs.model import Question
 from producer.questions import delimited, formats, json_rows, lines
+from producer.questions.attachments import Attachments, ToolsOf
 from producer.questions.columns import ColumnFault, Columns, Layout
 from producer.questions.encoding import Inspection, inspect
 from producer.questions.reading import Draft, Fault, Notes, Row
@@ -47,12 +50,19 @@ class Summary:
     columns: tuple[str, ...]
     """Every column in order of appearance, the question and the id included."""
     roles: Mapping[str, str]
-    """Columns with a meaning: name to `question`, `id`, `assistant`, `model` or `instructions`."""
+    """Columns with a meaning: name to `question`, `id`, `thread`, `assistant`, `model` or `instructions`."""
     assistants: Mapping[str, int]
     """Assistants that rows ask for themselves, each with the line that does so first."""
     format: str
     digest: str
     """SHA-256 of the bytes, hexadecimal."""
+    files: int = 0
+    """Different files that rows attach."""
+    file_bytes: int = 0
+    files_digest: str | None = None
+    """Differs when a file that is attached has another content; None where none is."""
+    conversations: int = 0
+    """How many different conversations its rows belong to; 0 where each stands alone."""
     delimiter: str | None = None
     """What separates the cells of a table: the answers' table is written so that the same program opens it."""
 
@@ -64,6 +74,11 @@ class Options:
     format: str | None = None
     column: str | None = None
     id_column: str | None = None
+    file_column: str | None = None
+    image_column: str | None = None
+    attach: bool = True
+    """Whether columns named `file` and `image` are more than text."""
+    thread_column: str | None = None
     template: Template | None = None
     split: str = "line"
     max_rows: int = MAX_ROWS
@@ -73,9 +88,12 @@ class Options:
 class QuestionList:
     """The questions of a file, of a stream or of Python values. Close it (or use `with`) when done."""
 
-    def __init__(self, source: Source, options: Options) -> None:
+    def __init__(self, source: Source, options: Options, *, base: Path | None = None) -> None:
         self._source = source
         self._options = options
+        self._base = Path() if base is None else base
+        """What paths in it are relative to."""
+        self._attachments = Attachments(self._base)
         self._found: Inspection | None = None
         self._format = options.format
         self._summary: Summary | None = None
@@ -84,6 +102,12 @@ class QuestionList:
     def name(self) -> str:
         """The file's name as it was given, `stdin`, or `item` for Python values."""
         return self._source.name
+
+    def attach(self, *, folder: Folder | None, tools_of: ToolsOf) -> Self:
+        """Say where files that rows attach are copied to (None: they are only looked at), and what tools the assistants
+        have that may read them. Before the list is checked."""
+        self._attachments = Attachments(self._base, folder=folder, tools_of=tools_of)
+        return self
 
     def check(self) -> Summary:
         """Read everything once. Raises InputError with all problems, each with its line; nothing is kept then.
@@ -101,6 +125,7 @@ class QuestionList:
         columns = self._columns(notes)
         faults: list[Fault] = []
         assistants: dict[str, int] = {}
+        threads: set[int] = set()
         ids = [array("q") for _ in range(_PARTITIONS)]
         rows = 0
         for line, found in self._read(columns, notes):
@@ -113,12 +138,16 @@ class QuestionList:
             rows += 1
             number = hash(found.row_id)
             ids[number % _PARTITIONS].append(number)
+            if found.thread is not None:
+                threads.add(hash(same_thread(found.thread)))
             if found.assistant is not None and found.assistant not in assistants:
                 assistants[found.assistant] = line
         else:
             faults += self._twice(ids)
             if rows == 0 and not faults:
                 faults.append(Fault(None, "there is no question in it"))
+            if not faults:
+                faults += self._attachments.keep()
         if faults:
             faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
             raise self._error(faults)
@@ -130,7 +159,11 @@ class QuestionList:
             roles={name: role for name, role in columns.seen.items() if role is not None},
             assistants=assistants,
             format=self._format,
+            conversations=len(threads),
             digest=self._found.digest,
+            files=self._attachments.count,
+            file_bytes=self._attachments.size,
+            files_digest=self._attachments.digest(),
             delimiter=columns.delimiter,
         )
         return self._summary
@@ -159,7 +192,16 @@ class QuestionList:
 
     def _columns(self, notes: Notes) -> Columns:
         options = self._options
-        return Columns(column=options.column, id_column=options.id_column, template=options.template, notes=notes)
+        return Columns(
+            column=options.column,
+            id_column=options.id_column,
+            thread_column=options.thread_column,
+            template=options.template,
+            notes=notes,
+            file_column=options.file_column,
+            image_column=options.image_column,
+            attach=options.attach,
+        )
 
     def _text(self, encoding: str, *, newline: str | None) -> io.TextIOWrapper:
         return io.TextIOWrapper(self._source.open(), encoding=encoding, newline=newline)
@@ -173,7 +215,7 @@ class QuestionList:
         assert self._found is not None
         assert self._format is not None
         table = self._format in (formats.CSV, formats.TSV)
-        checks = RowChecks(max_question_bytes=self._options.max_question_bytes)
+        checks = RowChecks(max_question_bytes=self._options.max_question_bytes, attachments=self._attachments)
         index = 0
         shape: tuple[str, ...] | None = None
         layout: Layout | None = None
@@ -266,6 +308,12 @@ class QuestionList:
 _OWN_IDS = "Give every row an id of its own, or name another column with --id-column."
 
 
+def same_thread(name: str) -> str:
+    """The name of a conversation as it is compared: the same text may be composed in two ways, and Korean from a Mac
+    often is in the longer one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _remember(draft: Draft, columns: Columns) -> None:
     if draft.id_column is not None:
         columns.remember(draft.id_column, "id")
@@ -278,6 +326,10 @@ def open_list(
     *,
     column: str | None = None,
     id_column: str | None = None,
+    file_column: str | None = None,
+    image_column: str | None = None,
+    attach: bool = True,
+    thread_column: str | None = None,
     format: str | None = None,  # noqa: A002 (the option's name)
     template: str | None = None,
     split: str | None = None,
@@ -287,10 +339,11 @@ def open_list(
 ) -> QuestionList:
     """The list in a file, or on standard input for "-" (read to its end here).
 
-    `column` and `id_column` name the columns to use, `format` is one of `formats.FORMATS`, `template` makes the
-    question from several columns, `split="blank-line"` takes paragraphs of a text instead of lines. Raises InputError
-    for a wrong option and for a file that is not there, not readable or of no known kind; what is in it is looked at
-    by `QuestionList.check`.
+    `column`, `id_column` and `thread_column` name the columns to use, `file_column` and `image_column` those that name
+    files to go along (`attach=False`: none does, whatever the columns are called), `format` is one of
+    `formats.FORMATS`, `template` makes the question from several columns, `split="blank-line"` takes paragraphs of a
+    text instead of lines. Raises InputError for a wrong option and for a file that is not there, not readable or of no
+    known kind; what is in it is looked at by `QuestionList.check`.
     """
     if split not in (None, *_SPLITS):
         raise InputError(f'"{split}" is no way to split a text', remedy=f"Known: {', '.join(_SPLITS)}.")
@@ -298,6 +351,10 @@ def open_list(
         format=None if format is None else formats.known_format(format),
         column=column,
         id_column=id_column,
+        file_column=file_column,
+        image_column=image_column,
+        attach=attach,
+        thread_column=thread_column,
         template=None if template is None else Template(template),
         split=split or "line",
         max_rows=max_rows,
@@ -309,7 +366,7 @@ def open_list(
     opened = open_path(path)
     if options.format is None and path.is_file():
         options = dataclasses.replace(options, format=formats.format_of(path))
-    return QuestionList(opened, options)
+    return QuestionList(opened, options, base=path.parent)
 
 
 def open_items(
@@ -317,6 +374,7 @@ def open_items(
     *,
     column: str | None = None,
     id_column: str | None = None,
+    thread_column: str | None = None,
     template: str | None = None,
     max_rows: int = MAX_ROWS,
     max_question_bytes: int = MAX_QUESTION_BYTES,
@@ -340,6 +398,7 @@ def open_items(
         format=formats.JSONL,
         column=column,
         id_column=id_column,
+        thread_column=thread_column,
         template=None if template is None else Template(template),
         max_rows=max_rows,
         max_question_bytes=max_question_bytes,
@@ -352,6 +411,7 @@ def from_items(
     *,
     column: str | None = None,
     id_column: str | None = None,
+    thread_column: str | None = None,
     template: str | None = None,
     max_rows: int = MAX_ROWS,
     max_question_bytes: int = MAX_QUESTION_BYTES,
@@ -361,6 +421,7 @@ def from_items(
         items,
         column=column,
         id_column=id_column,
+        thread_column=thread_column,
         template=template,
         max_rows=max_rows,
         max_question_bytes=max_question_bytes,

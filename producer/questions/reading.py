@@ -44,6 +44,12 @@ class Draft:
     text_column: str | None = None
     """The column the text came from, for messages."""
     id_column: str | None = None
+    files: object = None
+    images: object = None
+    file_column: str | None = None
+    image_column: str | None = None
+    thread: object = None
+    thread_column: str | None = None
 
 
 class Notes:

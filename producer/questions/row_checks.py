@@ -7,17 +7,21 @@ import re
 
 from askq.ids import ROW_ID_LIMIT
 from askq.jobs.model import Question
+from producer.questions.attachments import Attachments
 from producer.questions.reading import Draft, Fault, quoted
 
+THREAD_LIMIT = 256
+"""Characters the name of a conversation may have."""
 _PLAIN_ID = re.compile(rf"[A-Za-z0-9_.:#@+=-]{{1,{ROW_ID_LIMIT}}}")
 
 
 class RowChecks:
     """The bounds of one list. `max_question_bytes` (UTF-8) holds for the question, for the instructions, and for all
-    other columns of a row together."""
+    other columns of a row together. `attachments` looks at what rows name besides their question."""
 
-    def __init__(self, *, max_question_bytes: int) -> None:
+    def __init__(self, *, max_question_bytes: int, attachments: Attachments) -> None:
         self._most = max_question_bytes
+        self._attachments = attachments
 
     def question(self, draft: Draft, index: int) -> Question | list[Fault]:
         """The question with this position in the list, or what is wrong with the row."""
@@ -30,9 +34,11 @@ class RowChecks:
             faults.append(Fault(draft.line, f"the question must be text, not {_kind(text)}", draft.text_column))
         else:
             self._text(text, draft, faults)
+        thread = self._thread(draft, faults)
         assistant = self._aside(draft.assistant, "assistant", draft, faults)
         model = self._aside(draft.model, "model", draft, faults)
         instructions = self._aside(draft.instructions, "instructions", draft, faults)
+        files = self._attachments.of(draft, assistant, faults)
         if draft.size * 4 > self._most:
             self._sizes(draft, instructions, faults)
         if faults:
@@ -45,6 +51,8 @@ class RowChecks:
             assistant=assistant,
             model=model,
             instructions=instructions,
+            files=files,
+            thread=thread,
             input=draft.input,
         )
 
@@ -88,6 +96,26 @@ class RowChecks:
                 return row_id
             faults.append(Fault(draft.line, f"the id {quoted(row_id)} {wrong}", draft.id_column))
         return row_id
+
+    @staticmethod
+    def _thread(draft: Draft, faults: list[Fault]) -> str | None:
+        """The conversation the row belongs to; an empty cell means that it stands alone."""
+        value = draft.thread
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            wrong = f"the conversation must be text or a whole number, not {_kind(value)}"
+            faults.append(Fault(draft.line, wrong, draft.thread_column))
+            return None
+        thread = value.strip()
+        if "\0" in thread:
+            faults.append(Fault(draft.line, "there is a NUL character in the conversation's name", draft.thread_column))
+        elif len(thread) > THREAD_LIMIT:
+            wrong = f"the conversation's name has {len(thread):,} characters; at most {THREAD_LIMIT} are allowed"
+            faults.append(Fault(draft.line, wrong, draft.thread_column))
+        return thread or None
 
     @staticmethod
     def _aside(value: object, name: str, draft: Draft, faults: list[Fault]) -> str | None:

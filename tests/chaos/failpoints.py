@@ -29,6 +29,14 @@ _KILLS: Mapping[str, float] = {
     "probe.*": 0.1,
     "cancel.*": 0.04,
     "witness.*": 0.1,
+    # Passed a few times in a whole experiment: a file is uploaded once.
+    "upload.*": 0.15,
+    "item.*": 0.02,
+    "store.*": 0.05,
+    "index.*": 0.01,
+    "made.*": 0.03,
+    "download.*": 0.02,
+    "file.keep.*": 0.02,
     # Passed once by every process.
     "ensure_assistant.*": 0.03,
     # Passed once by every job.

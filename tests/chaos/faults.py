@@ -81,6 +81,34 @@ LONG: Mapping[str, tuple[Rule, ...]] = {
 }
 """Takes two minutes of everybody: for reads, when there is nothing more to create."""
 
+_UPLOAD: Rule = {"method": "POST", "path": "/files$"}
+_CONTENT: Rule = {"method": "GET", "path": "/content$"}
+_CONTAINER: Rule = {"method": "GET", "path": "/containers/[^/]+/files$"}
+_STORE: Rule = {"method": "POST", "path": "/vector_stores(/[^/]+/file_batches)?$"}
+_INDEX: Rule = {"method": "GET", "path": "/vector_stores/[^/]+(/files)?$"}
+
+UPLOADS: Mapping[str, tuple[Rule, ...]] = {
+    "500 on an upload": (_UPLOAD | _status(500),),
+    "upload refused for now": (_UPLOAD | _SOON,),
+    "reply to an upload lost": (_UPLOAD | {"kind": "drop_after"},),
+}
+"""A file is uploaded once, so that these come seldom."""
+
+DOWNLOADS: Mapping[str, tuple[Rule, ...]] = {
+    "500 on a download": (_CONTENT | _status(500),),
+    "reset download": (_CONTENT | {"kind": "drop"},),
+    "cut download": (_CONTENT | {"kind": "cut_body"},),
+    "HTML instead of a file": (_CONTENT | {"kind": "html_200"},),
+    "500 on a container": (_CONTAINER | _status(500),),
+    "HTML instead of a container": (_CONTAINER | {"kind": "html_200"},),
+}
+
+STORES: Mapping[str, tuple[Rule, ...]] = {
+    "500 on a store": (_STORE | _status(500),),
+    "reply to a store lost": (_STORE | {"kind": "drop_after"},),
+    "500 on an index": (_INDEX | _status(500),),
+}
+
 ENDS: Mapping[str, str] = {
     "expired": "run expired",
     "incomplete": "run incomplete",

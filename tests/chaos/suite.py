@@ -5,7 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from tests.chaos.profiles import api, failpoints, kills, messages, mix, producers, recovery, redis, rollback, zombie
+from tests.chaos.profiles import (
+    api,
+    conversations,
+    failpoints,
+    files,
+    kills,
+    messages,
+    mix,
+    producers,
+    recovery,
+    redis,
+    rollback,
+    zombie,
+)
 from tests.chaos.report import Report
 
 PROFILES: dict[str, ModuleType] = {
@@ -18,6 +31,8 @@ PROFILES: dict[str, ModuleType] = {
     "zombie": zombie,
     "producers": producers,
     "messages": messages,
+    "conversations": conversations,
+    "files": files,
     "mix": mix,
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from askq.assistants.model import Assistant, ProtocolName
 from askq.errors import StoreError
+from askq.files.folder import Folder
 from producer.questions import open_items
 from producer.submit import Submission, submit
 from tests.acceptance.stack import Stack
@@ -64,7 +65,13 @@ class World:
         self.server = Server(self.stack, lambda: self.crew.tick())
         self.tape = Tape(self.stack.redis_port)
         self._log = folder / "failpoints.log"
-        self._settings = dict(settings)
+        self.attached = folder / "attached"
+        self.attached.mkdir()
+        for which in range(questions.FILES):
+            (self.attached / f"표 {which}.csv").write_text(f"row,value\n{which},{which}\n", "utf-8")
+            (self.attached / f"글 {which}.md").write_text(f"# Text {which}\n\ntext {which}\n", "utf-8")
+        self.files = Folder(folder / "files")
+        self._settings = {"ASKQ_FILES": str(self.files.root), **settings}
         if kills or stops:
             self._settings |= failpoints.environment(self._log, seed, kills=kills, stops=stops)
         # Longer than the leases on jobs and on shards, so that somebody else has them when the sleeper wakes up.
@@ -104,20 +111,41 @@ class World:
             questions.write(self.file, rows)
             self._waves.append((wave / waves, key, rows))
 
+    def converse(self, protocol: ProtocolName, count: int, turns: int) -> None:
+        """Have `count` conversations of so many questions asked, as one list in which they are interleaved."""
+        self._keys += 1
+        key = f"{protocol}-{self._keys}"
+        talks = [Asked.talk(key, number, turns, protocol) for number in range(count)]
+        rows = [talk[turn] for turn in range(turns) for talk in talks]
+        questions.write(self.file, rows)
+        self._waves.append((0.0, key, rows))
+
+    def attach(self, protocol: ProtocolName, count: int, tool: str, *, waves: int = 1) -> None:
+        """Have `count` rows asked with a file each, for this tool."""
+        for wave in range(waves):
+            self._keys += 1
+            key = f"{protocol}-{self._keys}"
+            numbers = range(wave * count // waves, (wave + 1) * count // waves)
+            rows = [Asked.with_file(key, number, protocol, self.attached, tool) for number in numbers]
+            questions.write(self.file, rows)
+            self._waves.append((wave / waves, key, rows))
+
     def release(self, share: float) -> None:
         """Submit the lists whose turn it is when this share of an experiment is over."""
         self._open += [(key, rows) for turn, key, rows in self._waves if turn <= share]
         self._waves = [wave for wave in self._waves if wave[0] > share]
 
-    def assistant(self, protocol: ProtocolName) -> Assistant:
+    def assistant(self, protocol: ProtocolName, tool: str | None = None) -> Assistant:
         """Who answers."""
-        return Assistant(name="chaos", protocol=protocol, model="gpt-test", timeout_s=self.timeout_s)
+        tools = () if tool is None else ({"type": tool},)
+        return Assistant(name="chaos", protocol=protocol, model="gpt-test", timeout_s=self.timeout_s, tools=tools)
 
     def submit(self, key: str, rows: Sequence[Asked]) -> None:
         """What `askq submit --idempotency-key` does. Raises StoreError; the same call then adds the rest."""
-        with open_items([{"id": row.row, "question": row.text} for row in rows]) as listed:
-            summary = listed.check()
-            assistant = self.assistant(rows[0].protocol)
+        with open_items([row.item() for row in rows]) as listed:
+            tool = rows[0].tool
+            summary = listed.attach(folder=self.files, tools_of=lambda _: {tool} if tool else ()).check()
+            assistant = self.assistant(rows[0].protocol, tool)
             wanted = Submission(questions=listed, summary=summary, assistant=assistant, others={}, idempotency_key=key)
             submit(self.stack.store, wanted)
 

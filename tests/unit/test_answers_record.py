@@ -60,6 +60,7 @@ def test_a_result_line_has_the_promised_keys_in_order() -> None:
         "assistant": "tutor",
         "protocol": "responses",
         "model": "m-2026",
+        "thread": None,
         "thread_id": "conv_1",
         "run_id": "resp_1",
         "attempts": 1,

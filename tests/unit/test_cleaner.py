@@ -11,7 +11,7 @@ import pytest
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.objects import Kind, RemoteObject
 from worker.cleaner import Cleaner
-from worker.protocols.base import Ambiguous, Blocked, CallError, Limited, Made
+from worker.protocols.base import Ambiguous, Blocked, CallError, Limited, Listing
 
 
 class Service:
@@ -20,7 +20,7 @@ class Service:
     def __init__(self) -> None:
         self.deleted: list[tuple[Kind, str]] = []
         self.fails: dict[str, CallError | bool] = {}
-        self.made_here: list[Made] = []
+        self.made_here: list[Listing] = []
 
     async def delete(self, kind: Kind, id_: str) -> bool:
         self.deleted.append((kind, id_))
@@ -29,7 +29,7 @@ class Service:
             raise said
         return said
 
-    async def made(self, kind: Kind) -> list[Made]:
+    async def listed(self, kind: Kind) -> list[Listing]:
         if kind is Kind.VECTOR_STORE:
             raise Blocked("endpoint_gone", "no stores here")
         return self.made_here
@@ -176,7 +176,7 @@ async def test_a_cleaner_is_at_it_once() -> None:
 
 async def test_an_inventory_tells_what_can_be_listed() -> None:
     stage = Stage()
-    stage.service.made_here = [Made(kind=Kind.ASSISTANT, id="asst_1", home="h", owner="assistant:d", created_at=1.0)]
+    stage.service.made_here = [Listing(kind=Kind.ASSISTANT, id="asst_1", home="h", owner="assistant:d", created_at=1.0)]
     token = stage.store.ask_inventory()
     await stage.clean()
     told = json.loads(stage.store.inventory(token) or "")

@@ -22,18 +22,22 @@ from tests.parts import eventually
 from worker import chain, steps
 from worker.engine import Engine
 from worker.protocols.base import (
+    NOTHING_GIVEN,
     Ambiguous,
     Ask,
+    Before,
     Blocked,
     CallError,
     Found,
+    Given,
     Gone,
     Limited,
-    Made,
+    Listing,
     Refused,
     RunState,
     Search,
     Status,
+    Unread,
 )
 from worker.protocols.hints import NO_LIMITS
 
@@ -52,6 +56,7 @@ class Service:
         self.ledger: list[tuple[str, int]] = []
         self.assistants = 0
         self.threads = 0
+        self.joined: list[tuple[str, str]] = []
         self.polls: dict[str, int] = {}
         self.cancelled: list[str] = []
         self.before: Callable[[Ask], None] = lambda ask: None
@@ -60,7 +65,7 @@ class Service:
         self.hold = asyncio.Event()
         self.hold.set()
 
-    async def ensure_assistant(self, assistant: Assistant) -> str | None:
+    async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
         await asyncio.sleep(0.01)
         self.assistants += 1
         return f"asst_{self.assistants}"
@@ -68,6 +73,10 @@ class Service:
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
         self.threads += 1
         return f"thread/{ask.job_id}"
+
+    async def join(self, ask: Ask, before: Before) -> str:
+        self.joined.append((ask.job_id, before.thread_id))
+        return before.run_id
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         self.before(ask)
@@ -84,6 +93,9 @@ class Service:
     async def repeats_safely(self) -> bool:
         return self.keyed
 
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        return None
+
     async def poll(self, thread_id: str, run_id: str) -> Status:
         self.polls[run_id] = self.polls.get(run_id, 0) + 1
         if self.polls[run_id] < 2:
@@ -99,7 +111,7 @@ class Service:
     async def delete(self, kind: Kind, id_: str) -> bool:
         return True
 
-    async def made(self, kind: Kind) -> list[Made]:
+    async def listed(self, kind: Kind) -> list[Listing]:
         return []
 
     async def check(self) -> None: ...
@@ -654,6 +666,9 @@ class Cancelling(Service):
         self.ended = asyncio.Event()
         self.completes = False
         """Whether a run completes although it was to be cancelled."""
+
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        return None
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
         self.polls[run_id] = self.polls.get(run_id, 0) + 1

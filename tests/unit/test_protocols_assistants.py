@@ -391,8 +391,8 @@ def test_source_marks_are_taken_out_and_their_sources_kept() -> None:
     answer = read(message(text("It is 【4:0†rules.pdf】. Also【source】 this【9†x】, and 【this】.", first, odd)))
     assert answer.text == "It is. Also this, and 【this】."
     assert answer.citations == (
-        {"type": "file_citation", "file_id": "file-1", "quote": "so it is"},
-        {"type": "file_citation", "file_id": "file-2"},
+        {"type": "file_citation", "file_id": "file-1", "quote": "so it is", "index": 5},
+        {"type": "file_citation", "file_id": "file-2", "index": 11},
     )
 
 

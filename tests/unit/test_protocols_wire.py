@@ -270,9 +270,9 @@ async def test_lists_tell_which_objects_are_an_askqs() -> None:
         {"id": "asst_4", "created_at": 9, "metadata": None},
     )
     async with service.client() as client:
-        found = await adapter("assistants", client).made(Kind.ASSISTANT)
+        found = await adapter("assistants", client).listed(Kind.ASSISTANT)
         with pytest.raises(Blocked):
-            await adapter("assistants", client).made(Kind.THREAD)
+            await adapter("assistants", client).listed(Kind.THREAD)
     assert [(made.id, made.home, made.created_at) for made in found] == [("asst_1", "h", 7.0), ("asst_2", None, 9.0)]
     assert {made.owner for made in found} == {"assistant:d"}
 

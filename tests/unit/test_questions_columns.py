@@ -105,10 +105,12 @@ def test_one_column_cannot_be_both(tmp_path: Path) -> None:
         read(tmp_path, "a,b\n1,2\n", column="a", id_column="A")
 
 
-def test_columns_for_later_are_carried_and_said(tmp_path: Path) -> None:
-    summary, [question] = read(tmp_path, "question,thread,File,expected,meta.team\na,t1,f.pdf,4,red\n")
-    assert dict(question.input) == {"thread": "t1", "File": "f.pdf", "expected": "4", "meta.team": "red"}
-    assert summary.notes == ('carried through and not yet used: column "thread", "File"',)
+def test_columns_without_a_meaning_are_carried(tmp_path: Path) -> None:
+    (tmp_path / "f.pdf").write_text("x")
+    summary, [question] = read(tmp_path, "question,File,expected,meta.team\na,f.pdf,4,red\n")
+    assert dict(question.input) == {"File": "f.pdf", "expected": "4", "meta.team": "red"}
+    assert summary.notes == ()
+    assert summary.roles == {"question": "question", "File": "file"}
 
 
 def test_a_template_makes_the_question(tmp_path: Path) -> None:

@@ -21,4 +21,4 @@ def estimated(ask: Ask) -> float:
     text = ask.text + (ask.instructions or ask.assistant.instructions or "")
     read = math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
     answer = ask.assistant.max_output_tokens
-    return float(read + (UNBOUNDED_ANSWER if answer is None else answer))
+    return float(ask.history + read + (UNBOUNDED_ANSWER if answer is None else answer))

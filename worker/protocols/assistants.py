@@ -6,11 +6,12 @@ metadata names the job, and a thread's runs can be listed, so a run whose reply 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from openai import AsyncOpenAI
 
@@ -18,10 +19,25 @@ from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
 from askq.jobs.objects import Kind
 from askq.prices import has_known_prices, with_cost
-from worker.protocols.base import Ask, Found, Made, RunState, Search, Status, ToolCall
+from worker.protocols.base import (
+    NOTHING_GIVEN,
+    Ambiguous,
+    Ask,
+    Before,
+    Found,
+    Given,
+    Listing,
+    RunState,
+    Search,
+    Status,
+    ToolCall,
+    Unread,
+)
+from worker.protocols.citations import found_by, resolved
 from worker.protocols.codes import why_ended
 from worker.protocols.deletion import DIGEST, HOME, Deletion
-from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
+from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects, shortened
+from worker.protocols.filing import Filing
 from worker.protocols.forgiving import cancelled, reached
 from worker.protocols.repeats import path_of
 from worker.protocols.wire import Reply, Wire
@@ -48,6 +64,9 @@ _MARKER = re.compile(r"[ \u00a0]?【\d+(?::\d+)?†[^】]*】")
 """Where a source is cited. The service leaves it to the client to take the mark out of the text."""
 _ANY_MARKER = re.compile(r"【[^】]*】")
 _REMEMBERED = 10_000
+_PASSAGES: Literal["step_details.tool_calls[*].file_search.results[*].content"] = (
+    "step_details.tool_calls[*].file_search.results[*].content"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +91,22 @@ class AssistantsProtocol:
         self._home = home
         self._beta = client.beta
         self._client = client
+        self._filing = Filing(client)
         self._ended: dict[str, _Ended] = {}
 
-    async def ensure_assistant(self, assistant: Assistant) -> str | None:
+    async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
         if assistant.assistant_id is not None:
             return assistant.assistant_id
-        body = assistant_body(assistant, home=self._home)
+        body = assistant_body(assistant, given, home=self._home)
         reply = await self._wire.call(
             self._beta.assistants.with_raw_response.create(model=assistant.model, extra_body=body)
         )
         return str(reply.body["id"])
 
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
-        body: dict[str, Any] = {
-            "messages": [{"role": "user", "content": ask.text}],
-            "metadata": ask.thread_metadata,
-        }
+        body: dict[str, Any] = {"messages": [message_body(ask)], "metadata": ask.thread_metadata}
+        if resources := thread_resources(ask.given):
+            body["tool_resources"] = resources
         reply = await self._wire.call(
             self._wire.repeats.post(
                 "new thread",
@@ -100,6 +119,40 @@ class AssistantsProtocol:
             )
         )
         return str(reply.body["id"])
+
+    async def join(self, ask: Ask, before: Before) -> str:
+        newest = await self._wire.call(
+            self._beta.threads.messages.with_raw_response.list(before.thread_id, limit=1, order="desc"),
+            names=before.thread_id,
+            needs_id=False,
+        )
+        if not isinstance(newest.body.get("data"), list):
+            raise Ambiguous("unreadable", "the reply is no list")
+        if not any(_asks(message, ask) for message in objects(newest.body["data"])[:1]):
+            await self._wire.call(
+                self._beta.threads.messages.with_raw_response.create(
+                    before.thread_id,
+                    role="user",
+                    content=ask.text,
+                    metadata=ask.thread_metadata,
+                    extra_body=message_body(ask),
+                    extra_headers={"Idempotency-Key": ask.thread_key},
+                ),
+                names=before.thread_id,
+            )
+        return before.run_id
+
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        """A message's files for file search go into a store of the thread, which the service makes."""
+        if not ask.given.row_search and not ask.given.thread_store_files:
+            return None
+        thread = await self._wire.call(
+            self._beta.threads.with_raw_response.retrieve(thread_id), names=thread_id, needs_id=False
+        )
+        resources = an_object(an_object(thread.body.get("tool_resources")).get("file_search"))
+        stores = resources.get("vector_store_ids")
+        ids = [id_ for id_ in stores if isinstance(id_, str)] if isinstance(stores, list) else []
+        return await self._filing.unread(ids)
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         body = {"assistant_id": assistant_id or "", **run_body(ask)}
@@ -121,13 +174,21 @@ class AssistantsProtocol:
         return self._status(reply, str(reply.body["id"]))
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
-        """The thread is this job's own, so a run that names no job (a server that drops metadata) is taken for ours.
-        So is one of an earlier attempt that is still at work: to pay for another beside it would be the mistake."""
+        """In a thread of its own a run that names no job (a server that drops metadata) is taken for the job's; in a
+        conversation, one that was made after the run of the question before. So is one of an earlier attempt that is
+        still at work: to pay for another beside it would be the mistake."""
         runs = await self._wire.every(
             lambda query: self._beta.threads.runs.with_raw_response.list(thread_id, extra_query=query),
             names=thread_id,
         )
-        ids = tuple(str(run["id"]) for run in runs if a_text(run.get("id")) and _is_ours(run, ask))
+        known = [a_text(run.get("id")) for run in runs]
+        # Without its mark nobody can tell which of the runs that name no job come after it.
+        first = known.index(ask.joined) + 1 if ask.joined in known else 0 if ask.joined is None else len(runs)
+        ids = tuple(
+            id_
+            for at, (id_, run) in enumerate(zip(known, runs, strict=True))
+            if id_ and _is_ours(run, ask, may_be_nameless=at >= first)
+        )
         return Found(search=Search.FOUND, run_ids=ids) if ids else Found(search=Search.NOT_STARTED)
 
     async def repeats_safely(self) -> bool:
@@ -142,18 +203,37 @@ class AssistantsProtocol:
             names=run_id,
         )
         steps: list[JsonObject] = []
-        if assistant.uses("code_interpreter"):
+        if assistant.uses("code_interpreter") or assistant.uses("file_search"):
+            include = [_PASSAGES] if assistant.uses("file_search") else []
             steps = await self._wire.every(
                 lambda query: self._beta.threads.runs.steps.with_raw_response.list(
-                    run_id, thread_id=thread_id, extra_query=query
+                    run_id, thread_id=thread_id, include=include, extra_query=query
                 ),
                 names=run_id,
             )
         # The poll that saw the end is usually this process's own.
         ended = self._ended.pop(run_id, None) or self._read_end((await self._run(thread_id, run_id)).body)
-        # A server may not know the filter `run_id`: the question is no part of the answer.
-        ours = [m for m in messages if m.get("role") == "assistant" and m.get("run_id") in (None, run_id)]
-        return read_answer(ours, steps, model=ended.model, usage=ended.usage)
+        # A server may neither know the filter `run_id` nor say whose a message is: then it is what follows the last
+        # question, because no other is asked before this one has ended.
+        asked = max((at for at, message in enumerate(messages) if message.get("role") == "user"), default=-1)
+        ours = [
+            message
+            for at, message in enumerate(messages)
+            if message.get("role") == "assistant"
+            and (message.get("run_id") == run_id or (at > asked and message.get("run_id") is None))
+        ]
+        return await self._with_names(read_answer(ours, steps, model=ended.model, usage=ended.usage))
+
+    async def _with_names(self, answer: Answer) -> Answer:
+        """The answer with the names of cited files that no search has told."""
+        citations = []
+        for citation in answer.citations:
+            file_id = a_text(citation.get("file_id"))
+            if file_id and not citation.get("filename"):
+                name = await self._filing.name_of(file_id)
+                citation = citation if name is None else {**citation, "filename": name}
+            citations.append(citation)
+        return dataclasses.replace(answer, citations=tuple(citations))
 
     async def cancel(self, thread_id: str, run_id: str) -> None:
         call = self._beta.threads.runs.with_raw_response.cancel(run_id, thread_id=thread_id)
@@ -162,8 +242,8 @@ class AssistantsProtocol:
     async def delete(self, kind: Kind, id_: str) -> bool:
         return await self._deletion.delete(kind, id_)
 
-    async def made(self, kind: Kind) -> list[Made]:
-        return await self._deletion.made(kind)
+    async def listed(self, kind: Kind) -> list[Listing]:
+        return await self._deletion.listed(kind)
 
     async def check(self) -> None:
         await reached(self._wire.call(self._client.models.with_raw_response.list(), needs_id=False))
@@ -224,7 +304,42 @@ class AssistantsProtocol:
         return _Ended(model, with_cost(usage, model) if self._priced else usage)
 
 
-def assistant_body(assistant: Assistant, *, home: str | None = None) -> dict[str, Any]:
+def message_body(ask: Ask) -> dict[str, Any]:
+    """The message that asks, with its images and files."""
+    given = ask.given
+    content: str | list[dict[str, Any]] = ask.text
+    if given.images:
+        content = [{"type": "text", "text": ask.text}]
+        for image in given.images:
+            if image.file_id is not None:
+                content.append({"type": "image_file", "image_file": {"file_id": image.file_id}})
+            else:
+                content.append({"type": "image_url", "image_url": {"url": image.url}})
+    body: dict[str, Any] = {"role": "user", "content": content}
+    attached: dict[str, list[str]] = {}
+    for tool, ids in (("code_interpreter", given.row_code), ("file_search", given.row_search)):
+        for file_id in ids:
+            attached.setdefault(file_id, []).append(tool)
+    if attached:
+        body["attachments"] = [
+            {"file_id": file_id, "tools": [{"type": tool} for tool in tools]} for file_id, tools in attached.items()
+        ]
+    return body
+
+
+def thread_resources(given: Given) -> dict[str, Any]:
+    """What a thread may read besides its assistant's."""
+    resources: dict[str, Any] = {}
+    if given.thread_code:
+        resources["code_interpreter"] = {"file_ids": list(given.thread_code)}
+    if given.thread_store_files:
+        resources["file_search"] = {"vector_stores": [{"file_ids": list(given.thread_store_files)}]}
+    elif given.thread_stores:
+        resources["file_search"] = {"vector_store_ids": list(given.thread_stores)}
+    return resources
+
+
+def assistant_body(assistant: Assistant, given: Given = NOTHING_GIVEN, *, home: str | None = None) -> dict[str, Any]:
     """The body that creates the remote assistant object."""
     marks = {DIGEST: assistant.digest} | ({HOME: home} if home else {})
     body: dict[str, Any] = {
@@ -232,7 +347,7 @@ def assistant_body(assistant: Assistant, *, home: str | None = None) -> dict[str
         "description": assistant.description,
         "instructions": assistant.instructions,
         "tools": [_tool(tool) for tool in assistant.tools],
-        "tool_resources": _resources(assistant),
+        "tool_resources": _resources(assistant, given),
         "temperature": assistant.temperature,
         "top_p": assistant.top_p,
         "response_format": _response_format(assistant),
@@ -264,14 +379,21 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": kind, kind: rest} if rest and kind in ("file_search", "function") else {"type": kind}
 
 
-def _resources(assistant: Assistant) -> dict[str, Any]:
-    resources = {name: dict(value) for name, value in assistant.tool_resources.items()}
+def _resources(assistant: Assistant, given: Given) -> dict[str, Any]:
+    resources: dict[str, dict[str, Any]] = {name: dict(value) for name, value in assistant.tool_resources.items()}
     for tool in assistant.tools:
         if tool.get("vector_store_ids"):
             resources.setdefault("file_search", {"vector_store_ids": list(tool["vector_store_ids"])})
         container = tool.get("container")
         if isinstance(container, Mapping) and container.get("file_ids"):
             resources.setdefault("code_interpreter", {"file_ids": list(container["file_ids"])})
+    for kind, key, ids in (
+        ("code_interpreter", "file_ids", given.code),
+        ("file_search", "vector_store_ids", given.stores),
+    ):
+        if ids:
+            known = resources.setdefault(kind, {}).get(key, [])
+            resources[kind] = {**resources[kind], key: list(dict.fromkeys([*known, *ids]))}
     return resources
 
 
@@ -282,9 +404,21 @@ def _response_format(assistant: Assistant) -> Mapping[str, Any] | None:
     return {"type": "json_schema", "json_schema": {name: part for name, part in wanted.items() if name != "type"}}
 
 
-def _is_ours(run: JsonObject, ask: Ask) -> bool:
+def _asks(message: JsonObject, ask: Ask) -> bool:
+    """Whether a message is this question."""
+    metadata = an_object(message.get("metadata"))
+    if message.get("role") != "user" or metadata.get("askq_job", ask.job_id) != ask.job_id:
+        return False
+    if "askq_job" in metadata:
+        return True
+    # A server that drops metadata.
+    texts = [a_text(an_object(part.get("text")).get("value")) for part in objects(message.get("content"))]
+    return "\n".join(texts) == ask.text
+
+
+def _is_ours(run: JsonObject, ask: Ask, *, may_be_nameless: bool) -> bool:
     metadata = an_object(run.get("metadata"))
-    if metadata.get("askq_job", ask.job_id) != ask.job_id:
+    if metadata.get("askq_job", ask.job_id if may_be_nameless else None) != ask.job_id:
         return False
     at_work = STATES.get(a_status(run.get("status")), RunState.PENDING) in (RunState.PENDING, RunState.ACTION)
     return at_work or metadata.get("askq_attempt", str(ask.attempt)) == str(ask.attempt)
@@ -306,7 +440,7 @@ def _tool_calls(run: JsonObject) -> tuple[ToolCall, ...]:
 def read_answer(
     messages: Sequence[JsonObject], steps: Sequence[JsonObject], *, model: str | None, usage: Usage | None
 ) -> Answer:
-    """Text, citations and files of a run's messages (oldest first), and the code of its steps."""
+    """Text, citations and files of a run's messages (oldest first), and the code and the searches of its steps."""
     texts: list[str] = []
     citations: list[Mapping[str, Any]] = []
     files: dict[str, Mapping[str, Any]] = {}
@@ -314,7 +448,10 @@ def read_answer(
         for part in objects(message.get("content")):
             match part.get("type"):
                 case "text":
-                    texts.append(_read_text(an_object(part.get("text")), citations, files))
+                    before = len(joined([*texts, "."]) or ".") - 1
+                    value, cited = _read_text(an_object(part.get("text")), files)
+                    texts.append(value)
+                    citations += (_placed(note, before) for note in cited)
                 case "refusal":
                     texts.append(a_text(part.get("refusal")))
                 case "image_file":
@@ -323,15 +460,18 @@ def read_answer(
         for attached in objects(message.get("attachments")):
             file_id = a_text(attached.get("file_id"))
             files.setdefault(file_id, {"kind": "file", "file_id": file_id})
-    code = []
+    code, found = [], []
     for step in steps:
         for call in objects(an_object(step.get("step_details")).get("tool_calls")):
             if call.get("type") == "code_interpreter":
                 code.append(_read_code(an_object(call.get("code_interpreter")), files))
+            elif call.get("type") == "file_search":
+                found += found_by(call)
     files.pop("", None)
+    text = joined(texts)
     return Answer(
-        text=joined(texts),
-        citations=tuple(citations),
+        text=text,
+        citations=resolved(citations, text or "", found),
         code=tuple(code),
         files=tuple(files.values()),
         model=model,
@@ -339,21 +479,48 @@ def read_answer(
     )
 
 
-def _read_text(text: JsonObject, citations: list[Mapping[str, Any]], files: dict[str, Mapping[str, Any]]) -> str:
-    """The text without its marks; what they stand for goes into `citations` (in the flat shape of Responses) and
-    `files`. Links to files (`sandbox:/…`) stay: they are words of a sentence."""
+def _placed(citation: Mapping[str, Any], before: int) -> Mapping[str, Any]:
+    """A citation of a file with its place in the whole answer. Others need none: they are in the text."""
+    index = citation["index"] + before
+    more = {name: value for name, value in citation.items() if name != "index"}
+    return {**more, "index": index} if citation["type"] == "file_citation" else more
+
+
+def _read_text(text: JsonObject, files: dict[str, Mapping[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """The text without its marks, and what they stand for (in the flat shape of Responses, with the place in the text);
+    files that the run has made go to `files`. Links to files (`sandbox:/…`) stay: they are words of a sentence."""
     value = a_text(text.get("value"))
-    for note in objects(text.get("annotations")):
+    placed: list[tuple[int, dict[str, Any]]] = []
+    cuts: list[tuple[int, int]] = []
+    at = 0
+    notes = enumerate(objects(text.get("annotations")))
+    for number, note in sorted(notes, key=lambda pair: a_count(pair[1].get("start_index"))):
         kind, mark = a_text(note.get("type")), a_text(note.get("text"))
         source = an_object(note.get(kind))
         if kind == "file_path":
             file_id, name = a_text(source.get("file_id")), mark.rpartition("/")[2]
             files.setdefault(file_id, {"kind": "file", "file_id": file_id, "name": name})
             continue
-        citations.append({"type": kind, **source})
-        if _ANY_MARKER.fullmatch(mark):
-            value = value.replace(f" {mark}", "").replace(mark, "")
-    return _MARKER.sub("", value)
+        if (place := value.find(mark, at) if mark else -1) < 0:
+            place = value.find(mark) if mark else -1
+        if place >= 0:
+            at = place + len(mark)
+            if _ANY_MARKER.fullmatch(mark):
+                cuts.append((place - (value[place - 1 : place] == " "), at))
+        else:
+            place = min(a_count(note.get("start_index")), len(value))
+        placed.append((number, {"type": kind, **source, "index": place}))
+    citations = [citation for _, citation in sorted(placed, key=lambda pair: pair[0])]
+    # Marks that no annotation speaks of go, too.
+    cuts += [
+        mark.span() for mark in _MARKER.finditer(value) if not any(start <= mark.end() - 1 < end for start, end in cuts)
+    ]
+    for start, end in sorted(cuts, reverse=True):
+        value = value[:start] + value[end:]
+        for citation in citations:
+            if citation["index"] > start:
+                citation["index"] = max(start, citation["index"] - (end - start))
+    return value, citations
 
 
 def _read_code(call: JsonObject, files: dict[str, Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -364,4 +531,4 @@ def _read_code(call: JsonObject, files: dict[str, Mapping[str, Any]]) -> Mapping
         elif output.get("type") == "image":
             file_id = a_text(an_object(output.get("image")).get("file_id"))
             files.setdefault(file_id, {"kind": "image", "file_id": file_id})
-    return {"input": a_text(call.get("input")), "output": "\n".join(logs)}
+    return {"input": a_text(call.get("input")), "output": shortened("\n".join(logs))}

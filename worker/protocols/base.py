@@ -140,6 +140,74 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """The last question of a conversation that another one joins, as far as its protocol must know it."""
+
+    thread_id: str
+    run_id: str
+    """Its run, or the last one before it; empty where none is known."""
+    joined: str
+    """What `join` said when it joined itself; empty for the first."""
+    answered: bool
+    """Whether its run completed, so that the conversation has an answer of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image of a message: a file at the service, or an address."""
+
+    file_id: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a run may read, by the ids it has at the service."""
+
+    code: tuple[str, ...] = ()
+    """The assistant's files for code interpreter."""
+    stores: tuple[str, ...] = ()
+    """The assistant's stores."""
+    thread_code: tuple[str, ...] = ()
+    thread_stores: tuple[str, ...] = ()
+    thread_store_files: tuple[str, ...] = ()
+    """Files of which the thread gets a store of its own, because more will be put into it."""
+    row_code: tuple[str, ...] = ()
+    """The row's files for code interpreter, and where nothing else remembers them, those of the rows before it."""
+    row_search: tuple[str, ...] = ()
+    """The row's files for file search; `row_stores` has them, too, where messages cannot carry any."""
+    row_stores: tuple[str, ...] = ()
+    images: tuple[Image, ...] = ()
+
+    @property
+    def of_assistant(self) -> str:
+        """Differs when what the assistant itself has differs; empty for nothing."""
+        parts = (*self.code, "|", *self.stores)
+        return "" if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
+
+    def names(self, message: str) -> tuple[str, ...]:
+        """Those of these ids that a message of the service names."""
+        known = (*self.code, *self.stores, *self.thread_code, *self.thread_stores, *self.thread_store_files)
+        known += (*self.row_code, *self.row_search, *self.row_stores)
+        known += tuple(image.file_id for image in self.images if image.file_id is not None)
+        return tuple(id_ for id_ in dict.fromkeys(known) if id_ in message)
+
+
+NOTHING_GIVEN = Given()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """Files of a thread that are still being read, and those that cannot be."""
+
+    waiting: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+    """File id and reason."""
+    stores: tuple[str, ...] = ()
+    """Stores that the service has made for the thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """Everything a paid call needs."""
 
@@ -154,6 +222,14 @@ class Ask:
     """Replaces the assistant's, for one row."""
     resets: int = 0
     """How often the job's thread vanished before."""
+    joined: str | None = None
+    """What `join` said; None for a question that has its thread for itself, or is the first in it."""
+    previous: str | None = None
+    """The run to go on from, where there is no conversation to say so."""
+    history: int = 0
+    """Tokens of the conversation before this question, which its run reads, too."""
+    given: Given = NOTHING_GIVEN
+    """Files, stores and images."""
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -179,7 +255,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class Listing:
     """An object found in a list of the service, with the marks of an askq."""
 
     kind: Kind
@@ -198,17 +274,29 @@ class Protocol(TypingProtocol):
     lists_runs: bool
     """Whether `find_started` can prove that a run does not exist."""
 
-    async def ensure_assistant(self, assistant: Assistant) -> str | None:
-        """Create the remote assistant object; its id, or None where the protocol has none. Free."""
+    async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
+        """Create the remote assistant object with its files and stores; its id, or None where the protocol has none.
+        Free."""
+
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        """What of the files of this question's message the service has not read yet, or cannot read; None where it
+        knows all of them. Free."""
 
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
         """Create the thread (with the message) or the conversation; its id. Free."""
+
+    async def join(self, ask: Ask, before: Before) -> str:
+        """Add the question to a thread that others have begun, unless it is there: it may have been added by somebody
+        who died. What marks the place from where all that is in the thread is this question's. Free.
+
+        Raises Busy while a run is active there, and Ambiguous while the thread does not show the turn before.
+        """
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         """The paid call: create the run. Raises Busy with the active run's id where the service names it."""
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
-        """Look for the run of an intent whose reply was lost."""
+        """Look for the run of an intent whose reply was lost. In a thread of several questions, for this one's."""
 
     async def repeats_safely(self) -> bool:
         """Whether this server gives back the first run when a create is repeated under its idempotency key. Found
@@ -228,7 +316,7 @@ class Protocol(TypingProtocol):
         """Delete an object of any kind, and what is in it. Returns when the service has said that it is gone: True for
         deleted now, False for a 404. Raises Blocked `endpoint_gone` on a server that cannot delete such objects."""
 
-    async def made(self, kind: Kind) -> list[Made]:
+    async def listed(self, kind: Kind) -> list[Listing]:
         """Every object of a kind that askq has made on this account, as its metadata says. Raises Blocked
         `endpoint_gone` where such objects cannot be listed."""
 

@@ -8,15 +8,20 @@ from openai.resources.beta import AsyncAssistants, AsyncBeta, AsyncThreads
 from openai.resources.beta.threads import AsyncMessages, AsyncRuns
 from openai.resources.beta.threads.runs import AsyncSteps
 from openai.resources.containers import AsyncContainers
+from openai.resources.containers.files import AsyncContent
+from openai.resources.containers.files import AsyncFiles as AsyncContainerFiles
 from openai.resources.conversations import AsyncConversations, AsyncItems
 from openai.resources.files import AsyncFiles
 from openai.resources.models import AsyncModels
 from openai.resources.responses import AsyncResponses
-from openai.resources.vector_stores import AsyncVectorStores
+from openai.resources.vector_stores import AsyncFileBatches, AsyncVectorStores
+from openai.resources.vector_stores import AsyncFiles as AsyncStoreFiles
 
 RESOURCES = (
     *(AsyncAssistants, AsyncBeta, AsyncConversations, AsyncItems, AsyncMessages, AsyncModels, AsyncResponses),
-    *(AsyncRuns, AsyncSteps, AsyncThreads, AsyncContainers, AsyncFiles, AsyncVectorStores),
+    *(AsyncRuns, AsyncSteps, AsyncThreads),
+    *(AsyncContainerFiles, AsyncContainers, AsyncContent, AsyncFileBatches, AsyncFiles, AsyncStoreFiles),
+    AsyncVectorStores,
 )
 """What the adapters call. The SDK would import each at its first call, for a second in which no lease is renewed;
 imported here, that is done once, before the pool forks."""

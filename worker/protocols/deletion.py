@@ -11,7 +11,7 @@ from typing import Any
 from openai import AsyncOpenAI
 
 from askq.jobs.objects import Kind, assistant_thing
-from worker.protocols.base import Blocked, Gone, Made
+from worker.protocols.base import Blocked, Gone, Listing
 from worker.protocols.fields import a_count, a_text, an_object
 from worker.protocols.wire import Wire
 
@@ -72,8 +72,8 @@ class Deletion:
             return False
         return True
 
-    async def made(self, kind: Kind) -> list[Made]:
-        """What `Protocol.made` says."""
+    async def listed(self, kind: Kind) -> list[Listing]:
+        """What `Protocol.listed` says."""
         client = self._client
         if kind is Kind.ASSISTANT:
             lists = client.beta.assistants.with_raw_response
@@ -89,7 +89,7 @@ class Deletion:
             if any(name.startswith("askq_") for name in marks) and (id_ := a_text(entry.get("id"))):
                 digest = a_text(marks.get(DIGEST))
                 found.append(
-                    Made(
+                    Listing(
                         kind=kind,
                         id=id_,
                         home=a_text(marks.get(HOME)) or None,

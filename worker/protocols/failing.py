@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 from askq.assistants.model import Assistant
 from askq.failpoints import hit
 from askq.jobs.model import Answer
 from askq.jobs.objects import Kind
-from worker.protocols.base import Ask, Found, Made, Protocol, Status
+from worker.protocols.base import NOTHING_GIVEN, Ask, Before, Found, Given, Listing, Protocol, Status, Unread
+from worker.protocols.filing import Filing, Made, StoreSeen, Uploaded
 
 
 class FailingProtocol:
@@ -17,9 +21,9 @@ class FailingProtocol:
         self.name = spoken.name
         self.lists_runs = spoken.lists_runs
 
-    async def ensure_assistant(self, assistant: Assistant) -> str | None:
+    async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
         hit("ensure_assistant.before")
-        made = await self._spoken.ensure_assistant(assistant)
+        made = await self._spoken.ensure_assistant(assistant, given)
         hit("ensure_assistant.after")
         return made
 
@@ -28,6 +32,12 @@ class FailingProtocol:
         made = await self._spoken.prepare(ask, assistant_id)
         hit("prepare.after")
         return made
+
+    async def join(self, ask: Ask, before: Before) -> str:
+        hit("join.before")
+        mark = await self._spoken.join(ask, before)
+        hit("join.after")
+        return mark
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         hit("start.before")
@@ -45,6 +55,12 @@ class FailingProtocol:
         hit("probe.before")
         found = await self._spoken.repeats_safely()
         hit("probe.after")
+        return found
+
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        hit("index.before")
+        found = await self._spoken.unread(ask, thread_id)
+        hit("index.after")
         return found
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
@@ -70,8 +86,56 @@ class FailingProtocol:
         hit("delete.after")
         return found
 
-    async def made(self, kind: Kind) -> list[Made]:
-        return await self._spoken.made(kind)
+    async def listed(self, kind: Kind) -> list[Listing]:
+        return await self._spoken.listed(kind)
 
     async def check(self) -> None:
         await self._spoken.check()
+
+
+class FailingFiling(Filing):
+    """May kill its process before a call about files is sent, or when its reply is here."""
+
+    async def upload(self, path: Path, *, name: str, size: int, purpose: str) -> Uploaded:
+        hit("upload.before")
+        made = await super().upload(path, name=name, size=size, purpose=purpose)
+        hit("upload.after")
+        return made
+
+    async def create_store(self, *, name: str, item: str) -> str:
+        hit("store.create.before")
+        made = await super().create_store(name=name, item=item)
+        hit("store.create.after")
+        return made
+
+    async def fill_store(self, store_id: str, file_ids: Sequence[str]) -> None:
+        hit("store.fill.before")
+        await super().fill_store(store_id, file_ids)
+        hit("store.fill.after")
+
+    async def look(self, store_id: str) -> StoreSeen:
+        hit("store.look.before")
+        seen = await super().look(store_id)
+        hit("store.look.after")
+        return seen
+
+    async def delete_store(self, store_id: str) -> None:
+        hit("store.delete.before")
+        await super().delete_store(store_id)
+        hit("store.delete.after")
+
+    async def delete_file(self, file_id: str) -> None:
+        hit("file.delete.before")
+        await super().delete_file(file_id)
+        hit("file.delete.after")
+
+    async def made(self, answer: Answer) -> tuple[list[Made], list[str]]:
+        hit("made.before")
+        found = await super().made(answer)
+        hit("made.after")
+        return found
+
+    async def download(self, made: Made, write: Callable[[bytes], None], *, most: int) -> None:
+        hit("download.before")
+        await super().download(made, write, most=most)
+        hit("download.after")

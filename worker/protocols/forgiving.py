@@ -1,4 +1,4 @@
-"""Calls whose failure is an answer: asking to cancel what has ended, reaching a bare server."""
+"""Calls whose failure is an answer: asking to cancel what has ended, deleting what is gone, reaching a bare server."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ async def cancelled(call: Awaitable[Reply], run_id: str) -> None:
         if error.code != "endpoint_gone":
             raise
         log.info("%s cannot be cancelled on this server: %s", run_id, error)
+
+
+async def deleted(call: Awaitable[Reply], what: str) -> None:
+    """Await a deletion. What is gone is deleted; a server that cannot delete keeps it as long as it pleases."""
+    try:
+        await call
+    except Gone:
+        return
+    except Blocked as error:
+        if error.code != "endpoint_gone":
+            raise
+        log.info("%s cannot be deleted on this server: %s", what, error)
 
 
 async def reached(call: Awaitable[Reply]) -> None:

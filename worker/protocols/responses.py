@@ -18,22 +18,27 @@ from askq.jobs.model import Answer, Usage
 from askq.jobs.objects import Kind
 from askq.prices import has_known_prices, with_cost
 from worker.protocols.base import (
+    NOTHING_GIVEN,
     Ambiguous,
     Ask,
+    Before,
     Blocked,
     Found,
+    Given,
     Gone,
     Limited,
-    Made,
+    Listing,
     Refused,
     RunState,
     Search,
     Status,
     ToolCall,
+    Unread,
 )
+from worker.protocols.citations import passages, resolved
 from worker.protocols.codes import why_ended
 from worker.protocols.deletion import Deletion
-from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects
+from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects, shortened
 from worker.protocols.forgiving import cancelled, reached
 from worker.protocols.repeats import path_of
 from worker.protocols.wire import Reply, Wire
@@ -76,8 +81,11 @@ class ResponsesProtocol:
         # OpenAI chooses its ids itself, and refuses a field it does not know.
         self._chooses: bool | None = False if self._priced else None
 
-    async def ensure_assistant(self, assistant: Assistant) -> str | None:
+    async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
         return None
+
+    async def unread(self, ask: Ask, thread_id: str) -> Unread | None:
+        return None  # stores are ready before they are named
 
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
         if not self._conversations:
@@ -102,6 +110,21 @@ class ResponsesProtocol:
             self._conversations = False
             return ""
         return str(reply.body["id"])
+
+    async def join(self, ask: Ask, before: Before) -> str:
+        """The question itself comes with the call that creates its response."""
+        newest = await self._wire.call(
+            self._client.conversations.items.with_raw_response.list(before.thread_id, limit=1, order="desc"),
+            names=before.thread_id,
+            needs_id=False,
+        )
+        if not isinstance(newest.body.get("data"), list):
+            raise Ambiguous("unreadable", "the reply is no list")
+        last = next((a_text(item.get("id")) for item in objects(newest.body["data"])), "")
+        if before.answered and last == before.joined:
+            # A run that began now would not remember it, and its answer might be taken for this question's.
+            raise Ambiguous("not_shown", "the conversation does not show the question before this one yet")
+        return last
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         body = request_body(ask, thread_id)
@@ -142,7 +165,8 @@ class ResponsesProtocol:
         return self._chooses
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
-        """The conversation holds one job's response alone, and nothing of it before it has completed."""
+        """The conversation holds nothing of a response before it has completed; what comes after the mark of a question
+        that has joined others is its own."""
         if await self._takes_ids():
             try:
                 return Found(search=Search.FOUND, run_ids=((await self.poll(thread_id, chosen_id(ask))).run_id,))
@@ -156,6 +180,8 @@ class ResponsesProtocol:
             ),
             names=thread_id,
         )
+        if ask.joined is not None:
+            items = _of_this(items, ask)
         said = [item for item in items if item.get("type") == "message" and item.get("role") == "assistant"]
         if not said or said[-1].get("status") == "in_progress" or _tool_calls(items):
             return Found(search=Search.UNKNOWN)
@@ -210,8 +236,8 @@ class ResponsesProtocol:
     async def delete(self, kind: Kind, id_: str) -> bool:
         return await self._deletion.delete(kind, id_)
 
-    async def made(self, kind: Kind) -> list[Made]:
-        return await self._deletion.made(kind)
+    async def listed(self, kind: Kind) -> list[Listing]:
+        return await self._deletion.listed(kind)
 
     async def check(self) -> None:
         await reached(self._wire.call(self._client.models.with_raw_response.list(), needs_id=False))
@@ -277,14 +303,15 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
         text_format = {"type": "json_schema", **text_format["json_schema"]}
     body: dict[str, Any] = {
         "model": ask.model or assistant.model,
-        "input": ask.text,
+        "input": _input(ask),
         "instructions": ask.instructions or assistant.instructions,
         "background": True,
         "store": True,
         "background_options": {"completion_window": window} if window is not None else None,
         "conversation": thread_id or None,
+        "previous_response_id": None if thread_id else ask.previous,
         "metadata": ask.run_metadata | ({_WINDOW: window} if window in ("2h", "8h") else {}),
-        "tools": [_tool(tool, assistant.tool_resources) for tool in assistant.tools],
+        "tools": [_tool(tool, assistant.tool_resources, ask.given) for tool in assistant.tools],
         "include": _INCLUDE if assistant.tools else None,
         "temperature": assistant.temperature,
         "top_p": assistant.top_p,
@@ -297,16 +324,49 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value not in (None, [])}
 
 
-def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any]) -> dict[str, Any]:
+def _input(ask: Ask) -> str | list[dict[str, Any]]:
+    """The question; with its images, a message of several parts."""
+    if not ask.given.images:
+        return ask.text
+    parts: list[dict[str, Any]] = [{"type": "input_text", "text": ask.text}]
+    for image in ask.given.images:
+        place = {"image_url": image.url} if image.file_id is None else {"file_id": image.file_id}
+        parts.append({"type": "input_image", "detail": "auto", **place})
+    return [{"type": "message", "role": "user", "content": parts}]
+
+
+def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any], given: Given) -> dict[str, Any]:
     """A tool with the files and stores that Assistants would keep apart from it."""
     kind = tool.get("type")
-    if kind == "code_interpreter" and "container" not in tool:
-        files = (resources.get("code_interpreter") or {}).get("file_ids") or []
-        return {"type": kind, "container": {"type": "auto"} | ({"file_ids": list(files)} if files else {})}
-    if kind == "file_search" and not tool.get("vector_store_ids"):
-        stores = (resources.get("file_search") or {}).get("vector_store_ids") or []
-        return {**tool, "vector_store_ids": list(stores)}
+    if kind == "code_interpreter" and not isinstance(tool.get("container"), str):
+        container = dict(tool.get("container") or {"type": "auto"})
+        named = container.get("file_ids") or (resources.get("code_interpreter") or {}).get("file_ids") or []
+        files = _different(named, given.code, given.thread_code, given.row_code)
+        return {**tool, "container": {**container, "file_ids": files} if files else container}
+    if kind == "file_search":
+        named = tool.get("vector_store_ids") or (resources.get("file_search") or {}).get("vector_store_ids") or []
+        return {**tool, "vector_store_ids": _different(named, given.stores, given.thread_stores, given.row_stores)}
     return dict(tool)
+
+
+def _different(*ids: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(id_ for some in ids for id_ in some))
+
+
+def _of_this(items: Sequence[JsonObject], ask: Ask) -> list[JsonObject]:
+    """The items that came of a question in a conversation of several: its message and what follows it."""
+    ids = [a_text(item.get("id")) for item in items]
+    # A mark that was deleted says nothing; then the text alone must do.
+    first = ids.index(ask.joined) + 1 if ask.joined in ids else 0
+    asked = [at for at in range(first, len(items)) if items[at].get("role") == "user" and _said(items[at]) == ask.text]
+    return list(items[asked[-1] :]) if asked else []
+
+
+def _said(message: JsonObject) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return "".join(a_text(part.get("text")) for part in objects(content))
 
 
 def _tool_calls(items: Sequence[JsonObject]) -> tuple[ToolCall, ...]:
@@ -333,12 +393,15 @@ def read_answer(items: Sequence[JsonObject], *, model: str | None, usage: Usage 
     final = [item for item in messages if item.get("phase") == "final_answer"]
     citations: list[Mapping[str, Any]] = []
     files: dict[str, Mapping[str, Any]] = {}
-    texts = [_read_message(message, citations, files) for message in final or messages]
+    text = joined([_read_message(message, citations, files) for message in final or messages])
+    found = [
+        passage for item in items if item.get("type") == "file_search_call" for passage in passages(item.get("results"))
+    ]
     code = [_read_code(item, files) for item in items if item.get("type") == "code_interpreter_call"]
     files.pop("", None)
     return Answer(
-        text=joined(texts),
-        citations=tuple(citations),
+        text=text,
+        citations=resolved(citations, text or "", found),
         code=tuple(code),
         files=tuple(files.values()),
         model=model,
@@ -376,4 +439,6 @@ def _read_code(item: JsonObject, files: dict[str, Mapping[str, Any]]) -> Mapping
         elif output.get("type") == "image":
             url = a_text(output.get("url"))
             files.setdefault(url, {"kind": "image", "url": url})
-    return {"input": a_text(item.get("code")), "output": "\n".join(logs)}
+    call = {"input": a_text(item.get("code")), "output": shortened("\n".join(logs))}
+    container = a_text(item.get("container_id"))
+    return {**call, "container_id": container} if container else call

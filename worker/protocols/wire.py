@@ -57,14 +57,21 @@ class Wire:
         self.repeats = Repeats(client)
 
     async def call(
-        self, response: Awaitable[Any], *, names: str = "", needs_id: bool = True, needs_body: bool = True
+        self,
+        response: Awaitable[Any],
+        *,
+        names: str = "",
+        needs_id: bool = True,
+        needs_body: bool = True,
+        longest_s: float | None = None,
     ) -> Reply:
-        """Await a `with_raw_response` call. `names` is the object its address names, for a 404.
+        """Await a `with_raw_response` call. `names` is the object its address names, for a 404; `longest_s` is how long
+        it may take where it takes longer than others.
 
         Raises CallError.
         """
         try:
-            async with asyncio.timeout(self._longest_s):
+            async with asyncio.timeout(self._longest_s if longest_s is None else longest_s):
                 raw = await response
             headers = raw.headers
             if not needs_body:

@@ -16,13 +16,14 @@ local page = redis.call('ZSCAN', KEYS[1], ARGV[3], 'COUNT', ARGV[4])
 local ahead, seen, batches, found = 0, {}, {}, {}
 for i = 1, #page[2], 2 do
   local id = page[2][i]
-  if tonumber(page[2][i + 1]) > now then
-    ahead = ahead + 1
-  end
   local dot = string.find(id, '.', 1, true) or #id + 1
   local batch, row = string.sub(id, 1, dot - 1), string.sub(id, dot + 1)
-  local record = redis.call('HMGET', ARGV[1] .. id, 'state', 'index')
+  local record = redis.call('HMGET', ARGV[1] .. id, 'state', 'index', 'after', 'claims')
   local state = record[1]
+  -- Who waits for a turn in a conversation is in nobody's hands.
+  if tonumber(page[2][i + 1]) > now and (record[4] or not record[3]) then
+    ahead = ahead + 1
+  end
   if ARGV[7] ~= '' and batch ~= ARGV[7] then
     seen[batch] = true
   elseif not state or string.find(ARGV[5], ',' .. state .. ',', 1, true) then

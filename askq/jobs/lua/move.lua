@@ -22,7 +22,7 @@ if not state then
   return 'missing'
 end
 local token = ARGV[2] .. '/' .. ARGV[3]
-local mine = redis.call('HMGET', KEYS[1], 'fence', 'done')
+local mine = redis.call('HMGET', KEYS[1], 'fence', 'done', 'woken')
 if mine[2] == token then
   return 'already'
 end
@@ -127,7 +127,13 @@ else
   else
     lane = 3
   end
-  redis.call('ZADD', KEYS[lane], string.format('%.6f', now + ARGV[7]), ARGV[1])
+  local delay = ARGV[7]
+  if mine[3] and ARGV[3] == 'defer' then
+    -- What it is to wait for has ended since it looked.
+    redis.call('HDEL', KEYS[1], 'woken')
+    delay = 0
+  end
+  redis.call('ZADD', KEYS[lane], string.format('%.6f', now + delay), ARGV[1])
   redis.call('ZREM', KEYS[5 - lane], ARGV[1])
   for _, pair in ipairs({ { 'intend', 'intent_at' }, { 'start', 'started' }, { 'adopt', 'started' } }) do
     if ARGV[3] == pair[1] then

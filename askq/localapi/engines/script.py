@@ -168,6 +168,7 @@ def _fields(request: Request, question: str) -> dict[str, str]:
     values["earlier_count"] = str(len(request.earlier))
     values["previous"] = request.earlier[-1] if request.earlier else ""
     values.update({f"earlier_{place}": text for place, text in enumerate(request.earlier, 1)})
+    values["attached"] = ", ".join(sorted({file.name for file in request.files}))
     given = [(call.name, output.text) for call, output in request.given]
     values["outputs"] = ", ".join(output for _, output in given)
     values["output"] = given[-1][1] if given else ""

@@ -36,7 +36,8 @@ class TutorEngine:
         from askq.localapi.tutor import solve
 
         self._used = True
-        solution = await solve(request.question, request.history)
+        replies = [turn.text for turn in request.turns if turn.role == "assistant"]
+        solution = await solve(request.question, request.history, replies)
         outputs: list[Output] = []
         if solution.code is not None:
             outputs.append(Code(source=solution.code, logs=solution.logs or ""))

@@ -54,10 +54,11 @@ class Solution:
     failed: bool
 
 
-async def solve(question: str, history: Sequence[str] = ()) -> Solution:
-    """Answer a question by computing, or say that it cannot be. `history`: earlier messages, oldest first."""
+async def solve(question: str, history: Sequence[str] = (), replies: Sequence[str] = ()) -> Solution:
+    """Answer a question by computing, or say that it cannot be. `history`: earlier messages, oldest first; `replies`:
+    those of them that were its own."""
     try:
-        found = recognise(question, history) if len(question) <= QUESTION_LIMIT else None
+        found = recognise(question, history, replies) if len(question) <= QUESTION_LIMIT else None
     except TooLarge as exc:
         return Solution(f"This is too large for me to compute: {exc}. {REAL_MODEL}", None, None, failed=False)
     if found is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from askq.localapi.tutor import algebra, lists, measures, numbers
 from askq.localapi.tutor.asked import Asked
 from askq.localapi.tutor.program import Program
-from askq.localapi.tutor.wording import plain
+from askq.localapi.tutor.wording import NUMBER, THAT, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,24 @@ _NOT_COMPUTED = r"\b(?:who|why|prove|proof|poem|story|essay|translate|invented|d
 """A formula in such a question is not what is asked."""
 
 
-def recognise(question: str, history: Sequence[str] = ()) -> tuple[Kind, Program] | None:
-    """The first kind that can write a program, or None. `Differentiate it` is about the latest formula of the history.
+_OF_A_NUMBER = frozenset(
+    {
+        "arithmetic",
+        "percentages",
+        "primes and divisors",
+        "common divisors and multiples",
+        "number bases",
+        "permutations and combinations",
+    }
+)
+"""Kinds of questions that may be asked about the number an answer came to."""
+_RESULT = re.compile(rf"(?:=|\bis) (−|-)?({NUMBER}(?:/\d+)?)(?: ≈ −?-?{NUMBER})?\.?\s*$")
+"""How the tutor's own answers say it: at their end."""
+
+
+def recognise(question: str, history: Sequence[str] = (), replies: Sequence[str] = ()) -> tuple[Kind, Program] | None:
+    """The first kind that can write a program, or None. `Differentiate it` is about the latest formula of the history,
+    `multiply that by 3` about the number the latest of the tutor's own replies came to.
 
     Raises:
         TooLarge: the mathematics exceeds the bounds of `askq.localapi.tutor.expressions`.
@@ -68,14 +85,29 @@ def recognise(question: str, history: Sequence[str] = ()) -> tuple[Kind, Program
     asked = Asked(plain(question))
     if asked.has(_NOT_COMPUTED):
         return None
+    if (number := _result(replies)) is not None and asked.has(THAT):
+        found = _first(Asked(plain(re.sub(THAT, number, asked.text))))
+        if found is not None and found[0].name in _OF_A_NUMBER:
+            return found
     if found := _first(asked):
         return found
     if asked.has(r"\b(?:it|its|that|this|them|the result)\b") and not asked.expressions:
         for earlier in reversed(history):
             formula = Asked(plain(earlier)).formula
             if formula is not None and not formula.bare:
-                return _first(Asked(f"{asked.text.rstrip('?.! ')} : {formula.said}"))
+                found = _first(Asked(f"{asked.text.rstrip('?.! ')} : {formula.said}"))
+                # The question must say what to do with it: a formula alone is not what it asks.
+                return found if found is not None and found[0].words and asked.has(found[0].words) else None
     return None
+
+
+def _result(replies: Sequence[str]) -> str | None:
+    """The one number the latest reply came to."""
+    found = _RESULT.search(replies[-1]) if replies and "solutions" not in replies[-1] else None
+    if found is None:
+        return None
+    number = found[2] if "/" not in found[2] else f"({found[2]})"
+    return f"(-{number})" if found[1] else number
 
 
 def _first(asked: Asked) -> tuple[Kind, Program] | None:

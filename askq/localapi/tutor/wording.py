@@ -21,8 +21,13 @@ _CHARACTERS = str.maketrans(
     | dict.fromkeys('$€£₩“”"`', " ")
 )
 
+_KOREAN_THAT = r"(?:그 ?결과|그것|그걸|거기|여기|그 ?값|그 ?수)(?:에서?|서|[을를])?"
 _KOREAN = (
     (r"(\d+)의 (\d+ ?(?:%|퍼센트))", r"\2 of \1"),
+    (rf"{_KOREAN_THAT} ?({NUMBER})[을를]? ?곱[하해]\S*", r"that * \1"),
+    (rf"{_KOREAN_THAT} ?({NUMBER})[을를]? ?더[하해]\S*", r"that + \1"),
+    (rf"{_KOREAN_THAT} ?({NUMBER})[을를]? ?(?:빼|뺀|뺄)\S*", r"that - \1"),
+    (rf"{_KOREAN_THAT} ?({NUMBER})(?:으?로)? ?나[누눠눈눌]\S*", r"that / \1"),
     ("곱하기", "*"),
     ("더하기", "+"),
     ("빼기", "-"),
@@ -43,6 +48,11 @@ _KOREAN = (
     (r"(\d+)의 제곱근", r"sqrt \1"),
     ("얼마|계산|구해|는|은|의|을|를|해줘|하세요|인가요?|줘|이야|과|와", " "),
 )
+
+_REFERENT = r"(?:it|that|this|the (?:result|answer))(?: (?:number|result|answer|value))?"
+"""How a question names the result of the one before it."""
+_AMOUNT = rf"{NUMBER}(?:/\d+)?"
+THAT = rf"\b{_REFERENT}\b"
 
 _WORD_NUMBERS = {
     "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
@@ -74,6 +84,11 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\bplus\b", "+"),
     (r"\bminus\b", "-"),
     (r"\bmodulo\b", "mod"),
+    (rf"\b(double|triple) ({_REFERENT})\b", lambda found: f"{found[2]} * {2 if found[1] == 'double' else 3}"),
+    (rf"\bmultiply(?:ing)? ({_REFERENT}|{_AMOUNT}) (?:by|with) ({_REFERENT}|{_AMOUNT})", r"\1 * \2"),
+    (rf"\bdivid(?:e|ing) ({_REFERENT}|{_AMOUNT}) by ({_REFERENT}|{_AMOUNT})", r"\1 / \2"),
+    (rf"\badd(?:ing)? ({_REFERENT}|{_AMOUNT}) to ({_REFERENT}|{_AMOUNT})", r"\2 + \1"),
+    (rf"\bsubtract(?:ing)? ({_REFERENT}|{_AMOUNT}) from ({_REFERENT}|{_AMOUNT})", r"\2 - \1"),
     (rf"\bsubtract(?:ing)? ({NUMBER}) from ({NUMBER})", r"\2 - \1"),
     (rf"\bsum of {_OPERAND} and {_OPERAND}", r"\1 + \2"),
     (rf"\bproduct of {_OPERAND} and {_OPERAND}", r"\1 * \2"),
