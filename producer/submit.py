@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
 from askq.errors import InputError, Problem, StoreError
+from askq.files.model import FileRef
 from askq.jobs.model import Added, NewBatch, NewJob, Question
-from askq.jobs.objects import assistant_thing
+from askq.jobs.objects import assistant_thing, content_thing
 from askq.jobs.store import Store
 from producer.kept_table import keep
 from producer.questions import QuestionList, Summary
@@ -167,12 +168,26 @@ def _add(store: Store, batch: str, submission: Submission) -> Iterator[Added]:
     """Add chunk after chunk; while the store takes one, the next is read."""
     with ThreadPoolExecutor(1, thread_name_prefix="askq-submit") as writer:
         under_way: Future[Added] | None = None
+        sent = {file.sha256 for assistant in _all(submission) for file in _files_of(assistant)}
+        noted: set[str] = set()
         for chunk in submission.jobs():
             if under_way is not None:
                 yield under_way.result()
+            sent |= {file.file.sha256 for new in chunk for file in new.question.files if file.file is not None}
+            for sha256 in sent - noted:
+                # So that whoever forgets the batch knows which copies nobody else needs.
+                store.share(content_thing(sha256), batch)
+            noted |= sent
             under_way = writer.submit(store.add, batch, chunk)
         if under_way is not None:
             yield under_way.result()
+
+
+def _files_of(assistant: Assistant) -> Iterator[FileRef]:
+    for resources in (assistant.resources, assistant.thread_resources):
+        if resources is not None:
+            yield from resources.code
+            yield from (resources.store.files or ()) if resources.store is not None else ()
 
 
 def _require_all(store: Store, batch: str) -> None:

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from askq.errors import StoreError
-from askq.jobs.objects import LISTED, Kind, RemoteObject, Tombstone
+from askq.ids import split_job_id
+from askq.jobs.objects import LISTED, TALK, Kind, RemoteObject, Tombstone
 from askq.jobs.store import Store
 from worker.protocols.base import Blocked, CallError, Limited, Protocol
 
@@ -101,6 +102,9 @@ class Cleaner:
     async def _is_gone(self, stone: Tombstone) -> bool:
         """Delete one object; whether the service says that it is not there any more."""
         made = stone.object
+        if await asyncio.to_thread(self._goes_on, stone):
+            await self._not_gone(stone, "its conversation goes on", None)
+            return False
         if made.kind is Kind.ASSISTANT:
             # Nobody may begin to use it now; who does so all the same has it made anew.
             digest = stone.owner.partition(":")[2]
@@ -114,6 +118,16 @@ class Cleaner:
             await self._not_gone(stone, f"it was made on another account ({made.account})", None)
             return False
         return True
+
+    def _goes_on(self, stone: Tombstone) -> bool:
+        """Whether others may still speak in the conversation that a job has ended in."""
+        if stone.entry.receipt is not None or stone.object.kind not in TALK:
+            return False
+        job = self._store.job(stone.owner)
+        if job is None or job.question.thread is None:
+            return False
+        status = self._store.batch(split_job_id(stone.owner)[0])
+        return status is not None and not status.done
 
     async def _refused(self, stone: Tombstone, error: CallError) -> bool:
         if isinstance(error, Blocked) and error.code == "endpoint_gone" and stone.entry.tries >= _GIVE_UP_AFTER:

@@ -80,12 +80,12 @@ class Timer:
             if time.monotonic() - self._forgot > _FORGET_EVERY_S:
                 # Whoever asked for it goes on with it, too, and faster, as long as they are there.
                 self._forgot = time.monotonic()
-                forgetting.go_on(self._store, most=_FORGET_AT_ONCE)
+                forgetting.go_on(self._store, self._files, most=_FORGET_AT_ONCE)
             if self._heartbeat is not None:
                 self._heartbeat.touch()
             # Last, because it takes the longest.
             self._audit.tick()
-        except (StoreError, OperationalError) as error:
+        except (StoreError, OperationalError, OSError) as error:
             if time.monotonic() - self._complained > _COMPLAIN_EVERY_S:
                 self._complained = time.monotonic()
                 log.warning("the worker's timer could not do its round: %s", error)

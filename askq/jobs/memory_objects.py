@@ -77,9 +77,10 @@ class Registry:
             mine.setdefault(found.name, Entry(object=found))
         now = self.clock()
         for name, entry in mine.items():
-            if entry.due is None and (ended or name in named):
+            if (ended and not at_work) or (entry.due is None and (ended or name in named)):
                 after_s = due_after(letters, entry.object.kind, keep_s=keep_s, at_work=at_work)
-                mine[name] = with_due(entry, None if after_s is None else now + after_s)
+                if after_s is not None and (entry.due is None or now + after_s < entry.due):
+                    mine[name] = with_due(entry, now + after_s)
         if ended and mine and all(entry.due is None for entry in mine.values()):
             self.expire[owner] = now + keep_s
         self.drop_empty(owner)

@@ -730,9 +730,7 @@ class MemoryStore:
 
     def erase(self, what: str) -> None:
         with self._lock:
-            for thing in self.uses(what):
-                self._registry.unshare(thing, what, receipt_name(what))
-                self._assistants.pop(thing.removeprefix("assistant:"), None)
+            self._leave_things(what, what)
             self._registry.bury(what, (), self._clock(), receipt_name(what))
             kept = self._batches.pop(what, None)
             self._purses.pop(what, None)
@@ -740,6 +738,12 @@ class MemoryStore:
             if kept is not None and kept.new.idempotency_key is not None:
                 self._idempotency.pop(kept.new.idempotency_key, None)
             self._forgetting.discard(what)
+
+    def _leave_things(self, user: str, what: str) -> None:
+        for thing in self.uses(user):
+            if self._registry.unshare(thing, user, receipt_name(what)):
+                self._leave_things(thing, what)
+                self._assistants.pop(thing.removeprefix("assistant:"), None)
 
     def receipt(self, what: str) -> Receipt | None:
         with self._lock:

@@ -86,6 +86,23 @@ def assistant_of_thing(thing: str) -> str | None:
     return digest if kind == "assistant" else None
 
 
+def content_thing(sha256: str) -> str:
+    """The thing that batches share when a content that is sent along with their questions is kept here."""
+    return f"content:{sha256}"
+
+
+def content_of_thing(thing: str) -> str | None:
+    """The hash that `content_thing` was given; None for another thing."""
+    kind, _, sha256 = thing.partition(":")
+    return sha256 if kind == "content" else None
+
+
+def item_of_thing(thing: str) -> tuple[str, str] | None:
+    """The account and the name of the library's item that a thing is; None for another thing."""
+    account, slash, name = thing.partition("/")
+    return (account, name) if slash else None
+
+
 def keep_letters(keep: Mapping[str, str] | None) -> str | None:
     """What a job's record says of what is kept, by its assistant's `keep`; None for what is usual."""
     told = keep or {}

@@ -60,14 +60,20 @@ class RedisForgetting(RedisObjects):
         return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=True)]
 
     def erase(self, what: str) -> None:
-        for thing in self.uses(what):
-            digest = assistant_of_thing(thing)
-            if self.unshare(thing, what, receipt=what) and digest is not None:
-                self._erase_assistant(digest, thing)
+        self._leave(what, what)
         self.bury(what, receipt=what)
         if not split_job_id(what)[1]:
             self._run(partial(self._erase_batch, what))
         self._run(partial(self._redis.srem, keys.FORGETTING, what))
+
+    def _leave(self, user: str, what: str) -> None:
+        """End the use of everything that somebody uses, and of what only that has used."""
+        for thing in self.uses(user):
+            if not self.unshare(thing, user, receipt=what):
+                continue
+            if (digest := assistant_of_thing(thing)) is not None:
+                self._erase_assistant(digest, thing)
+            self._leave(thing, what)
 
     def _erase_assistant(self, digest: str, thing: str) -> None:
         """Nobody asks it any more: its instructions are somebody's words, too."""

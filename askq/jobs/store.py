@@ -316,7 +316,7 @@ class Store(Protocol):
 
     def erase(self, what: str) -> None:
         """The last step of forgetting: of a batch, everything that is not about a single job goes, and its remote
-        objects are buried; so do those of things that nobody else uses."""
+        objects are buried; so are those of things that nobody else uses."""
 
     def receipt(self, what: str) -> Receipt | None:
         """What was forgotten of a batch or job so far; None if nothing was."""

@@ -29,6 +29,7 @@ CREATE INDEX IF NOT EXISTS given_outputs_of_work ON given_outputs (work);
 INSERT = (
     "INSERT INTO given_outputs (work, round, call_id, name, arguments, output, given_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
+REDACT = "UPDATE given_outputs SET arguments = '', output = '' WHERE work = ?"
 _READ = "SELECT * FROM given_outputs WHERE work = ? ORDER BY n"
 
 

@@ -64,6 +64,12 @@ CREATE TABLE replies (
 _PUT = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM objects WHERE id = ?"
 _LEDGER = "INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLIES_BY_ID = """
+CREATE INDEX IF NOT EXISTS replies_by_id ON replies (json_extract(body, '$.id'));
+CREATE INDEX IF NOT EXISTS replies_by_work ON replies (work);
+"""
+_DELETE_REPLIES = "DELETE FROM replies WHERE json_extract(body, '$.id') = ? OR work = ?"
+_REDACT = "UPDATE ledger SET question = '', metadata = '{}' WHERE id = ?"
 _REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)"
 
 Row = tuple[str | int | float | None, ...]
@@ -177,7 +183,7 @@ class Storage:
             if version == 0:
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
-            for statement in given.SCHEMA.split(";"):  # folders of earlier versions lack it
+            for statement in (given.SCHEMA + _REPLIES_BY_ID).split(";"):  # folders of earlier versions lack it
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             connection.execute("COMMIT")
@@ -208,6 +214,15 @@ class Storage:
     def delete(self, object_id: str) -> None:
         """Note that an object is gone."""
         self._note(_DELETE, (object_id,))
+        # A reply kept under an idempotency key may repeat what was in it.
+        self._note(_DELETE_REPLIES, (object_id, object_id))
+        self._unclean = True
+
+    def redact(self, work_id: str) -> None:
+        """Take somebody's words out of the ledger entry of a run or response that was deleted: that it was asked for,
+        and when, stays."""
+        self._note(_REDACT, (work_id,))
+        self._note(given.REDACT, (work_id,))
         self._unclean = True
 
     def after_commit(self, act: Callable[[], None]) -> None:

@@ -254,6 +254,7 @@ class Works:
             if not siblings:
                 del self._in_scope[work.scope]
         self._storage.delete(work.id)
+        self._storage.redact(work.id)
 
     def _stop(self, work: Work) -> None:
         labour = self._labours.pop(work.id, None)

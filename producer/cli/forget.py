@@ -10,15 +10,17 @@ from typing import Any
 import click
 
 from askq.embedded.supervisor import Supervisor
-from askq.errors import NotFound, WaitTimeout
+from askq.errors import InputError, NotFound, WaitTimeout
 from askq.ids import split_job_id
 from askq.jobs import forgetting
+from askq.jobs.model import PENDING
 from askq.jobs.objects import Receipt, Tombstone, receipt_name
 from askq.jobs.store import Store
 from producer.cli.changing import DECLINED, agreed, many
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.cli.workers import add_workers, foreground, kept_running, require_hope
 from producer.parts import Parts
+from producer.questions.question_list import same_thread
 
 SOMETHING_REMAINS = 1
 _LOOK_EVERY_S = 0.3
@@ -49,6 +51,8 @@ def forget_command(
         store = parts.store()
         try:
             chosen = [_meant(session, store, given) for given in ids]
+            for what in chosen:
+                _require_whole(store, what)
             if not agreed(_question(store, chosen), yes=yes):
                 return DECLINED
             for what in chosen:
@@ -104,6 +108,21 @@ def _meant(session: Session, store: Store, given: str) -> str:
     return what
 
 
+def _require_whole(store: Store, what: str) -> None:
+    """Raise InputError for a question whose conversation is still going on: it is one object at the service."""
+    batch, row = split_job_id(what)
+    job = store.job(what) if row else None
+    if job is None or job.question.thread is None:
+        return
+    thread = same_thread(job.question.thread)
+    for other in store.jobs(batch, states=PENDING):
+        if other.id != what and other.question.thread is not None and same_thread(other.question.thread) == thread:
+            raise InputError(
+                f"{what} is part of a conversation that goes on: {other.id} is {other.state}",
+                remedy=f"Wait until it has ended, or `askq cancel` it first; or forget all of it: askq forget {batch}",
+            )
+
+
 def _is_there(store: Store, what: str) -> bool:
     return (store.job(what) if split_job_id(what)[1] else store.batch(what)) is not None
 
@@ -132,7 +151,7 @@ def _follow(
         for text in [*parts.revive(), *supervisor.tick()]:
             session.say(text)
         require_hope(supervisor)
-        waiting = forgetting.advance(store, what) if what in store.forgetting() else 0
+        waiting = forgetting.advance(store, what, parts.files()) if what in store.forgetting() else 0
         receipt = store.receipt(what)
         if receipt is None:
             # Nothing was known of it but its id.

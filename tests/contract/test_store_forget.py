@@ -77,7 +77,7 @@ def test_a_batch_is_forgotten_whole(stage: Stage) -> None:
     forgetting.begin(store, batch)
     assert status_of(store, batch).forgetting
     assert store.forgetting() == [batch]
-    assert forgetting.advance(store, batch) == 0, "what nobody holds is cancelled at once"
+    assert forgetting.advance(store, batch, None) == 0, "what nobody holds is cancelled at once"
     assert store.batch(batch) is None
     assert store.batch_under(KEY) is None
     assert [status.id for status in store.batches()] == [other]
@@ -97,7 +97,7 @@ def test_a_batch_is_forgotten_whole(stage: Stage) -> None:
     audit(stage, other)
     # The last one takes the assistant with it, and all that is left are receipts and registers.
     forgetting.begin(store, other)
-    assert forgetting.advance(store, other) == 0
+    assert forgetting.advance(store, other, None) == 0
     assert store.assistant("0123456789abcdef") is None
 
 
@@ -107,13 +107,13 @@ def test_what_is_in_hand_is_waited_for(stage: Stage) -> None:
     job = job_id(batch, f"{CANARY}-0")
     fence = bring(store, job, State.RUNNING)
     forgetting.begin(store, batch)
-    assert forgetting.advance(store, batch) == 1
+    assert forgetting.advance(store, batch, None) == 1
     assert job_of(store, job).cancel == "asked"
-    assert forgetting.advance(store, batch) == 1
+    assert forgetting.advance(store, batch, None) == 1
     # Whoever forgets may die: a worker goes on.
     assert move(store, job, fence, "cancel", fields={"error_code": "cancelled"}) is Outcome.MOVED
-    forgetting.go_on(stage.another(), most=500)
-    forgetting.go_on(stage.another(), most=500)
+    forgetting.go_on(stage.another(), None, most=500)
+    forgetting.go_on(stage.another(), None, most=500)
     assert store.batch(batch) is None
     assert store.forgetting() == []
     assert CANARY not in str(stage.everything())
@@ -134,11 +134,11 @@ def test_an_interrupted_forgetting_is_finished(stage: Stage, step: str) -> None:
         ids = list(store.job_ids(batch))
         assert len(ids) == 10
         store.forget(ids[: 5 if step == "forget" else 10], batch)
-    assert forgetting.advance(stage.another(), batch) == 0
+    assert forgetting.advance(stage.another(), batch, None) == 0
     receipt = store.receipt(batch)
     assert receipt is not None
     assert (receipt.records, receipt.done) == (10, True)
-    assert forgetting.advance(store, batch) == 0, "and again"
+    assert forgetting.advance(store, batch, None) == 0, "and again"
     assert store.receipt(batch) == receipt
     assert CANARY not in str(stage.everything())
 
@@ -151,7 +151,7 @@ def test_one_job_is_forgotten_and_the_others_stay(stage: Stage) -> None:
     used = status_of(store, batch).usage
     forgetting.begin(store, two)
     assert not status_of(store, batch).forgetting
-    assert forgetting.advance(store, two) == 0
+    assert forgetting.advance(store, two, None) == 0
     assert [job.id for job in store.jobs(batch)] == [one, three]
     assert store.job(two) is None
     status = status_of(store, batch)
@@ -178,7 +178,7 @@ def test_the_row_of_an_expired_job_is_forgotten_too(behind: RedisStage) -> None:
     for key in behind.raw.keys("askq:*job:*-0") + behind.raw.keys("askq:*a[sn][ks]:*-0"):
         behind.raw.delete(key)
     forgetting.begin(behind.store, batch)
-    assert forgetting.advance(behind.store, batch) == 0
+    assert forgetting.advance(behind.store, batch, None) == 0
     receipt = behind.store.receipt(batch)
     assert receipt is not None
     assert receipt.records == 2
