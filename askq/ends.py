@@ -51,6 +51,13 @@ _ENDS = (
     ),
     End("run_vanished", State.FAILED, True, "The service no longer knows the run; ask again."),
     End("unknown_function", State.FAILED, False, "The run called a function that is not registered with askq."),
+    End(
+        "invalid_output",
+        State.FAILED,
+        True,
+        'The answer does not fit the schema; its text is kept. `[text] on_invalid = "retry"` asks once more by itself.',
+    ),
+    End("refused", State.FAILED, False, "The model refused to answer; its words are kept. Change the question."),
     End("no_answer", State.FAILED, True, "The run completed without any text; ask again."),
     # The request was refused: no run exists.
     End("bad_request", State.FAILED, False, "The service refused the request; see the message."),

@@ -43,6 +43,7 @@ class Cleaner:
         self._account = account
         self._protocol = protocol
         self._next = 0.0
+        self._hold_until = 0.0
         self._work: asyncio.Task[None] | None = None
         self._inventory: asyncio.Task[None] | None = None
         self._few = asyncio.Semaphore(_AT_ONCE)
@@ -50,12 +51,14 @@ class Cleaner:
     async def look(self) -> None:
         """See whether anything is due, once a second, and begin with it. Raises StoreError."""
         now = time.monotonic()
-        if now < self._next or (self._work is not None and not self._work.done()):
+        if now < self._next:
             return
         self._next = now + _LOOK_EVERY_S
         token = await asyncio.to_thread(self._store.take_inventory)
         if token is not None:
             self._inventory = asyncio.create_task(self._take_inventory(token))
+        if now < self._hold_until or (self._work is not None and not self._work.done()):
+            return
         due = await asyncio.to_thread(self._store.next_tombstone)
         if due is not None and due <= 0:
             self._work = asyncio.create_task(self._clean())
@@ -67,7 +70,7 @@ class Cleaner:
                 for stone in stones:
                     owners.setdefault(stone.owner, []).append(stone)
                 await asyncio.gather(*(self._of_one(owner, each) for owner, each in owners.items()))
-                if time.monotonic() < self._next:
+                if time.monotonic() < self._hold_until:
                     # The service has asked to wait; what was taken comes back when its lease ends.
                     return
         except StoreError as error:
@@ -142,10 +145,10 @@ class Cleaner:
         again_s = _AGAIN_S[min(stone.entry.tries, len(_AGAIN_S) - 1)]
         if isinstance(error, Limited):
             again_s = max(1.0, error.retry_after or 0.0)
-            self._next = max(self._next, time.monotonic() + again_s)
+            self._hold_until = max(self._hold_until, time.monotonic() + again_s)
         elif isinstance(error, Blocked) and error.code != "endpoint_gone":
             # The account's fault, which a person will mend: then all of it should go on soon.
             again_s = 60.0
-            self._next = max(self._next, time.monotonic() + 10.0)
+            self._hold_until = max(self._hold_until, time.monotonic() + 10.0)
         log.info("%s %s was not deleted: %s", stone.object.kind, stone.object.id, why)
         await asyncio.to_thread(self._store.not_gone, stone.owner, stone.object, why, again_s=again_s)

@@ -40,6 +40,7 @@ from worker.limits.permits import Permits
 from worker.limits.tokens import estimated
 from worker.materials import Materials
 from worker.monitor import Monitor
+from worker.outputs import correction, judged
 from worker.priced import priced_answer, priced_status
 from worker.protocols.base import (
     NOTHING_GIVEN,
@@ -281,7 +282,8 @@ class Engine:
             await self._commit(claim, steps.without_assistant(claim))
             return
         if claim.state is State.QUEUED and claim.cancel is not None:
-            await self._commit(claim, steps.end(claim, "cancelled", CANCELLED_IN_TIME))
+            told = CANCELLED_IN_TIME if claim.spent is None else "cancelled before the answer was asked for again"
+            await self._commit(claim, steps.end(claim, "cancelled", told))
             return
         if (pause := await self._account.stopped(claim.protocol)) is not None:
             await self._commit(claim, steps.paused(claim, pause))
@@ -291,6 +293,8 @@ class Engine:
             case State.QUEUED:
                 if claim.thread_id is None:
                     await self._begin_or_join(claim, assistant, protocol)
+                elif claim.refers is not None:
+                    await self._join_again(claim, claim.thread_id, assistant, protocol)
                 else:
                     await self._create(claim, claim.thread_id, assistant, protocol)
             case State.STARTING:
@@ -332,7 +336,21 @@ class Engine:
         else:
             await self._account.answered(claim.protocol, begun=begun)
             held = self._materials.held(claim, earlier)
-            await self._commit(claim, steps.joined(claim, joins, mark, held=held))
+            keep, account = keep_letters(assistant.keep), self._account.name
+            await self._commit(claim, steps.joined(claim, joins, mark, held=held, account=account, keep=keep))
+
+    async def _join_again(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
+        """Put the request to mend an answer into the thread that has it. Free, and done once whoever dies."""
+        begun = time.monotonic()
+        run = claim.refers or ""
+        before = Before(thread_id=thread, run_id=run, joined=claim.joined or "", answered=True)
+        try:
+            mark = await protocol.join(self._ask(claim, assistant, claim.attempts + 1), before) if thread else ""
+        except CallError as error:
+            await self._settle(claim, steps.not_joined(claim, error, assistant, _jitter()), error)
+        else:
+            await self._account.answered(claim.protocol, begun=begun)
+            await self._commit(claim, steps.joined_again(claim, mark))
 
     async def _prepare(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         begun = time.monotonic()
@@ -603,7 +621,10 @@ class Engine:
         await self._commit(claim, decision)
 
     async def _commit(self, claim: Claim, decision: steps.Decision) -> Outcome:
-        move = _waking(claim, decision.move)
+        move = decision.move
+        if MOVES[move.name].target in TERMINAL and (assistant := self._assistants.get(claim.assistant_digest)):
+            move = judged(claim, move, assistant)
+        move = _waking(claim, move)
         outcome = await self._commits.commit(move)
         if outcome in (Outcome.MOVED, Outcome.ALREADY):
             if self._monitor is not None:
@@ -671,9 +692,11 @@ class Engine:
     def _ask(self, claim: Claim, assistant: Assistant, attempt: int = 1, *, given: Given = NOTHING_GIVEN) -> Ask:
         question = claim.question
         assert question is not None, "the start lane claims jobs with their questions"
+        # In a thread that was made anew there is nothing to be mended: the question is asked once more.
+        mends = claim.wrong if claim.thread_id is not None else None
         return Ask(
             job_id=claim.id,
-            text=question.text,
+            text=question.text if mends is None else correction(mends),
             assistant=assistant,
             attempt=attempt,
             model=question.model,

@@ -256,7 +256,29 @@ def waits(claim: Claim, turn: Waits, jitter: float) -> Decision:
     return _move(claim, "defer", delay=delay * (1 + 0.2 * jitter), fields=fields)
 
 
-def joined(claim: Claim, turn: Joins, mark: str, *, held: str | None = None) -> Decision:
+def joined_again(claim: Claim, mark: str) -> Decision:
+    """The request to mend an answer is in the thread: the next run is told from the one it is about by the mark."""
+    used = None if claim.spent is None else claim.spent.total_tokens
+    fields: Fields = {
+        "joined": mark,
+        "previous": claim.refers,
+        "refers": None,
+        "history": used,
+        "looks": None,
+        **_CLEAN,
+    }
+    return _move(claim, "prepare", delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S, fields=fields)
+
+
+def joined(
+    claim: Claim,
+    turn: Joins,
+    mark: str,
+    *,
+    held: str | None = None,
+    account: str | None = None,
+    keep: str | None = None,
+) -> Decision:
     """Its turn has come, and the question is in the thread: it takes over the thread, and goes on at once."""
     fields: Fields = {
         "thread": turn.before.thread_id,
@@ -264,6 +286,8 @@ def joined(claim: Claim, turn: Joins, mark: str, *, held: str | None = None) -> 
         "previous": turn.previous,
         "history": turn.history,
         "looks": None,
+        ACCOUNT_FIELD: account,
+        KEEP_FIELD: keep,
         "woken": None,
         **_CLEAN,
         **({} if held is None else {"held": held}),

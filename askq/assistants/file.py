@@ -129,6 +129,7 @@ def _build(
         on_failed_file=table(own, SEARCH).get("on_failed_file", "stop"),
         reasoning_effort=values.get("reasoning_effort") or table(values, "reasoning").get("effort"),
         text_format=wanted or None,
+        on_invalid=table(values, "text").get("on_invalid", "fail"),
         max_output_tokens=values.get("max_output_tokens") or values.get("max_completion_tokens"),
         max_prompt_tokens=values.get("max_prompt_tokens"),
         truncation=values.get("truncation"),

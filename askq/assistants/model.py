@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from askq.files.model import Resources
+from askq.structured import schema_of
 
 ProtocolName = Literal["assistants", "responses"]
 _LATER: Mapping[str, object] = {
@@ -20,6 +21,7 @@ _LATER: Mapping[str, object] = {
     "on_failed_file": "stop",
     "on_failure": "stop",
     "keep": None,
+    "on_invalid": "fail",
 }
 """Fields that came later, and what they are where nobody uses them."""
 
@@ -47,6 +49,9 @@ class Assistant:
     reasoning_effort: str | None = None
     text_format: Mapping[str, Any] | None = None
     """`[text.format]`; sent as `response_format` on the Assistants protocol."""
+    on_invalid: Literal["fail", "retry"] = "fail"
+    """What to do with an answer that does not fit the schema of its format (`[text] on_invalid`): end so, or ask once
+    more, which is paid for again."""
     max_output_tokens: int | None = None
     max_prompt_tokens: int | None = None
     truncation: Literal["auto", "disabled"] | None = None
@@ -94,6 +99,11 @@ class Assistant:
             if name in values:
                 values[name] = Resources.from_json(values[name])
         return cls(**values)
+
+    @property
+    def schema(self) -> Mapping[str, Any] | None:
+        """The JSON Schema its answers must fit, if there is one."""
+        return schema_of(self.text_format)
 
     @property
     def digest(self) -> str:

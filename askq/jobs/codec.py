@@ -19,9 +19,11 @@ OF_A_RUN = (
     *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
     *("in", "cached", "out", "total", "cost", "est", "seen", "gone", "asked_of", "held"),
     *("joined", "previous", "history", "woken"),
+    *("fixes", "wrong", "refers", "spent"),
 )
 """Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
 is part of the key under which the next thread is made: the same key would give back the one that vanished."""
+_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "total_tokens", "cost_usd")
 _LISTS = ("citations", "code", "files")
 
 
@@ -69,7 +71,7 @@ def load_held(text: str | None) -> tuple[Attachment, ...]:
 
 def dump_answer(answer: Answer) -> bytes:
     """An answer without its usage, which the record holds."""
-    value: dict[str, Any] = {"text": answer.text, "model": answer.model}
+    value: dict[str, Any] = {"text": answer.text, "model": answer.model, "refused": answer.refused or None}
     for name in _LISTS:
         value[name] = [dict(part) for part in getattr(answer, name)]
     return dump({name: part for name, part in value.items() if part is not None and part != []})
@@ -98,6 +100,16 @@ def record_fields(move: Move) -> dict[str, str | int | float | None]:
         if usage.cost_usd is not None:
             fields["cost"] = usage.cost_usd
     return fields
+
+
+def dump_usage(usage: Usage) -> str:
+    """Usage as one field of a record."""
+    return json.dumps([getattr(usage, name) for name in _USAGE])
+
+
+def load_usage(text: str) -> Usage:
+    """What `dump_usage` wrote."""
+    return Usage(**dict(zip(_USAGE, json.loads(text), strict=True)))
 
 
 def cost_in_millionths(usd: float) -> int:

@@ -265,7 +265,7 @@ class MemoryStore:
         record = self._records.get(job)
         if record is None:
             return Outcome.MISSING
-        no_run = record.state is State.QUEUED and record.claims is None
+        no_run = record.state is State.QUEUED and record.claims is None and "spent" not in record.fields
         if record.state in TERMINAL or (record.text("cancel") == "asked" and not no_run):
             return Outcome.ALREADY
         record.fields["cancel"] = "asked"
@@ -988,6 +988,10 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         witness=record.text("witness"),
         remote=record.text("remote"),
         cancel=record.text("cancel"),
+        fixes=record.count("fixes"),
+        wrong=record.text("wrong"),
+        refers=record.text("refers"),
+        spent=codec.load_usage(spent) if (spent := record.text("spent")) is not None else None,
         cancel_sent="cancel_sent" in record.fields,
         limited_at=record.number("limited"),
         created_at=record.created,

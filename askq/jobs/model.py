@@ -109,6 +109,8 @@ MOVES: Mapping[str, MoveRule] = MappingProxyType(
             _rule("start", {State.STARTING}, State.RUNNING),
             # The reply was lost, but the run was found.
             _rule("adopt", {State.STARTING}, State.RUNNING),
+            # The answer does not fit the assistant's schema: the job asks once more, in the same thread.
+            _rule("correct", {State.STARTING, State.RUNNING, State.COLLECTING}, State.QUEUED),
             # It is proved that the intended run does not exist: the attempt did not happen.
             _rule("void", {State.STARTING}, State.QUEUED, yields_to_witness=True),
             # Not the moment: come back later, nothing else changes.
@@ -245,6 +247,8 @@ class Answer:
     files: tuple[Mapping[str, Any], ...] = ()
     model: str | None = None
     """The model that answered, as the service reports it."""
+    refused: bool = False
+    """Whether the model says that it will not answer; the text is how it says so."""
     usage: Usage | None = None
 
 
@@ -324,6 +328,14 @@ class Claim:
     remote: str | None
     cancel: str | None
     """Why the run is to be cancelled: `asked` by a person, or `deadline`."""
+    fixes: int = 0
+    """How often its answer was not what the assistant's schema asks for, and was asked for again."""
+    wrong: str | None = None
+    """What was wrong with the last one: the next run is asked to mend it."""
+    refers: str | None = None
+    """The run that brought it, until the request to mend it is in the thread; empty where it is not known."""
+    spent: Usage | None = None
+    """What the attempts before that have used."""
     cancel_sent: bool
     """Whether the service was told."""
     limited_at: float | None

@@ -441,6 +441,7 @@ def read_answer(
     messages: Sequence[JsonObject], steps: Sequence[JsonObject], *, model: str | None, usage: Usage | None
 ) -> Answer:
     """Text, citations and files of a run's messages (oldest first), and the code and the searches of its steps."""
+    refused = False
     texts: list[str] = []
     citations: list[Mapping[str, Any]] = []
     files: dict[str, Mapping[str, Any]] = {}
@@ -453,6 +454,7 @@ def read_answer(
                     texts.append(value)
                     citations += (_placed(note, before) for note in cited)
                 case "refusal":
+                    refused = True
                     texts.append(a_text(part.get("refusal")))
                 case "image_file":
                     file_id = a_text(an_object(part.get("image_file")).get("file_id"))
@@ -475,6 +477,7 @@ def read_answer(
         code=tuple(code),
         files=tuple(files.values()),
         model=model,
+        refused=refused,
         usage=usage,
     )
 

@@ -405,8 +405,13 @@ def read_answer(items: Sequence[JsonObject], *, model: str | None, usage: Usage 
         code=tuple(code),
         files=tuple(files.values()),
         model=model,
+        refused=any(_refuses(message) for message in final or messages),
         usage=usage,
     )
+
+
+def _refuses(message: JsonObject) -> bool:
+    return any(part.get("type") == "refusal" for part in objects(message.get("content")))
 
 
 def _read_message(message: JsonObject, citations: list[Mapping[str, Any]], files: dict[str, Mapping[str, Any]]) -> str:
