@@ -29,11 +29,16 @@ def schema_of(text_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None
     return found if isinstance(found, Mapping) else None
 
 
+def unfenced(text: str) -> str:
+    """A text without the ``` lines a model may have put around it."""
+    plain = text.strip()
+    fenced = _FENCED.match(plain)
+    return fenced.group(1).strip() if fenced else plain
+
+
 def value_of(text: str) -> Any:
     """What an answer says in JSON. A model may put it between ``` lines. Raises NotJson."""
-    plain = text.strip()
-    if fenced := _FENCED.match(plain):
-        plain = fenced.group(1)
+    plain = unfenced(text)
     if not plain:
         raise NotJson("it is empty")
     try:

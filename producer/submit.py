@@ -55,6 +55,11 @@ class Submission:
         """How many questions will be asked."""
         return self.summary.rows if self.limit is None else min(self.limit, self.summary.rows)
 
+    def table(self) -> str:
+        """What is kept of the list's own table, so that answers go back into it."""
+        schemas = [assistant.schema for assistant in _all(self)]
+        return keep(self.summary, whole=self.limit is None, schemas=schemas)
+
     def rows_asked(self) -> Iterator[Question]:
         """The questions that will be asked; the list is read anew."""
         return itertools.islice(iter(self.questions), self.limit)
@@ -136,7 +141,7 @@ def submit(
             protocol=submission.assistant.protocol,
             idempotency_key=submission.idempotency_key,
             metadata=submission.metadata or {},
-            table=keep(submission.summary, whole=submission.limit is None),
+            table=submission.table(),
             max_cost_usd=submission.max_cost_usd,
         )
     )

@@ -46,6 +46,7 @@ from worker.protocols.base import (
     NOTHING_GIVEN,
     Ambiguous,
     Ask,
+    Before,
     Blocked,
     CallError,
     Given,

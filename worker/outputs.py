@@ -57,7 +57,6 @@ def _again(claim: Claim, move: Move, reason: str) -> Move:
         "refers": run or "",
         "spent": None if used is None else dump_usage(used),
         "run": None,
-        "cancel": None,
         "note": f"asked again: {reason}"[:300],
         **dict.fromkeys(("deadline", "looks", "witness", "est", "seen", "started", *_OF_ROUNDS)),
     }

@@ -258,12 +258,11 @@ def waits(claim: Claim, turn: Waits, jitter: float) -> Decision:
 
 def joined_again(claim: Claim, mark: str) -> Decision:
     """The request to mend an answer is in the thread: the next run is told from the one it is about by the mark."""
-    used = None if claim.spent is None else claim.spent.total_tokens
     fields: Fields = {
         "joined": mark,
         "previous": claim.refers,
         "refers": None,
-        "history": used,
+        "history": None if claim.spent is None else claim.spent.total_tokens,
         "looks": None,
         **_CLEAN,
     }
