@@ -97,7 +97,8 @@ def writer_for(
     `columns` and `roles` (see `producer.questions.Summary`) restore the user's table in CSV and TSV; without them the
     columns appear in the order in which the jobs have them, after the id and the question. `delimiter` is the list's
     own: CSV that came with semicolons goes back with semicolons, because the spreadsheet it came from expects them;
-    any other becomes a comma. `fields` are those of the answers' schema (`askq.structured.columns_of`). Raises InputError for a format or suffix that is not known.
+    any other becomes a comma. `fields` are those of the answers' schema (`askq.structured.columns_of`). Raises
+    InputError for a format or suffix that is not known.
     """
     path = None if target is None or str(target) == "-" else Path(target)
     if format is not None:
@@ -120,6 +121,7 @@ def writer_for(
         columns=tuple(columns),
         roles=dict(roles or {}),
         delimiter=";" if delimiter == ";" else ",",
+        fields=tuple(fields),
     )
 
 

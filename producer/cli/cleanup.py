@@ -40,7 +40,7 @@ class Orphan:
 
 @click.command("cleanup")
 @click.option("--dry-run", is_flag=True, help="Only list.")
-@click.option("--foreign", is_flag=True, help="Also what another askq has made on this account.")
+@click.option("--foreign", is_flag=True, help="Also what another installation has made on this account.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis look and delete.")
 @json_option
@@ -51,8 +51,8 @@ def cleanup_command(
     """List what askq has made at the service and no record knows, and delete it.
 
     Services list assistants and stores; threads, conversations, responses and files they do not, or do not say who made
-    them. Also told: what is to be deleted already, and was refused. Another askq on the same account has records of its
-    own: what it has made is listed, and only deleted with --foreign.
+    them. Also told: what is to be deleted already, and was refused. Another installation on the same account has
+    records of its own: what it has made is listed, and only deleted with --foreign.
     """
     with session.parts() as parts:
         store = parts.store()
@@ -167,7 +167,7 @@ def _print(
     if as_json:
         return
     for orphan in orphans:
-        whose = "" if orphan.ours else "  made by another askq"
+        whose = "" if orphan.ours else "  made by another installation"
         click.echo(f"{orphan.made.kind:<14}{orphan.made.id:<40}{timestamp(orphan.created_at)}{whose}")
     for kind in unlisted:
         session.say(f"This service does not list objects of kind {kind}.")
