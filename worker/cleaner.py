@@ -22,10 +22,10 @@ from worker.protocols.base import Blocked, CallError, Limited, Protocol
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 1.0
-_OWNERS = 64
+_OWNERS = 32
 """Whose objects are taken at a time."""
-_LEASE_S = 60.0
-"""After so long somebody else tries: whoever has taken them must be gone."""
+_LEASE_S = 15.0
+"""After so long somebody else tries: whoever has taken them may be gone, and if not, no harm is done."""
 _AT_ONCE = 4
 """Deletions under way: they share the account's limits with what is paid for."""
 _AGAIN_S = (30.0, 300.0, 3600.0, 6 * 3600.0, 86_400.0)

@@ -173,9 +173,7 @@ def test_a_script_opens_with_what_it_takes_returns_and_leaves(path: Path) -> Non
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_is_used_and_says_what_every_argument_is(path: Path) -> None:
     text = path.read_text("utf-8")
-    callers = "".join(
-        (FOLDER / f"redis_{name}.py").read_text("utf-8") for name in ("store", "audit", "objects", "forgetting")
-    )
+    callers = "".join(path.read_text("utf-8") for path in FOLDER.glob("redis_*.py"))
     assert re.search(rf'\(\s*"{path.stem}",\s', callers)
     header = text.partition("\n\n")[0]
     for name in set(re.findall(r"(?:KEYS|ARGV)\[\d+\]", text)):
@@ -231,6 +229,7 @@ def test_the_key_map_tells_of_every_key() -> None:
     sharded |= {keys.receipt(3, "<name>")}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
+    made |= {keys.item("<account>", "<name>"), keys.items_due("<account>"), keys.item_names("<account>")}
     made |= {keys.WAITS, keys.took("<digest>"), keys.limit("<account>/<protocol>/<model>")}
     made |= {re.sub(r"\{s\d\d\}", "{sNN}", key) for key in sharded}
     assert {re.sub(rf":{Lane.POLL}$", ":<lane>", key) for key in made} == table

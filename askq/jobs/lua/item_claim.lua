@@ -1,6 +1,7 @@
 -- item_claim: lease due items of an account's library, earliest first, each under a new fence.
 --
--- KEYS[1] due   ARGV[1] what the keys of the items begin with   ARGV[2] most items   ARGV[3] lease in seconds
+-- KEYS[1] due
+-- ARGV[1] what the keys of the items begin with   ARGV[2] most items   ARGV[3] lease in seconds
 -- Returns {now, {name, record as a flat list}, …}.
 -- Leaves behind: a due time one lease ahead and a fence in each record. A name without a record is removed.
 
