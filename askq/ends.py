@@ -74,7 +74,7 @@ _ENDS = (
         "conversation_stopped",
         State.FAILED,
         True,
-        "A question before it in its conversation has no answer; `askq retry` asks both again, in order.",
+        "A question before it has no complete answer; `askq retry` (--all where it did not fail) asks both again.",
     ),
     End(
         "conversation_vanished",

@@ -189,16 +189,18 @@ class Settings:
     """The longest list taken: a guard against the wrong file."""
     max_question_bytes: int = _setting("ASKQ_MAX_QUESTION_BYTES", _number(1, 16 * 1024 * 1024), 256 * 1024)
     """The longest question taken: about what models read."""
-    local_engine: Literal["tutor", "chat", "script"] = _setting(
-        "ASKQ_LOCAL_ENGINE", _one_of("tutor", "chat", "script"), "tutor"
+    local_engine: Literal["tutor", "chat", "llama", "script"] = _setting(
+        "ASKQ_LOCAL_ENGINE", _one_of("tutor", "chat", "llama", "script"), "tutor"
     )
-    """What answers behind the local API: `tutor` computes by itself, the others need a server or a script."""
+    """What answers behind the local API: `tutor` computes by itself, the others need a server, a model or a script."""
     chat_url: str | None = _setting("ASKQ_CHAT_URL", _url("http", "https"), None)
     """The chat-completions server behind the `chat` engine: nothing says where one might run."""
     chat_model: str | None = _setting("ASKQ_CHAT_MODEL", _text, None)
     """Its model; the assistant's without it."""
     chat_api_key: Secret | None = _setting("ASKQ_CHAT_API_KEY", _key, None, secret=True)
     """The chat server's key, where it wants one."""
+    llama_model: Path | None = _setting("ASKQ_LLAMA_MODEL", _path, None)
+    """The GGUF file of the `llama` engine: askq brings no model."""
     script: Path | None = _setting("ASKQ_SCRIPT", _path, None)
     """The script of the `script` engine, which answers nothing by itself."""
     flower_port: int = _setting("ASKQ_FLOWER_PORT", _number(1, 65535), 5555)

@@ -72,12 +72,19 @@ class Parts:
                     remedy="Set OPENAI_API_KEY (any text, where the server takes any), or unset OPENAI_BASE_URL.",
                 )
             else:
+                llama = settings.local_engine == "llama"
+                if llama and settings.llama_model is None:
+                    raise ConfigError(
+                        "the llama engine (ASKQ_LOCAL_ENGINE) needs a model",
+                        remedy="Set ASKQ_LLAMA_MODEL to a GGUF file.",
+                    )
                 local = self._embedded.local_api(
                     engine=settings.local_engine,
                     chat_url=settings.chat_url,
                     chat_model=settings.chat_model,
                     chat_api_key=None if settings.chat_api_key is None else settings.chat_api_key.reveal(),
                     script=settings.script,
+                    model_file=settings.llama_model if llama else None,
                 )
                 self._api = Api(local.base_url, local.api_key, self.local_account())
         return self._api
@@ -110,7 +117,14 @@ class Parts:
         settings = self.settings
         return "|".join(
             str(part or "")
-            for part in ("local", settings.local_engine, settings.chat_url, settings.chat_model, settings.script)
+            for part in (
+                "local",
+                settings.local_engine,
+                settings.chat_url,
+                settings.chat_model,
+                settings.script,
+                *(() if settings.llama_model is None else (settings.llama_model,)),
+            )
         )
 
     def account(self) -> str:

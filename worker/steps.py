@@ -56,8 +56,9 @@ DEADLINE_ERRORS_S = 600.0
 """How long after its deadline a run may be unreachable before it is given up."""
 FILES_S = 10.0
 """How rarely a question looks whether its files are ready, at most."""
-TURN_S = 15.0
-"""How long a question waits for the one before it until it looks again, at first: the end of that one wakes it."""
+TURN_S = 1.0
+"""How long a question waits for the one before it until it looks again, at first: the end of that one wakes it, and who
+made it may have died in between."""
 LIMITED_S = 86_400.0
 """How long a job may hear nothing but "not now" before it is given up: limits that last are nobody's rate."""
 
@@ -297,8 +298,11 @@ def joined(
 def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: float) -> Decision:
     """Joining is free, and a thread with earlier turns cannot be made anew."""
     match error:
-        case Gone() if claim.errors >= MOST_GONE:
-            return end(claim, "conversation_vanished", error.message)
+        case Gone():
+            gone = claim.gone + 1
+            if gone > MOST_GONE:
+                return end(claim, "conversation_vanished", error.message)
+            return _move(claim, "defer", delay=backoff(gone, jitter), fields={"gone": gone, "note": str(error)[:300]})
         case Busy():
             # The question before has ended, and its run not yet, or not for all to see.
             since = claim.limited_at if claim.limited_at is not None else claim.now

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib.resources
 import json
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,15 @@ def find(name: str | Path, *, folder: Path) -> Path:
                 return path
         remedy = f"Check the path, or choose one by its name: {', '.join(known)}."
         raise AssistantError(f"there is no assistant file {text}", remedy=remedy)
-    for place in (folder, _shipped()):
-        if (place / f"{text}.toml").is_file():
-            return place / f"{text}.toml"
+    # A Mac writes the letters of a file's name in pieces, and a keyboard does not.
+    spelt = [
+        text,
+        *(name for name in known if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", text)),
+    ]
+    for spelling in spelt:
+        for place in (folder, _shipped()):
+            if (place / f"{spelling}.toml").is_file():
+                return place / f"{spelling}.toml"
     near = difflib.get_close_matches(text, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise AssistantError(

@@ -215,6 +215,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--chat-url")
     parser.add_argument("--chat-model")
     parser.add_argument("--script")
+    parser.add_argument("--model-file")
     told = parser.parse_args(argv)
     service: Service
     try:
@@ -224,7 +225,11 @@ def main(argv: list[str]) -> int:
                 service = RedisService.prepare(told.folder, replace(find_server(told.binary), origin=told.origin))
             else:
                 engine = Engine(
-                    engine=told.engine, chat_url=told.chat_url, chat_model=told.chat_model, script=told.script
+                    engine=told.engine,
+                    chat_url=told.chat_url,
+                    chat_model=told.chat_model,
+                    script=told.script,
+                    model_file=told.model_file,
                 )
                 service = LocalApiService.prepare(told.folder, engine)
             return Keeper(told.folder, service, lock).run()

@@ -18,6 +18,7 @@ class Engine:
     chat_url: str | None = None
     chat_model: str | None = None
     script: str | None = None
+    model_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class LocalApiService:
             ("--chat-url", self.engine.chat_url),
             ("--chat-model", self.engine.chat_model),
             ("--script", self.engine.script),
+            ("--model-file", self.engine.model_file),
         ):
             if value is not None:
                 argv += [option, value]

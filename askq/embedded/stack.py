@@ -56,6 +56,7 @@ class Embedded:
         chat_model: str | None = None,
         chat_api_key: str | None = None,
         script: Path | None = None,
+        model_file: Path | None = None,
     ) -> LocalApi:
         """Start or join the folder's local API. Raises EmbeddedError, also when it runs with another engine."""
         wanted = Engine(
@@ -63,12 +64,14 @@ class Embedded:
             chat_url=chat_url,
             chat_model=chat_model,
             script=None if script is None else str(script.resolve()),
+            model_file=None if model_file is None else str(model_file.resolve()),
         )
         arguments = ["--engine", wanted.engine]
         for option, value in (
             ("--chat-url", wanted.chat_url),
             ("--chat-model", wanted.chat_model),
             ("--script", wanted.script),
+            ("--model-file", wanted.model_file),
         ):
             if value is not None:
                 arguments += [option, value]

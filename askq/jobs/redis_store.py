@@ -374,9 +374,13 @@ class RedisStore(RedisForgetting, RedisLibrary):
         return sum(self._scripts(calls))
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
-        woken = [_wake(move.wakes) for move in moves if move.wakes is not None]
-        calls = [*woken, *(self._move(move) for move in moves)]
-        return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=on_disk)[len(woken) :]]
+        calls: list[Call] = []
+        for move in moves:
+            # Each wake just before its move: whoever is woken finds that it has been made.
+            calls += [_wake(move.wakes)] if move.wakes is not None else []
+            calls.append(self._move(move))
+        found = zip(calls, self._scripts(calls, on_disk=on_disk), strict=True)
+        return [Outcome(decoded(outcome)) for call, outcome in found if call.script == "move"]
 
     def follow(self, jobs: Sequence[tuple[str, str]]) -> list[Earlier | None]:
         found = self._scripts([self._follow(job, row) for job, row in jobs])

@@ -13,6 +13,9 @@ It has assistants, threads, messages, runs and their steps, models, conversation
 runs and responses also as streams of events. It has no files, vector stores, containers or prompt objects, and says so
 when they are asked for.
 
-The engines are `tutor` (computes), `chat` (forwards) and `script` (prescribed: `askq.localapi.engines.script_file`). In
-code: `async with running(Options(engine="script")) as server: …`, or `create_app` for a bare aiohttp application.
+Entries of the ledger have the outputs of function calls that were accepted, by round and call id.
+
+The engines are `tutor` (computes), `chat` (forwards), `llama` (serves a GGUF file) and `script` (prescribed:
+`askq.localapi.engines.script_file`). In code: `async with running(Options(engine="script")) as server: …`, or
+`create_app` for a bare aiohttp application.
 """

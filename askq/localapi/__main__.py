@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from askq.localapi.errors import LocalApiError
-from askq.localapi.options import RUN_LIFETIME_S, Options
+from askq.localapi.options import LLAMA_CONTEXT, LLAMA_THREADS, RUN_LIFETIME_S, Options
 from askq.localapi.server import Server, endpoint_json, serve
 from askq.localapi.storage import MEMORY
 
@@ -26,10 +26,13 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     it.add_argument("--port", type=int, default=0, help="port to listen on; 0 (default): any free one")
     it.add_argument("--data", default=MEMORY, metavar="FOLDER", help="data folder; :memory: (default) keeps nothing")
-    it.add_argument("--engine", choices=("tutor", "chat", "script"), default="tutor", help="who answers")
+    it.add_argument("--engine", choices=("tutor", "chat", "llama", "script"), default="tutor", help="who answers")
     it.add_argument("--script", type=Path, metavar="FILE", help="script engine: what to answer (JSON or TOML)")
     it.add_argument("--chat-url", metavar="URL", help="chat engine: base URL of a chat-completions server")
     it.add_argument("--chat-model", metavar="MODEL", help="chat engine: model to ask for, whatever the client names")
+    it.add_argument("--model-file", type=Path, metavar="FILE", help="llama engine: the model, a GGUF file")
+    it.add_argument("--context", type=int, default=LLAMA_CONTEXT, metavar="TOKENS", help="llama engine")
+    it.add_argument("--threads", type=int, default=LLAMA_THREADS, help="llama engine: of the processor")
     it.add_argument("--key", help="the only bearer key to accept (default: any)")
     it.add_argument("--model", action="append", default=[], help="a model that exists; repeatable (default: any)")
     it.add_argument("--run-lifetime", type=float, default=RUN_LIFETIME_S, metavar="SECONDS", help="expiry of a run")
@@ -62,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         script=given.script,
         chat_url=given.chat_url,
         chat_model=given.chat_model,
+        model_file=given.model_file,
+        llama_context=given.context,
+        llama_threads=given.threads,
         chat_key=os.environ.get("ASKQ_CHAT_API_KEY") or None,
         run_lifetime_s=given.run_lifetime,
         idempotency=given.idempotency,

@@ -9,6 +9,7 @@ from aiohttp import web
 from askq.localapi.api import Api
 from askq.localapi.engines.base import Engine
 from askq.localapi.engines.chat import ChatEngine
+from askq.localapi.engines.llama import LlamaEngine
 from askq.localapi.engines.script import ScriptEngine
 from askq.localapi.engines.script_file import Script, parse_script, read_script
 from askq.localapi.engines.tutor import TutorEngine
@@ -103,6 +104,15 @@ def _engine(options: Options, script: Script) -> Engine:
             return TutorEngine(options.tutor_concurrency)
         case "script":
             return ScriptEngine(script)
+        case "llama":
+            assert options.model_file is not None  # `check` has seen to it
+            return LlamaEngine(
+                options.model_file,
+                context=options.llama_context,
+                threads=options.llama_threads,
+                concurrency=options.llama_concurrency,
+                timeout_s=options.chat_timeout_s,
+            )
         case "chat":
             if options.chat_url is None:
                 raise LocalApiError("The chat engine needs --chat-url.")

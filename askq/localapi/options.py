@@ -13,7 +13,11 @@ from askq.localapi.errors import ApiError, LocalApiError
 from askq.localapi.limits import checked
 from askq.localapi.storage import MEMORY
 
-EngineName = Literal["tutor", "chat", "script"]
+EngineName = Literal["tutor", "chat", "llama", "script"]
+
+LLAMA_CONTEXT = 8192
+LLAMA_THREADS = max(1, (os.cpu_count() or 2) // 2)
+"""llama.cpp's threads spin while they wait for each other: more of them than idle cores make it slow."""
 
 RUN_LIFETIME_S = 600.0
 """OpenAI lets a run expire about ten minutes after its creation."""
@@ -45,6 +49,12 @@ class Options:
     """Bearer key for it."""
     chat_timeout_s: float = 600.0
     chat_concurrency: int = 16
+    model_file: Path | None = None
+    """GGUF file of the `llama` engine."""
+    llama_context: int = LLAMA_CONTEXT
+    """Tokens that a question with its history and its answer may have."""
+    llama_threads: int = LLAMA_THREADS
+    llama_concurrency: int = 1
     tutor_concurrency: int = os.cpu_count() or 1
     run_lifetime_s: float = RUN_LIFETIME_S
     """From the creation of a run to its expiry; responses do not expire."""
@@ -74,6 +84,14 @@ class Options:
                 "The chat engine needs to know where to ask. Give --chat-url, for example "
                 "--chat-url http://127.0.0.1:11434/v1."
             )
+        if self.engine == "llama" and self.model_file is None:
+            raise LocalApiError("The llama engine needs a model. Give --model-file FILE.gguf.")
+        if self.model_file is not None and self.engine != "llama":
+            raise LocalApiError(
+                f"--model-file is for the llama engine, but the engine is {self.engine}. Add --engine llama."
+            )
+        if self.llama_context < 1 or self.llama_threads < 1 or self.llama_concurrency < 1:
+            raise LocalApiError("Context, threads and concurrency of the llama engine must be at least 1.")
         if self.script is not None and self.engine != "script":
             raise LocalApiError(
                 f"--script is for the script engine, but the engine is {self.engine}. Add --engine script."

@@ -7,6 +7,7 @@ overwrite what the terminal shows, or characters that turn the direction of the 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _INTRODUCERS = "\x90\x98\x9d\x9e\x9f"
 _SEQUENCE = re.compile(
@@ -40,3 +41,27 @@ def plain(text: str, *, one_line: bool = False) -> str:
         text = _LINE_END.sub("\n", _SEQUENCE.sub("", text))
         text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text))
     return " ".join(text.split()) if one_line else text
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes: letters of Korean, Chinese and Japanese take two each, and marks
+    that are put on top of others none.
+
+    >>> cells("ab"), cells("한글"), cells("e\u0301")
+    (2, 4, 1)
+    """
+    if text.isascii():
+        return len(text)
+    return sum(_cells_of(char) for char in text)
+
+
+def _cells_of(char: str) -> int:
+    # The vowels and final consonants of a Korean syllable in pieces are shown within the first one.
+    if unicodedata.category(char) in ("Mn", "Me", "Cf") or "\u1160" <= char <= "\u11ff":
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def padded(text: str, width: int) -> str:
+    """The text with blanks after it, so that what follows begins in the same column on every line."""
+    return text + " " * (width - cells(text))

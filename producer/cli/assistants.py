@@ -9,6 +9,7 @@ import click
 from askq.assistants import file as files
 from askq.assistants.model import Assistant
 from askq.errors import AssistantError
+from producer.answers.plain import padded
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.parts import Parts
 
@@ -35,7 +36,7 @@ def list_command(session: Session, *, as_json: bool) -> int:
     else:
         for entry in found:
             state = f"{entry['problems']} problems: askq assistants validate {entry['file']}"
-            click.echo(f"{entry['name']:<20} {state if entry['problems'] else entry['description']}")
+            click.echo(f"{padded(str(entry['name']), 20)} {state if entry['problems'] else entry['description']}")
     return 0
 
 

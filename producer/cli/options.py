@@ -36,6 +36,7 @@ def input_options(command: F) -> F:
             "format": options.pop("input_format"),
             "template": options.pop("template"),
             "split": options.pop("split"),
+            "encoding": options.pop("encoding"),
         }
         return command(*args, reading=reading, **options)
 
@@ -49,6 +50,7 @@ def input_options(command: F) -> F:
             "--thread-column", metavar="NAME", help="The column that says which conversation a question belongs to."
         ),
         click.option("--template", metavar="TEXT", help="Build questions from columns: 'Translate to {lang}: {text}'."),
+        click.option("--encoding", metavar="NAME", help="How the file is encoded, e.g. cp949; else found out."),
         click.option("--split", type=click.Choice(["line", "blank-line"]), help="What separates questions in a text."),
         click.option(
             "--format",

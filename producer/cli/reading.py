@@ -290,7 +290,7 @@ def _job_id(session: Session, store: Store, given: str) -> str:
 
 
 def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
-    from producer.answers.plain import plain
+    from producer.answers.plain import padded, plain
     from producer.answers.record import to_record
 
     record = to_record(job)
@@ -325,7 +325,7 @@ def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
             facts.append(("note", job.note))
         for name, value in facts:
             if value is not None:
-                click.echo(f"{plain(str(name), one_line=True) + ':':<12}{plain(str(value), one_line=True)}")
+                click.echo(f"{padded(plain(str(name), one_line=True) + ': ', 12)}{plain(str(value), one_line=True)}")
         click.echo(f"\nQuestion\n{plain(record['question'])}")
     for number, call in enumerate(record["code"], 1):
         click.echo(f"\nCode {number}\n{plain(str(call['input']))}\nOutput\n{plain(str(call['output']))}")
@@ -364,7 +364,7 @@ def list_command(session: Session, *, limit: int, dead: bool, as_json: bool) -> 
     """List the newest batches, newest first."""
     if dead:
         return _list_dead(session, as_json=as_json)
-    from producer.answers.plain import plain
+    from producer.answers.plain import cells, padded, plain
     from producer.answers.record import timestamp
     from producer.progress import counts_in_words
 
@@ -375,8 +375,10 @@ def list_command(session: Session, *, limit: int, dead: bool, as_json: bool) -> 
         return 0
     if not found:
         session.say("No list was submitted yet: `askq run FILE` or `askq submit FILE`.")
+    longest = max((cells(status.assistant) for status in found), default=0) if on_terminal() else 0
     for status in found:
-        parts = [status.id, str(timestamp(status.created_at))[:19], status.assistant, f"{status.total:>7}"]
+        parts = [status.id, str(timestamp(status.created_at))[:19], padded(status.assistant, longest)]
+        parts.append(f"{status.total:>7}")
         parts += [
             ("finished: " if status.done else "") + counts_in_words(status),
             plain(status.name or "", one_line=True),

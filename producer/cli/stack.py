@@ -81,10 +81,11 @@ def _prepare(parts: Parts) -> None:
 
 @click.command("local-api")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 chooses a free one.")
-@click.option("--engine", type=click.Choice(["tutor", "chat", "script"]), help="What answers.")
+@click.option("--engine", type=click.Choice(["tutor", "chat", "llama", "script"]), help="What answers.")
 @click.option("--chat-url", metavar="URL", help="The chat-completions server behind the chat engine.")
 @click.option("--chat-model", metavar="NAME", help="Its model.")
 @click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="The script of the script engine.")
+@click.option("--model-file", type=click.Path(dir_okay=False, path_type=Path), help="The llama engine's GGUF file.")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Where it keeps its objects.")
 @json_option
 @pass_session
@@ -96,6 +97,7 @@ def local_api_command(
     chat_url: str | None,
     chat_model: str | None,
     script: Path | None,
+    model_file: Path | None,
     data: Path | None,
     as_json: bool,
 ) -> int:
@@ -104,6 +106,8 @@ def local_api_command(
     chosen = engine or settings.local_engine
     if chosen == "chat" and not (chat_url or settings.chat_url):
         raise ConfigError("the chat engine needs a server", remedy="Give --chat-url or ASKQ_CHAT_URL.")
+    if chosen == "llama" and not (model_file or settings.llama_model):
+        raise ConfigError("the llama engine needs a model", remedy="Give --model-file or ASKQ_LLAMA_MODEL.")
     if port:
         require_free(port, "the local API", "Choose another with --port.")
     folder = data or settings.home / "localapi-standalone"
@@ -120,6 +124,7 @@ def local_api_command(
         ("--chat-url", chat_url or settings.chat_url),
         ("--chat-model", chat_model or settings.chat_model),
         ("--script", script or settings.script),
+        ("--model-file", (model_file or settings.llama_model) if chosen == "llama" else model_file),
     ):
         if value is not None:
             argv += [option, str(value)]

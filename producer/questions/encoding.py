@@ -1,8 +1,9 @@
 """How the bytes of a list are to be read as text, found out from all of them before any row is read.
 
-UTF-8 (with or without a byte order mark) first, then UTF-16 by its mark, then Windows-1252 with a note, because
-spreadsheets still write it. What is none of these is refused with the lines: a question read in the wrong encoding
-would be paid for all the same.
+UTF-8 (with or without a byte order mark) first, then UTF-16 by its mark, then CP949 where the text is Korean beyond
+doubt, then Windows-1252, these two with a note, because spreadsheets still write them. What is none of these is refused
+with the lines, unless somebody says which encoding it is: a question read in the wrong one would be paid for all the
+same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import islice
 from typing import BinaryIO
 
 from askq.errors import InputError, Problem
+from producer.questions.reading import quoted
 from producer.questions.source import Source
 
 _CHUNK = 1 << 20
@@ -27,6 +29,12 @@ _HIGH_RUNS = re.compile(rb"[\x80-\xff]{4,}")
 """Western European text has such runs next to never; Cyrillic, Greek, Chinese … in other 8-bit encodings are made
 of them."""
 
+_COMMON_SYLLABLES = frozenset(
+    "이다는의에가을하고은를도한지로사서기어나아자리해인니그수시라들있것대요스정보과부장일주만제전구여게상오까습면안성"
+)
+"""More than half of any Korean text, and next to nothing of Chinese or Japanese bytes that are read as if they were."""
+_ENOUGH_SYLLABLES = 6
+
 _FOREIGN = (
     (b"PK\x03\x04", "this is an Excel workbook or another zip archive", "Export the sheet as CSV (UTF-8)."),
     (b"\xd0\xcf\x11\xe0", "this is an old Excel or Office file", "Export the sheet as CSV (UTF-8)."),
@@ -34,7 +42,10 @@ _FOREIGN = (
     (b"\x1f\x8b", "this is compressed with gzip", "Decompress it first: gunzip -k FILE."),
     (b"%PDF", "this is a PDF", "Copy the questions into a text file, one per line."),
 )
-_SAVE_AS_UTF8 = "Save the file as UTF-8 and try again (in a spreadsheet: export as CSV UTF-8)."
+_SAVE_AS_UTF8 = (
+    "Save the file as UTF-8 and try again (in a spreadsheet: export as CSV UTF-8), or name its encoding: --encoding."
+)
+_NAMES = {"cp949": "Korean (CP949)", "cp1252": "Windows-1252"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +59,35 @@ class Inspection:
     note: str | None = None
 
 
-def inspect(source: Source, *, longest_line: int) -> Inspection:
-    """Read everything once. Raises InputError for bytes that are no text, with their lines, and for lines of more
-    than `longest_line` bytes, which could not be read in constant memory."""
+def known_encoding(name: str) -> str:
+    """The encoding of this name, as Python calls it. Raises InputError."""
+    try:
+        found = codecs.lookup(name)
+    except (LookupError, ValueError):
+        found = None
+    # Python's own codecs that make bytes of bytes are none of a text.
+    if found is None or not getattr(found, "_is_text_encoding", True):
+        raise InputError(
+            f"there is no encoding {quoted(name)}",
+            remedy="For example utf-8, utf-16, cp949 (Korean), shift_jis (Japanese), gb18030 (Chinese) or cp1251.",
+        )
+    return "utf-8-sig" if found.name == "utf-8" else found.name
+
+
+def inspect(source: Source, *, longest_line: int, encoding: str | None = None) -> Inspection:
+    """Read everything once; `encoding` is not to be found out. Raises InputError for bytes that are no text, with their
+    lines, and for lines of more than `longest_line` bytes, which could not be read in constant memory."""
+    told = encoding
     digest = hashlib.sha256()
     size = run = longest = 0
     decodable, nul = True, False
-    encoding = "utf-8-sig"
+    encoding = told or "utf-8-sig"
     decoder = codecs.getincrementaldecoder(encoding)()
     with source.open() as file:
         while chunk := _read(source, file):
             if size == 0:
                 _refuse_foreign(source, chunk)
-                if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                if told is None and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                     encoding = "utf-16"
                     decoder = codecs.getincrementaldecoder(encoding)()
             size += len(chunk)
@@ -86,11 +113,11 @@ def inspect(source: Source, *, longest_line: int) -> Inspection:
         raise _with_nul(source, encoding)
     note = None
     if not decodable:
-        if encoding == "utf-16":
-            raise _bad_utf16(source)
-        encoding = _eight_bit(source)
+        if told is not None or encoding == "utf-16":
+            raise _undecodable(source, encoding)
+        encoding = "cp949" if _is_korean(source) else _eight_bit(source)
         note = (
-            f"{source.name} is not UTF-8; it was read as Windows-1252. If letters look wrong, save it as UTF-8 "
+            f"{source.name} is not UTF-8; it was read as {_NAMES[encoding]}. If letters look wrong, save it as UTF-8 "
             "and submit it again."
         )
     return Inspection(encoding=encoding, size=size, digest=digest.hexdigest(), note=note)
@@ -110,6 +137,28 @@ def _refuse_foreign(source: Source, head: bytes) -> None:
     for magic, what, remedy in _FOREIGN:
         if head.startswith(magic):
             raise InputError([Problem(file=source.name, message=f"{what}, not text")], remedy=remedy)
+
+
+def _is_korean(source: Source) -> bool:
+    """Whether the bytes are CP949, which Korean spreadsheets write, and the text is Korean and nothing else."""
+    decoder = codecs.getincrementaldecoder("cp949")()
+    high = hangul = common = 0
+    with source.open() as file:
+        while True:
+            chunk = file.read(_CHUNK)
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError:
+                return False
+            for char in text:
+                if char >= "\u3000":
+                    high += 1
+                    if "\uac00" <= char <= "\ud7a3":
+                        hangul += 1
+                        common += char in _COMMON_SYLLABLES
+            if not chunk:
+                break
+    return hangul >= _ENOUGH_SYLLABLES and hangul >= 0.9 * high and common >= 0.3 * hangul
 
 
 def _eight_bit(source: Source) -> str:
@@ -170,10 +219,11 @@ def _bad_utf8(source: Source) -> Iterator[Problem]:
         yield Problem(file=source.name, message="the last character is cut off (not valid UTF-8)")
 
 
-def _bad_utf16(source: Source) -> InputError:
-    line = 1
+def _undecodable(source: Source, encoding: str) -> InputError:
+    line, order, name = 1, encoding, encoding.upper()
     with source.open() as file:
-        order = "utf-16-le" if file.read(2) == codecs.BOM_UTF16_LE else "utf-16-be"
+        if encoding == "utf-16":
+            order = "utf-16-le" if file.read(2) == codecs.BOM_UTF16_LE else "utf-16-be"
         decoder = codecs.getincrementaldecoder(order)()
         try:
             while chunk := file.read(_CHUNK):
@@ -182,7 +232,7 @@ def _bad_utf16(source: Source) -> InputError:
         except UnicodeDecodeError as exc:
             line += exc.object[: exc.start].decode(order).count("\n")
     return InputError(
-        [Problem(file=source.name, line=line, message="the bytes here are not valid UTF-16")], remedy=_SAVE_AS_UTF8
+        [Problem(file=source.name, line=line, message=f"the bytes here are not valid {name}")], remedy=_SAVE_AS_UTF8
     )
 
 

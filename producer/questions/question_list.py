@@ -24,7 +24,7 @@ from askq.jobs.model import Question
 from producer.questions import delimited, formats, json_rows, lines
 from producer.questions.attachments import Attachments, ToolsOf
 from producer.questions.columns import ColumnFault, Columns, Layout
-from producer.questions.encoding import Inspection, inspect
+from producer.questions.encoding import Inspection, inspect, known_encoding
 from producer.questions.reading import Draft, Fault, Notes, Row
 from producer.questions.row_checks import RowChecks
 from producer.questions.source import Source, open_path, spool, spool_lines
@@ -81,6 +81,7 @@ class Options:
     thread_column: str | None = None
     template: Template | None = None
     split: str = "line"
+    encoding: str | None = None
     max_rows: int = MAX_ROWS
     max_question_bytes: int = MAX_QUESTION_BYTES
 
@@ -117,7 +118,7 @@ class QuestionList:
         if self._summary is not None:
             return self._summary
         longest = max(_LONGEST_LINE, 4 * self._options.max_question_bytes)
-        self._found = inspect(self._source, longest_line=longest)
+        self._found = inspect(self._source, longest_line=longest, encoding=self._options.encoding)
         self._format = self._options.format or self._sniff(self._found.encoding)
         notes = Notes()
         if self._found.note:
@@ -333,6 +334,7 @@ def open_list(
     format: str | None = None,  # noqa: A002 (the option's name)
     template: str | None = None,
     split: str | None = None,
+    encoding: str | None = None,
     max_rows: int = MAX_ROWS,
     max_question_bytes: int = MAX_QUESTION_BYTES,
     stdin: BinaryIO | None = None,
@@ -342,8 +344,8 @@ def open_list(
     `column`, `id_column` and `thread_column` name the columns to use, `file_column` and `image_column` those that name
     files to go along (`attach=False`: none does, whatever the columns are called), `format` is one of
     `formats.FORMATS`, `template` makes the question from several columns, `split="blank-line"` takes paragraphs of a
-    text instead of lines. Raises InputError for a wrong option and for a file that is not there, not readable or of no
-    known kind; what is in it is looked at by `QuestionList.check`.
+    text instead of lines, `encoding` is not found out then. Raises InputError for a wrong option and for a file that
+    is not there, not readable or of no known kind; what is in it is looked at by `QuestionList.check`.
     """
     if split not in (None, *_SPLITS):
         raise InputError(f'"{split}" is no way to split a text', remedy=f"Known: {', '.join(_SPLITS)}.")
@@ -357,6 +359,7 @@ def open_list(
         thread_column=thread_column,
         template=None if template is None else Template(template),
         split=split or "line",
+        encoding=None if encoding is None else known_encoding(encoding),
         max_rows=max_rows,
         max_question_bytes=max_question_bytes,
     )

@@ -37,6 +37,7 @@ def check(
     known: set[str] = set()
     for key, asked in rows.items():
         batch = store.batch_under(key)
+        doubted: set[str] = set()
         jobs = {} if batch is None else {job.question.row_id: job for job in store.jobs(batch)}
         for row in asked:
             job = jobs.pop(row.row, None)
@@ -45,7 +46,10 @@ def check(
                 report.problems.append(f"lost: {key}/{row.row} is not in the store")
             else:
                 known.add(job.id)
-                _check_job(report, row, job, paid[job.id], keyed=keyed)
+                stopped = row.thread in doubted and job.error_code == "conversation_stopped"
+                _check_job(report, row, job, paid[job.id], keyed=keyed, stopped=stopped)
+                if row.thread is not None and job.state is State.UNCERTAIN:
+                    doubted.add(row.thread)
         report.unexpected += len(jobs)
         report.problems += [f"unexpected: {job.id} is in no list" for job in jobs.values()]
         if batch is not None:
@@ -68,7 +72,7 @@ def _by_key(rows: Iterable[Asked]) -> dict[str, list[Asked]]:
     return found
 
 
-def _check_job(report: Report, row: Asked, job: Job, paid: int, *, keyed: bool) -> None:
+def _check_job(report: Report, row: Asked, job: Job, paid: int, *, keyed: bool, stopped: bool) -> None:
     report.ends[job.state] += 1
     report.counted_runs += job.runs
     report.paid_twice += max(0, paid - 1)
@@ -84,6 +88,8 @@ def _check_job(report: Report, row: Asked, job: Job, paid: int, *, keyed: bool) 
         return
     if job.state is State.UNCERTAIN and row.protocol == "responses" and not keyed:
         return  # nothing can tell, and the default policy pays for nothing twice
+    if stopped:
+        return  # no conversation goes on after a question of which nothing is known
     if job.state not in row.ends():
         report.unexpected += 1
         report.problems.append(f"unexpected: {job.id} should end {row.end()}: {_shown(job)}")

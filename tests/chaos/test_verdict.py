@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from askq.assistants.model import Assistant
 from askq.ids import SHARDS, shard_of
-from askq.jobs import keys
+from askq.jobs import codec, keys
 from askq.jobs.model import MOVES, Answer, Claim, Lane, Move
 from askq.jobs.redis_store import RedisStore
 from producer.questions import open_items
@@ -101,6 +102,34 @@ def test_a_job_without_an_end_is_stuck_and_leaves_its_claim_behind(stage: Stage)
 def test_the_answer_of_another_question_is_wrong(stage: Stage) -> None:
     stage.answer([RIGHT[1], RIGHT[0]])
     assert stage.verdict().broken == ["wrong: 2"]
+
+
+def test_an_answer_that_quotes_another_conversation_or_forgets_its_own_is_wrong(stage: Stage) -> None:
+    stage.answer(RIGHT)
+    rows = [replace(row, row=ROWS[1].row) for number in (0, 1) for row in Asked.talk("list", number, 2, "assistants")]
+    (claimed,) = [job for job in stage.store.jobs(str(stage.store.batch_under("list"))) if job.id.endswith(rows[1].row)]
+    for text, wrong in ((rows[1].answer(), 0), (rows[3].answer(), 1), (rows[0].answer(), 1)):
+        assert text is not None
+        assert text.startswith("1 before: [talk]") is (text != rows[0].answer())
+        stage.client.set(keys.answer(claimed.id), codec.dump_answer(Answer(text=text)))
+        stage.file.unlink()
+        questions.write(stage.file, [ROWS[0], rows[1]])
+        assert stage.verdict().wrong == wrong
+
+
+def test_nothing_goes_on_after_doubt_and_only_then(stage: Stage) -> None:
+    first, second = Asked.talk("list", 0, 2, "responses")
+    (one, two) = stage.claims(Lane.START)
+    stage.commit(one, "intend", attempts=1)
+    stage.commit(one, "doubt")
+    fields = {"error_code": "conversation_stopped", "error_message": "because"}
+    assert stage.store.commit([Move(job=two.id, fence=two.fence, name="fail", fields=fields)]) == ["moved"]
+    stage.file.unlink()
+    questions.write(stage.file, [replace(first, row=ROWS[0].row), replace(second, row=ROWS[1].row)])
+    assert stage.verdict(keyed=False).broken == []
+    stage.file.unlink()
+    questions.write(stage.file, [replace(first, row=ROWS[0].row, thread="b"), replace(second, row=ROWS[1].row)])
+    assert stage.verdict(keyed=False).broken == ["unexpected: 1"]
 
 
 def test_an_end_that_nothing_explains_is_unexpected(stage: Stage) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from askq.assistants.model import Assistant, ProtocolName
@@ -205,6 +206,26 @@ class World:
                 deck.pop()
                 struck += 1
         self.release(1)
+
+    def suffer_through(self, strikes: Mapping[Strike, int], *, times: int, patience_s: float) -> None:
+        """Strike so often, spread over all of the work: each time another share of the jobs has ended."""
+        deck: list[Strike] = []
+        rows = questions.read(self.file)
+        keys = {row.key for row in rows}
+        for strike in range(times):
+            enough = 0.95 * len(rows) * strike / times
+            self.wait(partial(self._have_ended, keys, enough), seconds=patience_s, what="work goes on")
+            struck = False
+            while not struck:
+                if not deck:
+                    deck = [each for each, number in strikes.items() for _ in range(number)]
+                    self.pick.shuffle(deck)
+                struck = deck.pop()(self)
+                self.live(_STEP_S)
+
+    def _have_ended(self, keys: Collection[str], enough: float) -> bool:
+        statuses = [self.stack.status(batch) for key in keys if (batch := self.stack.store.batch_under(key))]
+        return sum(status.total - status.pending for status in statuses) >= enough
 
     def begin(self) -> None:
         """Release the first lists, and wait until work is under way."""

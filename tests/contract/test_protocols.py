@@ -189,7 +189,12 @@ async def test_every_field_of_an_assistant_is_accepted(name: str) -> None:
         tools=({"type": "code_interpreter"}, {"type": "file_search", "vector_store_ids": ["vs_1"]}),
         tool_resources={"code_interpreter": {"file_ids": ["file-1"]}},
         reasoning_effort="low",
-        text_format={"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": True},
+        text_format={
+            "type": "json_schema",
+            "name": "answer",
+            "schema": {"type": "object", "properties": {}, "required": [], "additionalProperties": False},
+            "strict": True,
+        },
         max_output_tokens=1000,
         max_prompt_tokens=2000,
         truncation="auto",

@@ -211,7 +211,7 @@ def _waiting(batch: str, row: str, *, after: str) -> Claim:
 
 def test_who_waits_looks_ever_more_rarely_and_claims_do_not_add_up() -> None:
     delays = []
-    for looks in range(9):
+    for looks in range(12):
         held = claim(after="q0", looks=looks)
         move = legal(steps.waits(held, Waits(row="q0", deep=False), 0.0), held).move
         assert (move.name, move.fields["looks"]) == ("defer", looks + 1)
@@ -223,14 +223,14 @@ def test_who_waits_looks_ever_more_rarely_and_claims_do_not_add_up() -> None:
 
 
 def test_a_thread_with_earlier_turns_is_never_made_anew() -> None:
-    held = claim(thread_id="t", joined="run_0", errors=0)
+    held = claim(thread_id="t", joined="run_0")
     move = legal(steps.not_created(held, Gone("not_found", "no thread"), 0.0), held).move
     assert move.name == "void"
     assert "thread" not in move.fields
-    held = claim(thread_id="t", joined="run_0", errors=steps.MOST_GONE)
+    held = claim(thread_id="t", joined="run_0", gone=steps.MOST_GONE)
     move = legal(steps.not_created(held, Gone("not_found", "no thread"), 0.0), held).move
     assert move.fields["error_code"] == "conversation_vanished"
-    held = claim(after="q0", errors=steps.MOST_GONE)
+    held = claim(after="q0", gone=steps.MOST_GONE)
     move = legal(steps.not_joined(held, Gone("not_found", "no thread"), TUTOR, 0.0), held).move
     assert move.fields["error_code"] == "conversation_vanished"
 

@@ -344,7 +344,7 @@ async def test_an_answer_is_fetched_after_the_end_without_another_look_at_the_ru
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     service.says({**RUN, "usage": usage})
     service.says(
-        {"data": [message(text("x = 1")), {"id": "msg_0", "role": "user", "content": [text("Why?")]}], "has_more": True}
+        {"data": [{"id": "msg_0", "role": "user", "content": [text("Why?")]}, message(text("x = 1"))], "has_more": True}
     )
     service.lists(message(text("Clear?"), id="msg_2"), message(text("Not ours"), id="msg_3", run_id="run_9"))
     async with service.client() as client:

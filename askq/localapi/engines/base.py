@@ -235,7 +235,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """`tutor`, `chat` or `script`."""
+        """`tutor`, `chat`, `llama` or `script`."""
 
     @property
     def models(self) -> tuple[str, ...]:

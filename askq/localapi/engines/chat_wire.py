@@ -50,8 +50,8 @@ def _messages(request: Request) -> list[JsonObject]:
                 "type": "function",
                 "function": {"name": turn.name, "arguments": turn.text},
             }
-            if messages and messages[-1].get("tool_calls"):
-                messages[-1]["tool_calls"].append(call)
+            if messages and messages[-1]["role"] == "assistant":
+                messages[-1].setdefault("tool_calls", []).append(call)
             else:
                 messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
         elif turn.role == "output":

@@ -55,10 +55,12 @@ class TutorEngine:
 
 def _called(request: Request) -> Outcome | None:
     """The calls to make next, or the report on those that were made; None where no function fits."""
+    functions, given = _functions(request), request.given
+    if not functions and not given:
+        return None
     from askq.localapi.tutor.functions import report, wanted
 
-    calls = wanted(request.question, _functions(request))
-    given = request.given
+    calls = wanted(request.question, functions)
     remaining = calls[len(given) :]
     if request.options.get("parallel_tool_calls") is False:
         remaining = remaining[:1]

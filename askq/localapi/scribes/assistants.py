@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from askq.localapi.engines.base import Call, Code, Outcome, Request, Search, Text, Turn
 from askq.localapi.files.products import Products
 from askq.localapi.scribes.made import Made, code_call, search_call
@@ -29,17 +31,15 @@ class AssistantsScribe:
         self._products = products
 
     def request(self, work: Work) -> Request:
-        """The thread's messages, then the calls this run has made and the outputs it was given."""
+        """The thread's messages, then what this run has said and called, and the outputs it was given."""
         body = work.body
-        turns = [
-            Turn(
-                role="assistant" if message["role"] == "assistant" else "user",
-                text=message_text(message),
-                images=_images(message),
-            )
-            for message in self._store.below("message", work.scope)
-        ]
+        messages = self._store.below("message", work.scope)
+        turns = [_turn(message) for message in messages if message["run_id"] != work.id]
+        own = {message["id"]: message for message in messages if message["run_id"] == work.id}
         for step in work.made:
+            message = own.get(step["step_details"].get("message_creation", {}).get("message_id"))
+            if message is not None:
+                turns.append(_turn(message))
             calls = [call for call in step["step_details"].get("tool_calls", []) if call["type"] == "function"]
             turns.extend(_call_turn(call) for call in calls)
             turns.extend(
@@ -132,6 +132,11 @@ class AssistantsScribe:
 def message_text(message: JsonObject) -> str:
     """The text of a stored message; pictures have none."""
     return "\n".join(part["text"]["value"] for part in message["content"] if part["type"] == "text")
+
+
+def _turn(message: JsonObject) -> Turn:
+    role: Literal["assistant", "user"] = "assistant" if message["role"] == "assistant" else "user"
+    return Turn(role=role, text=message_text(message), images=_images(message))
 
 
 def _images(message: JsonObject) -> tuple[JsonObject, ...]:

@@ -25,11 +25,13 @@ class Size:
     run_s: tuple[float, float]
     settle_s: float
     least_kills: int
+    least_points: int
+    """SIGKILLs at the places where a question joins its conversation."""
 
 
 SIZES = {
-    "short": Size(8, 3, 6, (legs.MIXED,), 1.0, (0.3, 1.0), 60, 4),
-    "full": Size(200, 5, 30, legs.BOTH, 0.4, (0.5, 3.0), 120, 60),
+    "short": Size(6, 3, 4, (legs.MIXED,), 0.6, (0.2, 0.6), 60, 3, 0),
+    "full": Size(200, 5, 24, legs.BOTH, 0.1, (0.3, 2.0), 150, 70, 5),
 }
 
 STRIKES: Mapping[Strike, int] = {
@@ -46,7 +48,8 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         for protocol in leg.protocols:
             world.converse(protocol, size.conversations, size.turns)
         world.begin()
-        world.suffer(STRIKES, times=size.strikes, every=(0.3, 1.2))
+        # To the last turn: a question is in danger only while it joins, runs and ends.
+        world.suffer_through(STRIKES, times=size.strikes, patience_s=size.settle_s)
         world.disarm()
         world.settle(size.settle_s)
 
@@ -54,4 +57,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
     for verdict in legs.each(size.legs, seed, folder, storm, **options):
         report += verdict
     report.need("kills", report.kills, size.least_kills)
+    if size.least_points:
+        joining = sum(hits for point, hits in report.points.items() if point.startswith(("join.", "follow.")))
+        report.need("kills while a question joins", joining, size.least_points)
     return report

@@ -19,6 +19,8 @@ from tests.chaos.world import Strike, World
 class Size:
     jobs: int
     """Per protocol."""
+    talks: int
+    """Conversations of three questions, per protocol."""
     strikes: int
     legs: tuple[Leg, ...]
     share: float
@@ -27,8 +29,8 @@ class Size:
 
 
 SIZES = {
-    "short": Size(40, 6, (legs.MIXED,), 0.02, 10),
-    "full": Size(150, 28, legs.BOTH, 0.012, 120),
+    "short": Size(40, 3, 6, (legs.MIXED,), 0.02, 10),
+    "full": Size(150, 20, 28, legs.BOTH, 0.012, 120),
 }
 
 STRIKES: Mapping[Strike, int] = {
@@ -45,6 +47,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             world.arm(name, *(faults.at(rule, size.share) for rule in rules))
         for protocol in leg.protocols:
             world.ask(protocol, size.jobs, waves=5)
+            world.converse(protocol, size.talks, 3)
         with Postman(world.stack.redis_port, seed) as postman:
             world.begin()
             world.suffer(STRIKES, times=size.strikes, every=(0.2, 1.0))

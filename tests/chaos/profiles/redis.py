@@ -16,6 +16,8 @@ from tests.chaos.world import Strike, World
 class Size:
     jobs: int
     """Per protocol."""
+    talks: int
+    """Conversations of three questions, per protocol."""
     rounds: int
     """How often each fault happens at least, in each leg."""
     kills: int
@@ -25,8 +27,8 @@ class Size:
 
 
 SIZES = {
-    "short": Size(30, 1, 0, (legs.MIXED,), 1),
-    "full": Size(80, 2, 2, legs.BOTH, 12),
+    "short": Size(30, 3, 1, 0, (legs.MIXED,), 1),
+    "full": Size(80, 20, 2, 2, legs.BOTH, 12),
 }
 
 STRIKES: Mapping[str, Strike] = {
@@ -45,6 +47,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
     def storm(world: World, leg: Leg) -> None:
         for protocol in leg.protocols:
             world.ask(protocol, size.jobs, waves=4 * size.rounds)
+            world.converse(protocol, size.talks, 3)
         world.begin()
         strikes = [*STRIKES.values(), *size.kills * [STRIKES["SIGKILL of Redis"]]] * size.rounds
         world.pick.shuffle(strikes)

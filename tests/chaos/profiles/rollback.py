@@ -17,14 +17,16 @@ from tests.chaos.world import World
 class Size:
     jobs: int
     """Per protocol."""
+    talks: int
+    """Conversations of three questions, per protocol."""
     cuts: int
     """In each leg."""
     legs: tuple[Leg, ...]
 
 
 SIZES = {
-    "short": Size(60, 3, (legs.WITHOUT_KEYS,)),
-    "full": Size(150, 6, legs.BOTH),
+    "short": Size(60, 4, 3, (legs.WITHOUT_KEYS,)),
+    "full": Size(150, 20, 6, legs.BOTH),
 }
 
 
@@ -32,6 +34,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
     def cut_power(world: World, leg: Leg) -> None:
         for protocol in leg.protocols:
             world.ask(protocol, size.jobs, waves=size.cuts + 1)
+            world.converse(protocol, size.talks, 3)
         world.begin()
         for cut in range(size.cuts):
             created = len(world.stack.ledger())
