@@ -22,7 +22,7 @@ FROM python:${PYTHON}-slim
 # The worker must not run as root, and needs to write only to /tmp and /data.
 RUN groupadd --gid 10001 askq \
     && useradd --uid 10001 --gid askq --home-dir /data --no-create-home askq \
-    && install -d -o askq -g askq /data /data/local-api
+    && install -d -o askq -g askq /data /data/local-api /data/files
 COPY --from=build --chown=root:root /app/.venv /app/.venv
 COPY assistants /data/assistants
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 ASKQ_HOME=/tmp/.askq ASKQ_HEARTBEAT_FILE=/tmp/worker.alive

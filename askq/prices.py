@@ -56,19 +56,28 @@ def priced(usage: Usage, assistant: Assistant) -> Usage:
     return dataclasses.replace(usage, cost_usd=cost / 1e6)
 
 
-def at_worst(assistant: Assistant, model: str, host: str, texts: tuple[str, ...], *, history: int = 0) -> float | None:
+def at_worst(
+    assistant: Assistant,
+    model: str,
+    host: str,
+    texts: tuple[str, ...],
+    *,
+    history: int = 0,
+    images: bool = False,
+) -> float | None:
     """What one run can cost at most, in US dollars: every byte a token, and an answer as long as it may be.
 
     `history` is the tokens of the conversation before the question.
 
     None where no bound is known: the assistant sets no `max_output_tokens`, or the model has no known price, or there
-    are tools (file search, code interpreter), with which the service reads as much as it likes, and no
+    are images, or tools (file search, code interpreter) with which the service reads as much as it likes, and no
     `max_prompt_tokens`. The Responses protocol has no such limit: there it is what the assistant's author vouches for.
     """
-    if assistant.max_output_tokens is None or (assistant.tools and assistant.max_prompt_tokens is None):
+    reads_more = bool(assistant.tools) or images
+    if assistant.max_output_tokens is None or (reads_more and assistant.max_prompt_tokens is None):
         return None
     read = history + _OVERHEAD_TOKENS + sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-    read = max(read, assistant.max_prompt_tokens or 0) if assistant.tools else read
+    read = max(read, assistant.max_prompt_tokens or 0) if reads_more else read
     usage = Usage(
         input_tokens=read, output_tokens=assistant.max_output_tokens, total_tokens=read + assistant.max_output_tokens
     )

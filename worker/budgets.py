@@ -92,7 +92,8 @@ class Budgets:
     def at_worst(self, ask: Ask) -> float | None:
         """What one run may cost at most, in US dollars; None where nothing bounds it."""
         texts = (ask.text, ask.instructions or ask.assistant.instructions or "")
-        return at_worst(ask.assistant, ask.model or ask.assistant.model, self._host, texts, history=ask.history)
+        model, images = ask.model or ask.assistant.model, bool(ask.given.images)
+        return at_worst(ask.assistant, model, self._host, texts, history=ask.history, images=images)
 
 
 def _of_attempt(claim: Claim, move: Move) -> float | None:

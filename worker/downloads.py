@@ -20,7 +20,7 @@ from askq.files.names import safe_name
 from askq.ids import split_job_id
 from askq.jobs.model import Answer, Claim
 from askq.jobs.objects import Kind, RemoteObject
-from worker.protocols.base import CallError, Gone, Refused
+from worker.protocols.base import Blocked, CallError, Gone, Refused
 from worker.protocols.filing import Filing, Made, TooLarge
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,11 @@ class Downloads:
             return _entry(made, error=("too_large", f"larger than the {most:,} bytes that are left for it{size}"))
         except (Gone, Refused) as error:
             return _entry(made, error=("gone" if isinstance(error, Gone) else "refused", error.message))
+        except Blocked as error:
+            if error.code != "endpoint_gone":
+                raise
+            # It speaks of runs, and gives out no files: no reason to stop speaking to it.
+            return _entry(made, error=("refused", error.message))
         except OSError as error:
             why = f"the folder of files cannot be written: {error.strerror or error}"
             if last:

@@ -116,7 +116,7 @@ class Engine:
         self._assistants: dict[str, Assistant] = {}
         self._filing = filing or _no_filing
         files = folder or Folder(Path("askq-files"))
-        self.library = Library(store, account, files, self._filing)
+        self.library = Library(store, account, files, self._filing, lease_s=lease_s)
         self._materials = Materials(store, account, self.library)
         self._downloads = Downloads(files, output)
         self._fetching: set[asyncio.Task[Any]] = set()
@@ -202,7 +202,7 @@ class Engine:
         Paid calls get `paid_s` seconds: their replies are worth more than a quick end.
         """
         tasks = {task for tasks in self._open.values() for task in tasks} | self._fetching
-        await self.library.drain(0.0)
+        tasks |= self.library.stop()
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
         if paid := {task for task in self._intended.values() if task is not None}:
@@ -330,7 +330,8 @@ class Engine:
         try:
             # Without a conversation at the service there is nothing to be joined: the run goes on from the last one.
             mark = await protocol.join(ask, joins.before) if joins.before.thread_id else ""
-        except CallError as error:
+        except CallError as refused:
+            error = await self._of_refusal(ask, refused)
             if error.limits is not None:
                 self._permits.refused(ask, error)
             await self._settle(claim, steps.not_joined(claim, error, assistant, _jitter()), error)
@@ -578,14 +579,20 @@ class Engine:
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
             return
         self._permits.got(claim.protocol, grants, None)
+        grants = []
         try:
             if steps.makes_files(answer):
+                # The container's list, and each file's description and content.
+                grants = await self._permits.get(claim.protocol, 1 + 2 * len(answer.files))
                 answer = await self._fetched(claim, answer)
         except NotNow as why:
+            self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.not_fetched(claim, str(why), _jitter()))
         except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
             await self._settle(claim, steps.not_polled(claim, error, _jitter()), error)
         else:
+            self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
 
     async def _fetched(self, claim: Claim, answer: Answer) -> Answer:

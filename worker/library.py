@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 8
 """Items one process works on at a time."""
-_LEASE_S = 15.0
 _NAP_S = 0.25
 _PATIENCE_S = 5.0
 """How long the background goes on looking when nothing is due."""
@@ -75,8 +74,11 @@ class _Ready:
 class Library:
     """The items of one account, as one process uses and makes them. Belongs to one event loop."""
 
-    def __init__(self, store: Store, account: str, folder: Folder, filing: Callable[[], Filing]) -> None:
+    def __init__(
+        self, store: Store, account: str, folder: Folder, filing: Callable[[], Filing], *, lease_s: float = 5.0
+    ) -> None:
         self._store = store
+        self._lease_s = lease_s
         self._account = account
         self._folder = folder
         self._filing = filing
@@ -214,19 +216,18 @@ class Library:
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run())
 
-    async def drain(self, timeout_s: float) -> None:
-        """Let uploads that are under way end, for a while."""
+    def stop(self) -> set[asyncio.Task[None]]:
+        """Begin nothing more; what is under way."""
         if self._runner is not None:
             self._runner.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
+        return set(self._tasks)
 
     async def _run(self) -> None:
         idle_since = time.monotonic()
         while self._tasks or time.monotonic() - idle_since < _PATIENCE_S:
             try:
                 items = await asyncio.to_thread(
-                    self._store.claim_items, self._account, limit=_AT_ONCE - len(self._tasks), lease_s=_LEASE_S
+                    self._store.claim_items, self._account, limit=_AT_ONCE - len(self._tasks), lease_s=self._lease_s
                 )
             except StoreError as error:
                 log.warning("the library waits for the store: %s", error.message)
@@ -269,9 +270,9 @@ class Library:
 
     async def _renew(self, item: Item, worker: asyncio.Task[Any] | None) -> None:
         while True:
-            await asyncio.sleep(_LEASE_S / 3)
+            await asyncio.sleep(self._lease_s / 4)
             try:
-                outcome = await self._moved(item, {}, due_s=_LEASE_S)
+                outcome = await self._moved(item, {}, due_s=self._lease_s)
             except StoreError:
                 continue
             if outcome is not Outcome.MOVED and worker is not None:
@@ -323,7 +324,7 @@ class Library:
         ref = item.file
         if not self._folder.has(ref.sha256):
             return Next.not_here(item, self._folder.root)
-        if await self._moved(item, {"state": ItemState.MAKING, "tries": item.tries + 1}, due_s=_LEASE_S) is not (
+        if await self._moved(item, {"state": ItemState.MAKING, "tries": item.tries + 1}, due_s=self._lease_s) is not (
             Outcome.MOVED
         ):
             return None
@@ -383,9 +384,8 @@ class Library:
             if status in ("failed", "cancelled")
         ]
 
-    async def _file_ids(self, item: Item, *, note: bool = False) -> dict[str, str] | Next:
-        """The ids of a store's files, by item; or what to do while they are not all uploaded. `note`: the store uses
-        them, so that they stay as long as it does."""
+    async def _file_ids(self, item: Item) -> dict[str, str] | Next:
+        """The ids of a store's files, by item; or what to do while they are not all uploaded."""
         wishes = [file_item(ref, "assistants") for ref in item.files]
         ids: dict[str, str] = {}
         for start in range(0, len(wishes), MOST_PER_BATCH):
@@ -401,16 +401,10 @@ class Library:
             data = {**item.data, "uploaded": len(ids), "total": len(wishes)}
             return Next({"data": data}, due_s=0.1 + len(wishes) / 1000)
 
-        def share() -> None:
-            for name in ids:
-                self._store.share(f"{self._account}/{name}", thing(self._account, item))
-
-        if note:
-            await asyncio.to_thread(share)
         return ids
 
     async def _make_store(self, item: Item) -> Next | None:
-        ids = await self._file_ids(item, note=True)
+        ids = await self._file_ids(item)
         if isinstance(ids, Next):
             return ids
         filing = self._filing()
@@ -423,7 +417,7 @@ class Library:
         if item.state is ItemState.MAKING and (found := await filing.find_stores(thing(self._account, item))):
             await self._remember(item, found[0])
             return Next.filling(item, found[0])
-        if await self._moved(item, {"state": ItemState.MAKING, "tries": item.tries + 1}, due_s=_LEASE_S) is not (
+        if await self._moved(item, {"state": ItemState.MAKING, "tries": item.tries + 1}, due_s=self._lease_s) is not (
             Outcome.MOVED
         ):
             return None
@@ -440,9 +434,17 @@ class Library:
             present = await filing.files_of(store_id)
         except Gone:
             return Next.anew()
-        missing = [id_ for id_ in ids.values() if id_ not in present]
+        missing = {name: id_ for name, id_ in ids.items() if id_ not in present}
         if missing:
-            await filing.fill_store(store_id, missing[:MOST_PER_BATCH])
+            some = dict(list(missing.items())[:MOST_PER_BATCH])
+
+            def note() -> None:
+                # The store uses them: they stay as long as it does.
+                for name in some:
+                    self._store.share(f"{self._account}/{name}", thing(self._account, item))
+
+            await asyncio.to_thread(note)
+            await filing.fill_store(store_id, list(some.values()))
             return Next.filling(item, store_id, due_s=0.1)
         return Next.indexing(item, Sees(waiting=len(ids), done=0, failed=0))
 

@@ -111,7 +111,9 @@ class Timer:
             return
         self._swept = time.monotonic()
         try:
-            gone = self._files.sweep(keep_s=max(self._keep_s, _SWEEP_EVERY_S))
+            # Results and their files go together.
+            gone = sum(self._files.forget(batch) for batch in self._files.batches() if self._store.batch(batch) is None)
+            gone += self._files.sweep(keep_s=max(self._keep_s, _SWEEP_EVERY_S))
         except OSError as error:
             log.warning("the folder of files could not be swept: %s", error)
         else:

@@ -173,6 +173,13 @@ class Folder:
             place.parent.rmdir()  # the batch's, after its last job
         return deleted
 
+    def batches(self) -> list[str]:
+        """The batches of which something was kept, by the names of their folders."""
+        try:
+            return sorted(entry.name for entry in self.root.iterdir() if entry.name.startswith("b_"))
+        except OSError:
+            return []
+
     def drop(self, sha256: str) -> bool:
         """Delete a content that was sent along; whether it was there. Raises OSError."""
         try:

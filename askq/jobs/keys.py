@@ -35,6 +35,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{library}:item:<account>:<name>` | hash | a file or store that is kept at the service (`library.py`) |
 | `askq:{library}:due:<account>` | sorted set | items to be worked on → when |
 | `askq:{library}:names:<account>` | sorted set | all items → since when |
+| `askq:libraries` | set | accounts that have a library |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
 | `askq:inventory` | string | somebody has asked what of askq's there is at the service |
 | `askq:inventory:<token>` | string | the answer, JSON, for some minutes |
@@ -62,6 +63,7 @@ HOME = PREFIX + "home"
 INVENTORY = PREFIX + "inventory"
 FORGETTING = PREFIX + "forgetting"
 CLOCK = PREFIX + "clock"
+LIBRARIES = PREFIX + "libraries"
 AUDIT_TURN = PREFIX + "audit:turn"
 AUDIT_PLACE = PREFIX + "audit:place"
 AUDIT_LAST = PREFIX + "audit:last"

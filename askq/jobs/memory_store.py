@@ -516,6 +516,9 @@ class MemoryStore:
             for record in self._records.values():
                 if record.due > now:
                     record.due = max(now, record.due - seconds)
+            self._shelf.due = {
+                key: due if due <= now else max(now, due - seconds) for key, due in self._shelf.due.items()
+            }
             self._leases.clear()
             self._hints.clear()
             self._nodes.clear()

@@ -19,6 +19,8 @@ class RedisLibrary(RedisWire):
     """What `RedisStore` knows of the library."""
 
     _keep_s: int
+    _libraries: frozenset[str] | set[str] = frozenset()
+    """Accounts whose library is known to be on record."""
 
     def want(
         self,
@@ -29,6 +31,10 @@ class RedisLibrary(RedisWire):
         only_known: bool = False,
         kept: bool = False,
     ) -> list[Item | None]:
+        if wishes and account not in self._libraries:
+            # So that a schedule of its own is known to whoever mends the clock's.
+            self._run(partial(self._redis.sadd, keys.LIBRARIES, account))
+            self._libraries = {*self._libraries, account}
         calls = []
         for wish in wishes:
             record = {"kind": wish.kind, "title": wish.title, **change_fields({"about": wish.about})}
@@ -108,6 +114,11 @@ class RedisLibrary(RedisWire):
 
         (seconds, micros), head = self._run(read)
         return float(head[0][1] - seconds - micros / 1e6) if head else None
+
+    def _shift_libraries(self, seconds: float) -> None:
+        """The clock was set back by so much."""
+        accounts = sorted(map(decoded, self._run(partial(self._redis.smembers, keys.LIBRARIES))))
+        self._scripts([Call("shift", [keys.items_due(account)], [seconds]) for account in accounts])
 
     @staticmethod
     def _names(account: str, name: str) -> list[str]:

@@ -458,6 +458,7 @@ class RedisStore(RedisForgetting, RedisLibrary):
             return False
         names = [[keys.due(shard, lane) for lane in (Lane.START, Lane.POLL)] for shard in range(SHARDS)]
         self._scripts([Call("shift", pair, [seconds]) for pair in names])
+        self._shift_libraries(seconds)
         # What is held until a moment of the old clock would be held that much longer. The living take it anew at once.
         held = [keys.lease(shard, lane) for shard in range(SHARDS) for lane in Lane]
         held += [key(lane) for key in (keys.chains, keys.hint) for lane in Lane]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from askq.localapi.faults import Faults
 from askq.localapi.files.blobs import Place
 from askq.localapi.files.containers import Containers
 from askq.localapi.files.filing import Files
+from askq.localapi.files.stores import Stores
 from askq.localapi.limits import Limits
 from askq.localapi.options import Options
 from askq.localapi.stats import Stats
@@ -34,6 +35,7 @@ class Api:
     place: Place
     files: Files
     containers: Containers
+    stores: Stores
     faults: Faults
     limits: Limits
     stats: Stats
@@ -91,6 +93,8 @@ class Reply:
     """The run or response this call created."""
     include: frozenset[str] = frozenset()
     """For the object of `wait_for`."""
+    later: Callable[[], Awaitable[JsonObject]] | None = None
+    """Gives the body, once everything noted so far is durable: for what takes more than a step of the loop."""
     download: Download | None = None
     """Takes the place of `body`."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -17,8 +19,10 @@ from askq.localapi.errors import LocalApiError
 from askq.localapi.faults import Faults
 from askq.localapi.files.blobs import Blobs, Place
 from askq.localapi.files.containers import Containers
+from askq.localapi.files.desk import Desk, Places
 from askq.localapi.files.filing import Files
 from askq.localapi.files.products import Products
+from askq.localapi.files.stores import Stores
 from askq.localapi.gate import endpoint, make_gate
 from askq.localapi.idempotency import Idempotency
 from askq.localapi.limits import Limits
@@ -34,20 +38,37 @@ from askq.localapi.routes import (
     models,
     responses,
     runs,
+    store_files,
     threads,
+    vector_stores,
 )
 from askq.localapi.scribes.assistants import AssistantsScribe
+from askq.localapi.scribes.given import Belongings
 from askq.localapi.scribes.responses import ResponsesScribe
 from askq.localapi.stats import Stats
 from askq.localapi.storage import Storage
 from askq.localapi.store import KINDS, Kind, Store
 from askq.localapi.works import WORK_KINDS, Works
 
+CLEAN_S = 30.0
 BODY_BYTES = 64 * 1024 * 1024
 """The largest request body; a string input may have 10 million characters."""
 
 API: web.AppKey[Api] = web.AppKey("api", Api)
-_RESOURCES = (models, assistants, threads, messages, runs, conversations, items, responses, files, containers)
+_RESOURCES = (
+    models,
+    assistants,
+    threads,
+    messages,
+    runs,
+    conversations,
+    items,
+    responses,
+    files,
+    containers,
+    vector_stores,
+    store_files,
+)
 
 
 def create_app(options: Options, *, script: Script | None = None) -> web.Application:
@@ -65,10 +86,15 @@ def create_app(options: Options, *, script: Script | None = None) -> web.Applica
     place = Place(options.data)
     filed = Files(store, Blobs(place.blobs, storage), options.clock)
     contained = Containers(store, filed.blobs, options.clock)
+    stores = Stores(storage, store, filed, (place.stores, place.work), options.clock)
+    stores.fates = script.fate
     products = Products(filed, contained)
+    belongings = Belongings(store, filed, contained, stores)
     works = Works(storage, store, engine, options.clock, products)
-    works.register("assistants", AssistantsScribe(store, products))
-    works.register("responses", ResponsesScribe(store, works, products))
+    works.register("assistants", AssistantsScribe(store, products, belongings))
+    works.register("responses", ResponsesScribe(store, works, products, belongings))
+    places = Places(filed.blobs, stores, place.work)
+    works.desk = lambda request: Desk(places, request)
     faults = Faults()
     faults.add_all(script.faults)
     limits = Limits()
@@ -82,6 +108,7 @@ def create_app(options: Options, *, script: Script | None = None) -> web.Applica
         place=place,
         files=filed,
         containers=contained,
+        stores=stores,
         faults=faults,
         limits=limits,
         stats=Stats(),
@@ -127,19 +154,42 @@ def _engine(options: Options, script: Script) -> Engine:
 
 async def _running(app: web.Application) -> AsyncIterator[None]:
     api = app[API]
+    janitor = None
     try:
         _load(api)
         api.works.resume()
+        await api.stores.resume()
+        janitor = asyncio.create_task(_clean(api), name="localapi-janitor")
         yield
     finally:
+        if janitor is not None:
+            janitor.cancel()
+        await api.stores.close()
         await api.works.close()
         await api.engine.close()
+        _close_sandbox()
         await api.storage.close()
         api.place.leave()
 
 
+async def _clean(api: Api) -> None:
+    """Now and then, let go of what has expired: its bytes are not to wait until somebody asks for it."""
+    while True:
+        await asyncio.sleep(CLEAN_S)
+        api.files.sweep()
+        api.containers.sweep()
+        api.stores.all()
+        api.storage.commit_soon()
+
+
 async def _stop_waiting(app: web.Application) -> None:
     app[API].closing.set()
+
+
+def _close_sandbox() -> None:
+    sandbox = sys.modules.get("askq.localapi.tutor.sandbox")
+    if sandbox is not None:
+        sandbox.close_shared()
 
 
 def _load(api: Api) -> None:

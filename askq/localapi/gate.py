@@ -185,6 +185,9 @@ def endpoint(api: Api, route: Route, idempotency: Idempotency) -> WebHandler:
             api.storage.commit_soon()
         else:
             await api.storage.commit()
+        if reply.later is not None:
+            response = _response(await reply.later(), headers=reply.headers)
+            await api.storage.commit()
         if reply.stream is not None:
             return _event_stream(api, reply.stream)
         if reply.wait_for is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from askq.localapi.engines.base import Engine, Outcome, Plan, ProtocolName, Request, Usage, estimate_usage
+from askq.localapi.engines.base import Desk, Engine, Outcome, Plan, ProtocolName, Request, Usage, estimate_usage
 from askq.localapi.engines.live import Live
 from askq.localapi.errors import LocalApiError
 from askq.localapi.files.products import Products, stripped
@@ -58,6 +58,8 @@ class Works:
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._live: dict[str, Live] = {}
         self._slots = asyncio.Semaphore(engine.concurrency)
+        self.desk: Callable[[Request], Desk | None] = lambda request: None
+        """Makes the place where an engine that works does it."""
 
     @property
     def products(self) -> Products:
@@ -138,7 +140,7 @@ class Works:
             live = self._live[work.id] = Live(partial(self._ring, work.id))
             request = dataclasses.replace(request, live=live)
         try:
-            work.plan = self._engine.plan(request)
+            work.plan = _impossible(request) if request.flaw else self._engine.plan(request)
         except Exception as exc:  # whatever the engine raises is the run's failure, not the server's
             _log.exception("the %s engine failed on %s", self._engine.name, work.id)
             work.plan = Plan(outcome=_failure(exc), seconds=0.0)
@@ -146,7 +148,8 @@ class Works:
             work.plan = dataclasses.replace(work.plan, outcome=self._products.stow(work.plan.outcome))
         self.save(work)
         if work.plan is None:
-            self._labours[work.id] = asyncio.create_task(self._labour(work, request), name=f"labour-{work.id}")
+            labour = self._labour(work, dataclasses.replace(request, desk=self.desk(request)))
+            self._labours[work.id] = asyncio.create_task(labour, name=f"labour-{work.id}")
 
     async def _labour(self, work: Work, request: Request) -> None:
         async with self._slots:
@@ -353,6 +356,10 @@ def _strip(work: Work) -> None:
         work.outcome = stripped(work.outcome)
     if work.plan is not None:
         work.plan = dataclasses.replace(work.plan, outcome=stripped(work.plan.outcome))
+
+
+def _impossible(request: Request) -> Plan:
+    return Plan(outcome=Outcome(status="failed", error_message=request.flaw), seconds=0.0)
 
 
 def _failure(exc: Exception) -> Outcome:

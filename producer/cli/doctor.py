@@ -36,6 +36,7 @@ def doctor_command(session: Session, *, as_json: bool) -> int:
 
     with session.parts() as parts:
         add("settings", lambda: (True, f"data in {session.settings.home}"))
+        add("files", lambda: _files(parts))
         add("redis", lambda: _redis(parts))
         add("key", lambda: _key(parts))
         add("api", lambda: _api(parts))
@@ -51,6 +52,16 @@ def doctor_command(session: Session, *, as_json: bool) -> int:
             for line in more:
                 click.echo(f"{'':<18}{line}")
     return 1 if any(entry["ok"] is False for entry in checks) else 0
+
+
+def _files(parts: Parts) -> tuple[bool | None, str]:
+    folder = parts.files()
+    try:
+        with folder.incoming() as file:
+            file.write(b"askq doctor")
+    except OSError as error:
+        return False, f"{folder.root} cannot be written: {error.strerror or error}; set ASKQ_FILES to a folder of yours"
+    return True, f"kept in {folder.root}; producers and workers must share it"
 
 
 def _redis(parts: Parts) -> tuple[bool | None, str]:

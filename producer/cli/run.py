@@ -109,6 +109,8 @@ def run_command(
 @click.command("ask")
 @click.argument("question")
 @assistant_options
+@click.option("--file", "files", multiple=True, metavar="PATH", help="A file that goes along. May be repeated.")
+@click.option("--image", "images", multiple=True, metavar="PATH|URL", help="An image to look at. May be repeated.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis answer.")
 @json_option
@@ -119,12 +121,17 @@ def ask_command(
     question: str,
     assistant: str | None,
     protocol: str | None,
+    files: tuple[str, ...],
+    images: tuple[str, ...],
     timeout: float | None,
     no_worker: bool,
     as_json: bool,
 ) -> int:
     """Ask one QUESTION and print the answer."""
-    with session.parts() as parts, open_items([question], **bounds(session.settings)) as questions:
+    item: dict[str, object] = {"question": question}
+    item |= {name: list(paths) for name, paths in (("file", files), ("image", images)) if paths}
+    with session.parts() as parts, open_items([item], **bounds(session.settings)) as questions:
+        questions.attach(folder=parts.files(), tools_of=parts.tools_of(assistant, protocol))
         summary = questions.check()
         submission = _submission(parts, questions, summary, assistant, protocol, name=None, limit=None, new=True)
         status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)

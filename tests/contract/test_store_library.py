@@ -53,6 +53,14 @@ def test_an_item_is_due_when_told(stage: Stage) -> None:
     assert due == pytest.approx(LONG, abs=5)
 
 
+def test_the_schedule_of_items_follows_a_clock_that_was_set_back(stage: Stage) -> None:
+    stage.store.want(ACCOUNT, [TABLE])
+    (item,) = stage.store.claim_items(ACCOUNT, limit=1, lease_s=LONG)
+    assert stage.store.move_item(ACCOUNT, item, {}, due_s=2 * LONG) is Outcome.MOVED
+    assert stage.store.set_back(LONG)
+    assert stage.store.next_item(ACCOUNT) == pytest.approx(LONG, abs=5)
+
+
 def test_what_failed_is_tried_again_when_somebody_says_so(stage: Stage) -> None:
     stage.store.want(ACCOUNT, [TABLE])
     (item,) = stage.store.claim_items(ACCOUNT, limit=1, lease_s=LONG)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from askq.assistants.model import Assistant
@@ -9,7 +11,7 @@ from askq.errors import StoreUnreachable
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Budget, Claim, Lane, Move, NewBatch, NewJob, Question, Usage
 from worker.budgets import Budgets, Verdict
-from worker.protocols.base import Ask
+from worker.protocols.base import Ask, Given, Image
 
 PRICED = Assistant(
     name="tutor", protocol="responses", model="house", max_output_tokens=1000, price={"input": 1.0, "output": 10.0}
@@ -154,3 +156,13 @@ async def test_what_is_read_of_a_row_counts_for_that_row() -> None:
     assert longer is not None
     assert longer > usual
     assert budgets.at_worst(ask(claim, known, model="house-model-7b")) is None, "the row's own model has no known price"
+
+
+async def test_images_are_read_as_far_as_a_bound_allows() -> None:
+    budgets = Budgets(MemoryStore(), "house.test")
+    seen = Given(images=(Image(url="https://x.test/y.png"),))
+    asked = Ask(job_id="b_1.q", text="Hi?", assistant=PRICED, given=seen)
+    assert budgets.at_worst(asked) is None, "nobody knows what an image costs"
+    bounded = dataclasses.replace(PRICED, max_prompt_tokens=2000)
+    cost = budgets.at_worst(dataclasses.replace(asked, assistant=bounded))
+    assert cost == pytest.approx(0.012)

@@ -229,7 +229,12 @@ def test_the_key_map_tells_of_every_key() -> None:
     sharded |= {keys.receipt(3, "<name>")}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
-    made |= {keys.item("<account>", "<name>"), keys.items_due("<account>"), keys.item_names("<account>")}
+    made |= {
+        keys.LIBRARIES,
+        keys.item("<account>", "<name>"),
+        keys.items_due("<account>"),
+        keys.item_names("<account>"),
+    }
     made |= {keys.WAITS, keys.took("<digest>"), keys.limit("<account>/<protocol>/<model>")}
     made |= {re.sub(r"\{s\d\d\}", "{sNN}", key) for key in sharded}
     assert {re.sub(rf":{Lane.POLL}$", ":<lane>", key) for key in made} == table

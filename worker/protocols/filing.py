@@ -272,6 +272,8 @@ class Filing:
         got, told = 0, None
         try:
             async with asyncio.timeout(60.0 + most / _SLOWEST_BYTES_PER_S), self._content(made) as reply:
+                if _is_page(reply.headers, made):
+                    raise Ambiguous("unreadable", "a page came instead of the file")
                 if "content-encoding" not in reply.headers:
                     told = _length(reply.headers)
                 if told is not None and told > most:
@@ -306,6 +308,11 @@ def _gone_or(error: CallError) -> CallError:
 async def _pieces(reply: Any) -> AsyncIterator[bytes]:
     async for piece in reply.iter_bytes(_CHUNK):
         yield piece
+
+
+def _is_page(headers: Mapping[str, str], made: Made) -> bool:
+    """Whether this is a proxy's page, which may well be as long as the file."""
+    return "text/html" in headers.get("content-type", "") and media_type(made.name or "") != "text/html"
 
 
 def _length(headers: Mapping[str, str]) -> int | None:

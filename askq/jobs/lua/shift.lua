@@ -1,13 +1,13 @@
 -- shift: the server's clock was set back: what is due in a while by the old clock is due in that while by the new one.
 --
--- KEYS[1] due:start   KEYS[2] due:poll
+-- KEYS[1] a schedule: due:start of a shard, or that of a library   KEYS[2] due:poll of the shard, if it is one
 -- ARGV[1] seconds the clock was set back
--- Returns how many jobs were moved. Leaves behind: earlier due times, never before now.
+-- Returns how many entries were moved. Leaves behind: earlier due times, never before now.
 
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local moved = 0
-for lane = 1, 2 do
+for lane = 1, #KEYS do
   local later = redis.call('ZRANGEBYSCORE', KEYS[lane], string.format('(%.6f', now), '+inf', 'WITHSCORES')
   for i = 1, #later, 2 do
     local due = math.max(now, later[i + 1] - ARGV[1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -36,9 +38,51 @@ class GivenFile:
     file_id: str
     name: str
     size: int
-    path: Path
-    """Where its bytes are, to be read only."""
     use: Literal["code", "search", "input"]
+    path: Path | None = None
+    """Where its bytes are, to be read only."""
+    content: bytes | None = field(default=None, repr=False)
+    """They themselves, where they came with the message."""
+
+    def copy_to(self, target: Path) -> None:
+        """Put a copy there; nothing, if the file was deleted meanwhile."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.path is not None:
+                shutil.copyfile(self.path, target)
+            else:
+                target.write_bytes(self.content or b"")
+
+    def read(self, most: int = 64 << 20) -> bytes:
+        """The first `most` bytes of it; none, if the file was deleted meanwhile."""
+        if self.path is None:
+            return (self.content or b"")[:most]
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            return file.read(most)
+        return b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What came of a program."""
+
+    logs: str
+    ended: str
+    """`ok`, or what stopped it (`askq.localapi.tutor.sandbox.Ended`)."""
+    products: tuple[Product, ...] = ()
+
+
+class Desk(Protocol):
+    """What an engine may do with a request's files."""
+
+    @property
+    def names(self) -> Mapping[str, GivenFile]:
+        """The files for code, by the names they have in the programs' folder."""
+
+    async def run(self, source: str, *, readable: Sequence[str] = ()) -> Ran:
+        """Run a program in a folder with the files for code, confined."""
+
+    async def search(self, questions: Sequence[str], *, limit: int = 10) -> list[Hit]:
+        """Search the request's stores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +104,13 @@ class Request:
     live: Live | None = field(default=None, compare=False, repr=False)
     """Where to say what there is already, if somebody listens; engines need not."""
     files: tuple[GivenFile, ...] = ()
+    """What was given: for code, in the stores, and in the messages."""
+    stores: tuple[str, ...] = ()
+    """Vector stores to search."""
+    flaw: str = ""
+    """Why it cannot be answered at all, such as a store that has expired."""
+    desk: Desk | None = None
+    """For engines that work."""
     number: int = 0
     """The how-manieth run of the ledger this is, counting from 1; for a response that brings tool outputs, the number
     of the one that the question came with."""

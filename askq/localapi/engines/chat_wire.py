@@ -75,7 +75,7 @@ def _content(turn: Turn, request: Request) -> list[JsonObject]:
                 parts.append({"type": "text", "text": f"(The image {image['file_id']} is not there any more.)"})
                 continue
             media = mimetypes.guess_type(file.name)[0] or "image/png"
-            url = f"data:{media};base64,{base64.b64encode(file.path.read_bytes()).decode()}"
+            url = f"data:{media};base64,{base64.b64encode(file.read()).decode()}"
         shown = {"url": url} if image.get("detail") in (None, "auto") else {"url": url, "detail": image["detail"]}
         parts.append({"type": "image_url", "image_url": shown})
     return parts

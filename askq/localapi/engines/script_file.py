@@ -15,6 +15,11 @@
     status = "failed"
     error = {code = "rate_limit_exceeded", message = "Slow down."}
 
+    [[store_file]]                              # what becomes of files in vector stores
+    contains = "scan"
+    seconds = 3
+    error = {code = "unsupported_file", message = "No text."}
+
     [[fault]]                                   # rules of `askq.localapi.faults`, in force from the start
     kind = "drop_after"
     path = "/runs$"
@@ -81,6 +86,14 @@ Fields of answers and arguments (what else stands in braces is left as it is):
     {outputs}, {output}           the outputs given since the question, joined by ", "; the last of them
     {output_1}, {output_add}      the first of them (and so on); the last one of the function `add`
 
+What `[[store_file]]` prescribes for files that are put into a vector store; the first that holds is used, and what no
+rule names is indexed for real:
+
+    contains       the file's name contains this text (any)
+    regex          this regular expression is found in it (any)
+    seconds        it stays "in_progress" so long (0)
+    error          {code, message}: then it is "failed" with this `last_error` (none)
+
 On Responses an expired run shows as failed, because they know no expiry.
 """
 
@@ -97,8 +110,10 @@ from typing import Any
 from askq.localapi.engines.script_files import is_citation, is_product, is_search
 from askq.localapi.errors import ApiError, LocalApiError
 from askq.localapi.faults import checked_rule
+from askq.localapi.files.stores import Fate
 from askq.localapi.wire import JsonObject
 
+STORE_FILE_ERRORS = ("server_error", "unsupported_file", "invalid_file")
 STATUSES = ("completed", "failed", "incomplete", "expired", "cancelled", "requires_action", "stuck")
 
 Check = Callable[[Any], bool]
@@ -198,6 +213,16 @@ _EFFECTS: dict[str, tuple[Check, str]] = {
     "usage": (_is_table_of(input_tokens=_is_count, output_tokens=_is_count), "{input_tokens, output_tokens}"),
 }
 
+_STORE_FILE: dict[str, tuple[Check, str]] = {
+    "contains": (_is_text, "a text"),
+    "regex": (_is_text, "a text"),
+    "seconds": (_is_number, "seconds"),
+    "error": (
+        lambda value: _is_table_of(code=_is_text, message=_is_text)(value) and value["code"] in STORE_FILE_ERRORS,
+        f"a table with message and a code out of {', '.join(STORE_FILE_ERRORS)}",
+    ),
+}
+
 DEFAULTS: JsonObject = {"answer": "Answer to: {question}", "duration": [0.2, 1.0]}
 
 
@@ -221,6 +246,14 @@ class Script:
     """The last one always holds: it is the default."""
     salt: str = ""
     faults: tuple[JsonObject, ...] = ()
+    store_files: tuple[JsonObject, ...] = ()
+
+    def fate(self, filename: str) -> Fate:
+        """What becomes of a file of this name in a vector store."""
+        for rule in self.store_files:
+            if rule.get("contains", "") in filename and re.search(rule.get("regex", ""), filename):
+                return Fate(seconds=float(rule.get("seconds", 0)), error=rule.get("error"))
+        return Fate()
 
 
 def read_script(path: Path) -> Script:
@@ -244,9 +277,9 @@ def parse_script(content: object) -> Script:
     if not isinstance(content, dict):
         raise LocalApiError("it must be a table")
     problems: list[str] = [
-        f"unknown key '{name}'; there are: salt, default, rule, fault"
+        f"unknown key '{name}'; there are: salt, default, rule, store_file, fault"
         for name in content
-        if name not in ("salt", "default", "rule", "fault")
+        if name not in ("salt", "default", "rule", "store_file", "fault")
     ]
     salt = content.get("salt", "")
     if not isinstance(salt, str):
@@ -260,6 +293,13 @@ def parse_script(content: object) -> Script:
         problems += wrong
         if not wrong:
             rules.append(_rule(number, rule, base, problems))
+    store_files = _tables(content, "store_file", problems)
+    for number, table in enumerate(store_files, 1):
+        problems += _wrong(f"store_file {number}", table, _STORE_FILE)
+        try:
+            re.compile(str(table.get("regex", "")))
+        except re.error as exc:
+            problems.append(f"store_file {number}: 'regex' is no regular expression: {exc}")
     faults = _tables(content, "fault", problems)
     for number, fault in enumerate(faults, 1):
         try:
@@ -268,7 +308,7 @@ def parse_script(content: object) -> Script:
             problems.append(f"fault {number}: {exc}")
     if problems:
         raise LocalApiError("\n".join(problems))
-    return Script(rules=(*rules, Rule({}, base)), salt=salt, faults=tuple(faults))
+    return Script(rules=(*rules, Rule({}, base)), salt=salt, faults=tuple(faults), store_files=tuple(store_files))
 
 
 def _table(content: Mapping[str, Any], name: str, problems: list[str]) -> JsonObject:

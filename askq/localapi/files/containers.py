@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from askq.localapi.errors import ApiError, not_found
+from askq.localapi.errors import ApiError, invalid, not_found
 from askq.localapi.files.blobs import Blob, Blobs
 from askq.localapi.store import Store
 from askq.localapi.wire import JsonObject
@@ -130,3 +130,8 @@ def container_wire(body: JsonObject) -> JsonObject:
 def no_such_container(container_id: str) -> ApiError:
     """404."""
     return not_found(f"Container with id '{container_id}' not found.")
+
+
+def container_gone() -> ApiError:
+    """400: a response cannot work in a container that has expired."""
+    return invalid("Container is expired.")

@@ -82,6 +82,16 @@ class Products:
         if gone_after is not None:
             self._containers.expire(container_id, after=gone_after)
 
+    def contain_given(self, container_id: str, owner: str, file_ids: Iterable[str]) -> None:
+        """Put copies of uploaded files into a container, unless there are files of their names."""
+        taken = {file["path"] for file in self._containers.files(container_id)}
+        for number, file_id in enumerate(file_ids):
+            file = self._files.get(file_id)
+            if file is not None and f"{FOLDER}/{file['filename']}" not in taken:
+                new_id = derived_id("cfile", f"{owner}/given", number)
+                blob = self._files.share(file)
+                self._containers.add_file(container_id, new_id, file["filename"], blob, source="user")
+
     def data_url(self, product: Product) -> str:
         """An image as a response shows it."""
         media = mimetypes.guess_type(product.name)[0] or "image/png"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from askq.localapi import fields
 from askq.localapi.api import Api, Call, Reply, Route
 from askq.localapi.errors import not_found
+from askq.localapi.routes.attached import checked_resources, made_resources
 from askq.localapi.routes.formats import checked_response_format
 from askq.localapi.routes.models import check_model
 from askq.localapi.routes.tools import checked_tools
@@ -48,7 +49,7 @@ def _settings(api: Api, body: JsonObject) -> JsonObject:
         "description": fields.text(body, "description", most=DESCRIPTION_CHARS),
         "instructions": fields.text(body, "instructions", most=INSTRUCTIONS_CHARS),
         "tools": checked_tools(body, "assistants", most=TOOLS),
-        "tool_resources": fields.obj(body, "tool_resources") or {},
+        "tool_resources": checked_resources(api, body),
         "metadata": fields.metadata(body),
         "temperature": fields.number(body, "temperature", low=0, high=2),
         "top_p": fields.number(body, "top_p", low=0, high=1),
@@ -80,6 +81,7 @@ def _create(api: Api, call: Call) -> Reply:
         "reasoning_effort": None,
     }
     assistant.update({name: value for name, value in settings.items() if value is not None})
+    assistant["tool_resources"] = made_resources(api, assistant["tool_resources"])
     api.store.add("assistant", assistant)
     return Reply(body=assistant)
 
@@ -90,7 +92,10 @@ def _retrieve(api: Api, call: Call) -> Reply:
 
 def _update(api: Api, call: Call) -> Reply:
     assistant = find_assistant(api, call.params["assistant_id"])
-    return Reply(body=api.store.change(assistant["id"], **_settings(api, call.body)))
+    settings = _settings(api, call.body)
+    if "tool_resources" in settings:
+        settings["tool_resources"] = made_resources(api, settings["tool_resources"])
+    return Reply(body=api.store.change(assistant["id"], **settings))
 
 
 def _list(api: Api, call: Call) -> Reply:

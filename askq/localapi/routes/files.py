@@ -91,7 +91,12 @@ def _content(api: Api, call: Call) -> Reply:
 def _delete(api: Api, call: Call) -> Reply:
     file_id = find_file(api, call.params["file_id"])["id"]
     api.files.remove(file_id)
-    return Reply(body={"id": file_id, "object": "file", "deleted": True})
+
+    async def gone() -> JsonObject:
+        await api.stores.settled()
+        return {"id": file_id, "object": "file", "deleted": True}
+
+    return Reply(later=gone)
 
 
 ROUTES = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from askq.localapi import fields
 from askq.localapi.api import Api, Call, Reply, Route
 from askq.localapi.errors import invalid, messages_closed, not_found
+from askq.localapi.routes.attached import attach, checked_attachments, checked_picture
 from askq.localapi.wire import JsonObject, new_id, page
 
 CONTENT_CHARS = 256_000
@@ -12,19 +13,19 @@ ATTACHMENTS = 10_000
 PARTS = 100
 
 
-def checked_message(body: JsonObject) -> JsonObject:
+def checked_message(api: Api, body: JsonObject) -> JsonObject:
     """The parts of a message create that are stored; raises ApiError."""
     fields.only(body, frozenset({"role", "content", "attachments", "metadata"}))
     fields.required_text(body, "role")
     return {
         "role": fields.one_of(body, "role", ("user", "assistant")),
-        "content": _content(body),
-        "attachments": fields.objects(body, "attachments", most=ATTACHMENTS),
+        "content": _content(api, body),
+        "attachments": checked_attachments(api, body, most=ATTACHMENTS),
         "metadata": fields.metadata(body),
     }
 
 
-def _content(body: JsonObject) -> list[JsonObject]:
+def _content(api: Api, body: JsonObject) -> list[JsonObject]:
     if not isinstance(body.get("content"), list):
         return [_text_part(fields.required_text(body, "content", most=CONTENT_CHARS))]
     parts = fields.objects(body, "content", most=PARTS)
@@ -35,7 +36,7 @@ def _content(body: JsonObject) -> list[JsonObject]:
             code="empty_array",
         )
     content = []
-    for part in parts:
+    for place, part in enumerate(parts):
         kind = fields.one_of(part, "type", ("text", "image_file", "image_url"))
         if kind == "text":
             content.append(_text_part(fields.required_text(part, "text", most=CONTENT_CHARS)))
@@ -46,7 +47,7 @@ def _content(body: JsonObject) -> list[JsonObject]:
                 code="missing_required_parameter",
             )
         else:
-            content.append({"type": kind, kind: part[kind]})
+            content.append(checked_picture(api, part, kind, f"content[{place}]"))
     return content
 
 
@@ -71,6 +72,7 @@ def add_message(api: Api, thread_id: str, checked: JsonObject) -> JsonObject:
         **checked,
     }
     api.store.add("message", message, parent=thread_id)
+    attach(api, thread_id, message["attachments"])
     return message
 
 
@@ -92,7 +94,7 @@ def _message(api: Api, call: Call) -> JsonObject:
 
 def _create(api: Api, call: Call) -> Reply:
     thread_id = _thread(api, call)
-    checked = checked_message(call.body)
+    checked = checked_message(api, call.body)
     active = api.works.active_in(thread_id)
     if active is not None:
         raise messages_closed(thread_id, active.id)

@@ -12,6 +12,7 @@ import re
 from askq.localapi import fields
 from askq.localapi.api import Api, Call, Reply, Route, Stream
 from askq.localapi.errors import conversation_locked, invalid, not_found, unsupported
+from askq.localapi.routes.attached import check_parts, check_tool_files, last_container
 from askq.localapi.routes.formats import checked_text
 from askq.localapi.routes.items import TEXT_CHARS, checked_item, find_conversation, user_message
 from askq.localapi.routes.models import check_model
@@ -185,8 +186,10 @@ def _create(api: Api, call: Call) -> Reply:
         raise unsupported("prompt objects (OpenAI shuts them down on 2026-11-30)", param="prompt")
     response_id = _chosen_id(api, body) or new_id("resp")
     settings = _settings(api, body)
+    container = check_tool_files(api, settings["tools"])
     include = frozenset(fields.strings(body, "include"))
     items = _input(body)
+    check_parts(api, items)
     conversation_id = _conversation_id(body)
     previous = _previous(api, body)
     if conversation_id is not None:
@@ -205,7 +208,8 @@ def _create(api: Api, call: Call) -> Reply:
             code="missing_required_parameter",
         )
     settings["conversation"] = None if conversation_id is None else {"id": conversation_id}
-    _check_calls([*history(api.store, api.works, conversation_id, settings["previous_response_id"]), *items])
+    before = history(api.store, api.works, conversation_id, settings["previous_response_id"])
+    _check_calls([*before, *items])
     now = api.now()
     work = Work(
         id=response_id,
@@ -216,6 +220,7 @@ def _create(api: Api, call: Call) -> Reply:
         deadline=None,
         body=settings,
         input=items,
+        container=container or last_container(api, before),
         first=_first_number(api, items, previous, conversation_id),
         started=now,
         streamed=streamed,

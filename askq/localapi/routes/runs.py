@@ -106,7 +106,7 @@ def _create(api: Api, call: Call) -> Reply:
     fields.only(call.body, RUN_PARAMETERS)
     settings = _settings(api, call.body)
     messages = [
-        checked_message(message)
+        checked_message(api, message)
         for message in fields.objects(call.body, "additional_messages", most=ADDITIONAL_MESSAGES)
     ]
     active = api.works.active_in(thread_id)

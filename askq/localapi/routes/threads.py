@@ -5,6 +5,7 @@ from __future__ import annotations
 from askq.localapi import fields
 from askq.localapi.api import Api, Call, Reply, Route
 from askq.localapi.errors import not_found
+from askq.localapi.routes.attached import checked_resources, made_resources
 from askq.localapi.routes.messages import add_message, checked_message
 from askq.localapi.wire import JsonObject, new_id
 
@@ -27,9 +28,10 @@ def create_thread(api: Api, body: JsonObject) -> JsonObject:
         "object": "thread",
         "created_at": int(api.now()),
         "metadata": fields.metadata(body),
-        "tool_resources": fields.obj(body, "tool_resources") or {},
+        "tool_resources": checked_resources(api, body),
     }
-    messages = [checked_message(message) for message in fields.objects(body, "messages", most=MESSAGES)]
+    messages = [checked_message(api, message) for message in fields.objects(body, "messages", most=MESSAGES)]
+    thread["tool_resources"] = made_resources(api, thread["tool_resources"])
     api.store.add("thread", thread)
     for message in messages:
         add_message(api, thread["id"], message)
@@ -47,7 +49,8 @@ def _retrieve(api: Api, call: Call) -> Reply:
 def _update(api: Api, call: Call) -> Reply:
     thread = find_thread(api, call.params["thread_id"])
     fields.only(call.body, frozenset({"metadata", "tool_resources"}))
-    resources = fields.obj(call.body, "tool_resources")
+    given = call.body.get("tool_resources")
+    resources = None if given is None else made_resources(api, checked_resources(api, call.body))
     changed = api.store.change(
         thread["id"],
         metadata=fields.merged_metadata(thread["metadata"], call.body),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from askq.localapi.engines.base import Call, Code, Outcome, Request, Search, Text, Turn
 from askq.localapi.files.products import Products
+from askq.localapi.scribes.given import Belongings
 from askq.localapi.scribes.made import Made, code_call, search_call
 from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
@@ -26,8 +27,9 @@ _RUN_REASONS = {"max_output_tokens": "max_completion_tokens"}
 class AssistantsScribe:
     """Writes for runs."""
 
-    def __init__(self, store: Store, products: Products) -> None:
+    def __init__(self, store: Store, products: Products, belongings: Belongings | None = None) -> None:
         self._store = store
+        self._belongings = belongings
         self._products = products
 
     def request(self, work: Work) -> Request:
@@ -65,6 +67,7 @@ class AssistantsScribe:
             options={name: value for name, value in options.items() if value is not None},
             metadata=body["metadata"],
             number=work.number,
+            **({} if self._belongings is None else self._belongings.of_run(work, messages)),
         )
 
     def write(self, work: Work, outcome: Outcome, at: float) -> bool:

@@ -29,6 +29,7 @@ class Contained:
         if not self._used:
             self._used = True
             self._products.container(self.container_id)
+            self._products.contain_given(self.container_id, self._work.id, _given(self._work))
         made = (*code.images, *code.files)
         files = self._products.contain_all(self.container_id, self._work.id, number, made)
         self._files.update({product.name: file for product, file in zip(made, files, strict=True)})
@@ -68,6 +69,16 @@ class Contained:
         """The response is written: the container may have to go."""
         if self._used and self._gone_after is not None:
             self._products.container(self.container_id, gone_after=self._gone_after)
+
+
+def _given(work: Work) -> list[str]:
+    """The files that the client wants in the container."""
+    return [
+        file_id
+        for tool in work.body["tools"]
+        if tool.get("type") == "code_interpreter" and isinstance(tool.get("container"), dict)
+        for file_id in tool["container"].get("file_ids") or []
+    ]
 
 
 def search_item(owner: str, search: Search, number: int) -> JsonObject:

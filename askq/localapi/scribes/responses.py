@@ -7,6 +7,7 @@ from collections.abc import Collection
 from askq.localapi.engines.base import Call, Code, Outcome, Output, Request, Search, Text, Turn
 from askq.localapi.files.products import Products
 from askq.localapi.scribes.contained import Contained, search_item
+from askq.localapi.scribes.given import Belongings
 from askq.localapi.scribes.tools import tool_options
 from askq.localapi.store import Store
 from askq.localapi.wire import JsonObject, derived_id
@@ -26,7 +27,8 @@ _REASONS = {"max_completion_tokens": "max_output_tokens", "max_prompt_tokens": "
 class ResponsesScribe:
     """Writes for responses."""
 
-    def __init__(self, store: Store, works: Works, products: Products) -> None:
+    def __init__(self, store: Store, works: Works, products: Products, belongings: Belongings | None = None) -> None:
+        self._belongings = belongings
         self._products = products
         self._store = store
         self._works = works
@@ -35,6 +37,7 @@ class ResponsesScribe:
         """History and input."""
         body = work.body
         before = history(self._store, self._works, work.scope, body["previous_response_id"])
+        items = [*before, *work.input]
         options = {
             "temperature": body["temperature"],
             "top_p": body["top_p"],
@@ -48,11 +51,12 @@ class ResponsesScribe:
             protocol="responses",
             model=body["model"],
             instructions=body["instructions"] or "",
-            turns=turns([*before, *work.input]),
+            turns=turns(items),
             tools=tuple(body["tools"]),
             options={name: value for name, value in options.items() if value is not None},
             metadata=body["metadata"],
             number=work.number if work.first is None else work.first,
+            **({} if self._belongings is None else self._belongings.of_response(work, items)),
         )
 
     def write(self, work: Work, outcome: Outcome, at: float) -> bool:

@@ -80,5 +80,8 @@ class DraftProducts(Products):
         """The files of a response."""
         return [{"id": derived_id("cfile", owner, number * 1000 + index)} for index, _ in enumerate(products)]
 
+    def contain_given(self, container_id: str, owner: str, file_ids: Iterable[str]) -> None:
+        """They are there when the response ends."""
+
     def container(self, container_id: str, *, gone_after: float | None = None) -> None:
         """It is made when the response ends."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from askq.localapi.tutor.expressions import TooLarge
 from askq.localapi.tutor.recognise import recognise
-from askq.localapi.tutor.sandbox import Ended, Run, Sandbox
+from askq.localapi.tutor.sandbox import Ended, Run, close_shared, shared
 
 QUESTION_LIMIT = 2000
 """Characters; what is longer is no school exercise."""
@@ -36,8 +35,8 @@ _ENDS: dict[Ended, str] = {
     ),
 }
 
-_sandbox = Sandbox()
-atexit.register(_sandbox.close)
+
+_sandbox = shared()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ async def solve(question: str, history: Sequence[str] = (), replies: Sequence[st
 
 def close() -> None:
     """End the sandbox's process. It starts again at need; without this call it ends with the interpreter."""
-    _sandbox.close()
+    close_shared()
 
 
 def _excuse(run: Run, lines: Sequence[str]) -> str:

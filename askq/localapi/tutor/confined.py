@@ -11,6 +11,9 @@ and answers with JSON, `{"ended", "output"}`. When the other end closes, the pro
 A program is confined by several fences, because none of them exists everywhere: namespaces without a network and
 without other processes (Linux, where unprivileged ones are allowed), resource limits, an audit hook with a list of
 what *is* allowed (Python's own fence: it cannot be taken off again), a deadline, and a bound on its output.
+
+With `folder` in the frame the program works in that folder: the fence lets it read and write files there and nowhere
+else, `file_bytes`, `folder_bytes` and `files` bound what it leaves there, and `readable` names further files to read.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Never
@@ -48,6 +51,17 @@ _HARMLESS = frozenset(
 )
 _HARMLESS_SYS = ("sys._getframe", "sys.excepthook", "sys.unraisablehook")
 _LISTING = ("os.listdir", "os.scandir")
+_IN_FOLDER = {
+    "os.remove": ((0,), (1,)),
+    "os.rmdir": ((0,), (1,)),
+    "os.mkdir": ((0,), (2,)),
+    "os.truncate": ((0,), ()),
+    "os.rename": ((0, 1), (2, 3)),
+}
+"""What a program with a folder may do there: which arguments of the event are paths, which folders' descriptors."""
+_QUIET = frozenset({"glob.glob", "glob.glob/2", "pathlib.Path.glob", "pathlib.Path.rglob", "os.walk"})
+"""Events that others follow, which are looked at."""
+FOLDER_CHECK_SECONDS = 0.25
 
 
 class Refused(PermissionError):
@@ -149,9 +163,17 @@ def _supervise(connection: socket.socket, request: Mapping[str, Any]) -> dict[st
     deadline = time.monotonic() + request["seconds"]
     output, verdict, exit_status = b"", None, None
     waiting = [reading, connection.fileno()]
+    next_check = 0.0
     while exit_status is None and verdict is None:
         # Once the program has closed its output, only its end is waited for.
         pause = min(deadline - time.monotonic(), WAKE_SECONDS if reading in waiting else 0.01)
+        if "folder" in request:
+            if time.monotonic() >= next_check:
+                if _overfull(request):
+                    verdict = "output"
+                    continue
+                next_check = time.monotonic() + FOLDER_CHECK_SECONDS
+            pause = min(pause, FOLDER_CHECK_SECONDS)
         readable, _, _ = select.select(waiting, [], [], max(0.0, pause))
         if connection.fileno() in readable:
             verdict = "abandoned"
@@ -177,8 +199,21 @@ def _supervise(connection: socket.socket, request: Mapping[str, Any]) -> dict[st
             os.kill(child, signal.SIGKILL)  # It may not have come as far as making its group.
         os.waitpid(child, 0)
     os.close(reading)
+    if verdict is None and "folder" in request and _overfull(request):
+        verdict = "output"
     ended = verdict or ENDED.get(os.waitstatus_to_exitcode(exit_status or 0), "error")
     return {"ended": ended, "output": output[: request["output_bytes"]].decode("utf-8", "replace")}
+
+
+def _overfull(request: Mapping[str, Any]) -> bool:
+    """Whether the folder holds more than it may."""
+    size = count = 0
+    for parent, folders, files in os.walk(request["folder"]):
+        count += len(folders) + len(files)
+        for name in files:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118  # thousands of times a run
+    return size > int(request["folder_bytes"]) or count > int(request["files"])
 
 
 def _enter_namespaces() -> None:
@@ -209,7 +244,10 @@ def _run_confined(request: Mapping[str, Any], writing: int, keeper: int) -> Neve
         sys.dont_write_bytecode = True
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # they live as long as the program
         sys.stdout = sys.stderr = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-        sys.addaudithook(_fence())
+        folder = request.get("folder")
+        if folder is not None:
+            os.chdir(folder)
+        sys.addaudithook(_fence(folder, request.get("readable", ())))
         code = _execute(request["program"])
         sys.stdout.flush()
     finally:
@@ -222,7 +260,7 @@ def _limit(request: Mapping[str, Any]) -> None:
         "RLIMIT_CPU": (cpu, cpu + 1),
         "RLIMIT_AS": (request["memory_bytes"],) * 2,
         "RLIMIT_DATA": (request["memory_bytes"],) * 2,
-        "RLIMIT_FSIZE": (0, 0),
+        "RLIMIT_FSIZE": (request.get("file_bytes", 0),) * 2,
         "RLIMIT_CORE": (0, 0),
         "RLIMIT_NOFILE": (32, 32),
         "RLIMIT_NPROC": (0, 0),  # Root is exempt from it; the fence refuses forks to everybody.
@@ -232,14 +270,26 @@ def _limit(request: Mapping[str, Any]) -> None:
             resource.setrlimit(getattr(resource, name), pair)
 
 
-def _fence() -> Any:
+def _fence(folder: str | None, files: Sequence[str]) -> Any:
     """The audit hook. It lists what is allowed, so that what nobody thought of is refused."""
+    within, singles = None if folder is None else os.path.join(folder, ""), frozenset(files)  # noqa: PTH118
+    is_folder, fspath = os.path.isdir, os.fspath
     readable = tuple({os.path.realpath(path) + os.sep for path in sys.path if path})
     listable = (*readable, *(path.rstrip(os.sep) for path in readable))
     reading_flags = os.O_RDONLY | os.O_CLOEXEC
     real, absolute, starts = os.path.realpath, os.path.isabs, str.startswith
 
+    def own(path: Any) -> bool:
+        """Whether a path is in the program's folder. There are no links in it: making them is refused."""
+        if within is None or not isinstance(path, (str, os.PathLike)):
+            return False
+        target = real(fspath(path))
+        allowed: bool = target == folder or starts(target, within)
+        return allowed
+
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if within is not None and event in _QUIET:
+            return
         if event.partition(".")[0] in _HARMLESS or starts(event, _HARMLESS_SYS):
             return
         if event == "open":
@@ -247,8 +297,19 @@ def _fence() -> Any:
             writing = set(mode or "") & set("wax+") or flags & ~reading_flags
             if not writing and isinstance(path, str) and absolute(path) and starts(real(path), readable):
                 return
+            # A descriptor of a folder would make other paths relative to it, unseen by this fence.
+            if own(path) and not is_folder(path):
+                return
+            if not writing and isinstance(path, str) and real(path) in singles:
+                return
+        elif within is not None and event in _IN_FOLDER:
+            paths, descriptors = _IN_FOLDER[event]
+            if all(own(arguments[at]) for at in paths) and all(arguments[at] == -1 for at in descriptors):
+                return
         elif event in _LISTING:
             (path,) = arguments
+            if own("." if path is None else path):
+                return
             if isinstance(path, str) and absolute(path) and starts(real(path), listable):
                 return
         raise Refused(f"not allowed in the sandbox: {event}")

@@ -1,8 +1,9 @@
-"""Runs Python programs that may use SymPy in a confined process of their own (`confined.py` says how confined)."""
+"""Runs Python programs in a confined process of their own (`confined.py` says how confined), where SymPy is loaded."""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import importlib.util
 import json
 import os
@@ -10,8 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,6 +21,8 @@ Ended = Literal["ok", "error", "time", "memory", "output", "refused", "crashed",
 
 _CONFINED = Path(__file__).with_name("confined.py")
 _NEEDED = ("sympy", "mpmath")
+_WELCOME = ("PIL", "pypdf")
+"""Packages that programs with files use; one without files does without them."""
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 """Some interpreters do not start without them. The programs see none at all."""
 
@@ -40,6 +44,22 @@ class Run:
 
     output: str
     ended: Ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a program with files may use."""
+
+    seconds: float
+    cpu_seconds: int
+    memory_bytes: int
+    output_bytes: int
+    file_bytes: int
+    """The largest file it may write."""
+    folder_bytes: int
+    """What all the files in its folder may have together."""
+    files: int
+    """How many there may be."""
 
 
 class _Lost(Exception):
@@ -69,12 +89,21 @@ class Sandbox:
         self._lock = threading.Lock()
         self._server: tuple[subprocess.Popen[bytes], socket.socket] | None = None
 
-    async def run(self, program: str) -> Run:
-        """Run `program` and tell how it ended; never raises for what the program does. Cancelling ends the program."""
+    async def run(
+        self, program: str, *, folder: Path | None = None, readable: Sequence[str] = (), limits: Limits | None = None
+    ) -> Run:
+        """Run `program` and tell how it ended; never raises for what the program does. Cancelling ends the program.
+
+        `folder` is where it works: there, and nowhere else, it may read and write files. `readable` are further files
+        that it may read. `limits` take the place of the sandbox's own.
+        """
+        request: dict[str, object] = {"program": program, **self._limits, **({} if limits is None else asdict(limits))}
+        if folder is not None:
+            request.update(_opened(folder, readable))
         # A server that died is replaced once; then the program gets a process of its own.
         for mode in ("serve", "serve", "once"):
             with suppress(_Lost):
-                return await self._run(program, mode)
+                return await self._run(request, mode)
         return Run("", "unavailable")
 
     def close(self) -> None:
@@ -87,7 +116,7 @@ class Sandbox:
             process.kill()
             process.wait()
 
-    async def _run(self, program: str, mode: str) -> Run:
+    async def _run(self, request: Mapping[str, object], mode: str) -> Run:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
@@ -96,7 +125,7 @@ class Sandbox:
                 await _taken(ours, process)
                 # Not earlier: macOS may drop a socket that is closed here while it is still on its way.
                 theirs.close()
-                return await self._converse(ours, program)
+                return await self._converse(ours, request)
             finally:
                 if mode == "once":
                     process.kill()
@@ -130,12 +159,14 @@ class Sandbox:
                         raise
             return self._server
 
-    async def _converse(self, connection: socket.socket, program: str) -> Run:
+    async def _converse(self, connection: socket.socket, asked: Mapping[str, object]) -> Run:
         loop = asyncio.get_running_loop()
-        request = json.dumps({"program": program, **self._limits}).encode()
+        request = json.dumps(asked).encode()
+        seconds = asked["seconds"]
+        assert isinstance(seconds, (int, float))
         reply = b""
         try:
-            async with asyncio.timeout(self._limits["seconds"] + _GRACE_SECONDS):
+            async with asyncio.timeout(seconds + _GRACE_SECONDS):
                 await loop.sock_sendall(connection, len(request).to_bytes(4, "big") + request)
                 while part := await loop.sock_recv(connection, 65536):
                     reply += part
@@ -150,6 +181,29 @@ class Sandbox:
         return Run(str(said["output"]), ended if ended in get_args(Ended) else "crashed")
 
 
+def _opened(folder: Path, readable: Sequence[str]) -> dict[str, object]:
+    """What a request says of files; the fence compares with real paths."""
+    return {"folder": str(folder.resolve()), "readable": [os.path.realpath(path) for path in readable]}
+
+
+_shared: Sandbox | None = None
+
+
+def shared() -> Sandbox:
+    """The sandbox of this process. It ends with the interpreter; `close_shared` ends it sooner."""
+    global _shared
+    if _shared is None:
+        _shared = Sandbox()
+        atexit.register(_shared.close)
+    return _shared
+
+
+def close_shared() -> None:
+    """End the shared sandbox's process, if there is one. It starts again at need."""
+    if _shared is not None:
+        _shared.close()
+
+
 def _start(mode: str, connection: socket.socket) -> subprocess.Popen[bytes]:
     """An isolated interpreter: no environment, no site, no user's packages, but the folders SymPy is in."""
     folders = []
@@ -158,6 +212,11 @@ def _start(mode: str, connection: socket.socket) -> subprocess.Popen[bytes]:
         if spec is None or spec.origin is None:
             raise _Lost(f"{name} is not installed")
         folders.append(str(Path(spec.origin).parent.parent))
+    folders += [
+        str(Path(spec.origin).parent.parent)
+        for spec in map(importlib.util.find_spec, _WELCOME)
+        if spec is not None and spec.origin is not None
+    ]
     try:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(_CONFINED), mode, str(os.getpid()), *dict.fromkeys(folders)],

@@ -56,7 +56,8 @@ def run(size: Size, seed: int, folder: Path) -> Report:
                 world.arm(name, *(faults.at(rule, 0.3, times=size.often) for rule in rules))
         for protocol in leg.protocols:
             world.attach(protocol, size.jobs, "code_interpreter", waves=3)
-            world.attach(protocol, size.searches, "file_search", waves=2)
+            if size.searches:
+                world.attach(protocol, size.searches, "file_search", waves=2)
         world.begin()
         world.suffer(STRIKES, times=size.strikes, every=(0.3, 1.2))
         world.disarm()

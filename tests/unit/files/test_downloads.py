@@ -17,12 +17,13 @@ from tests.unit.protocols_stage import Service
 from tests.unit.test_steps import claim as a_claim
 from worker import steps
 from worker.downloads import MOST_TRIES, Downloads, Limits, NotNow, objects_made
-from worker.protocols.base import Ambiguous, CallError, Gone, Limited
+from worker.protocols.base import Ambiguous, Blocked, CallError, Gone, Limited
 from worker.protocols.filing import Filing, Made, TooLarge
 
 WITH_CODE = Answer(text="done", code=({"input": "1", "output": "", "container_id": "cntr_1"},))
 LIMITS = Limits(files=5, file_bytes=1000, total_bytes=1500)
 JOB = "b_1.q1"
+PLAIN = {"content-type": "application/octet-stream"}
 
 
 def claim(**fields: Any) -> Claim:
@@ -115,6 +116,16 @@ async def test_what_is_gone_is_told_and_the_rest_is_there(folder: Folder) -> Non
     assert one["error"] == {"code": "gone", "message": "Container is expired."}
     assert "path" not in one
     assert two["path"] == "b_1/q1/b.csv"
+
+
+async def test_a_server_that_gives_out_no_files_costs_the_files_alone(folder: Folder) -> None:
+    remote = Remote(made("f1", "a.csv"))
+    remote.contents["f1"] = Blocked("endpoint_gone", "Not Found")
+    (file,) = await fetch(folder, remote)
+    assert file["error"]["code"] == "refused"
+    remote.contents["f1"] = Blocked("rejected_key", "Incorrect API key")
+    with pytest.raises(Blocked):
+        await Downloads(folder, LIMITS).fetch(claim(), WITH_CODE, remote)  # type: ignore[arg-type]
 
 
 async def test_a_container_that_is_gone_is_told_though_nothing_names_its_files(folder: Folder) -> None:
@@ -224,19 +235,30 @@ async def test_a_container_that_has_expired_costs_its_files_alone(service: tuple
 async def test_a_file_that_comes_in_part_is_not_taken_for_whole(service: tuple[Service, Filing]) -> None:
     said, filing = service
     got: list[bytes] = []
-    said.says(text="abc", headers={"content-length": "9"})
+    said.says(text="abc", headers={"content-length": "9", **PLAIN})
     with pytest.raises(Ambiguous, match="3 of 9 bytes"):
         await filing.download(made("c1"), got.append, most=100)
-    said.says(text="abc")
+    said.says(text="abc", headers=PLAIN)
     got.clear()
     await filing.download(Made(kind="file", file_id="file-1"), got.append, most=100)
     assert b"".join(got) == b"abc"
     assert said.calls == ["GET /containers/cntr_1/files/c1/content", "GET /files/file-1/content"]
 
 
+async def test_a_page_of_a_proxy_is_not_taken_for_a_file(service: tuple[Service, Filing]) -> None:
+    said, filing = service
+    page, got = "<html>It works!</html>", list[bytes]()
+    said.says(text=page)
+    with pytest.raises(Ambiguous, match="a page came"):
+        await filing.download(made("c1", "chart.png", size=len(page)), got.append, most=100)
+    said.says(text=page)
+    await filing.download(made("c1", "report.html", size=len(page)), got.append, most=100)
+    assert b"".join(got) == page.encode()
+
+
 async def test_a_file_that_never_ends_is_cut_off(service: tuple[Service, Filing]) -> None:
     said, filing = service
-    said.says(text="x" * 500, headers={"transfer-encoding": "chunked"})
+    said.says(text="x" * 500, headers={"transfer-encoding": "chunked", **PLAIN})
     with pytest.raises(TooLarge):
         await filing.download(Made(kind="file", file_id="file-1"), lambda data: None, most=100)
 

@@ -158,7 +158,8 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr("worker.library_steps.backoff", lambda tries, jitter: 0.01)
     made = Stage(tmp_path)
     yield made
-    await made.library.drain(1.0)
+    if open_ := made.library.stop():
+        await asyncio.wait(open_, timeout=1.0)
 
 
 async def until(seen: Callable[[], bool]) -> None:
@@ -282,9 +283,10 @@ async def test_a_file_that_is_gone_is_uploaded_anew(stage: Stage) -> None:
 async def test_a_file_that_expires_soon_is_uploaded_anew(stage: Stage) -> None:
     stage.service.expires_at = 1
     needed = row(code(stage.ref("a.csv")))
-    stage.store.want(ACCOUNT, needed.wishes() if needed else [])
+    (wish,) = needed.wishes() if needed else []
+    stage.store.want(ACCOUNT, [wish])
     stage.library.kick()
-    await until(lambda: bool(stage.service.files))
+    await until(lambda: stage.item(wish).state is ItemState.READY)
     stage.service.expires_at = None
     assert (await stage.ids(needed)).row_code == ("file-2",)
 

@@ -47,7 +47,7 @@ def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ([], "it must be a table"),
-        ({"rules": []}, "unknown key 'rules'; there are: salt, default, rule, fault"),
+        ({"rules": []}, "unknown key 'rules'; there are: salt, default, rule, store_file, fault"),
         ({"salt": 1}, "'salt' must be a text"),
         ({"default": []}, "'default' must be a table"),
         ({"default": {"contains": "x"}}, "[default]: unknown key 'contains'"),
