@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 import re
 from pathlib import Path
@@ -259,3 +260,14 @@ def test_all_keys_of_a_job_share_the_hash_tag_of_its_shard() -> None:
 def test_what_people_write_does_not_bend_a_key() -> None:
     assert keys.idempotency("a") != keys.idempotency("b")
     assert re.fullmatch(r"askq:idem:[0-9a-f]{64}", keys.idempotency("any {text} № 1 \n"))
+
+
+def test_forgetting_erases_every_key_of_a_job() -> None:
+    """Whoever gives jobs another key adds it to `keys.of_job`: what is not there would outlive `askq forget`."""
+    job = "b_0.q1"
+    made = {
+        name: make(job)
+        for name, make in inspect.getmembers(keys, inspect.isfunction)
+        if list(inspect.signature(make).parameters) == ["job_id"] and name not in ("of_job", "job")
+    }
+    assert set(made.values()) <= set(keys.of_job(job)), made
