@@ -138,6 +138,34 @@ def test_forget_leaves_nothing(tmp_path: Path, protocol: Protocol) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_files_are_forgotten_too(tmp_path: Path, protocol: Protocol) -> None:
+    """The canary is in a file that is sent along, in its name, and in the files that runs have made."""
+    made = {"name": f"{CANARY}.csv", "text": f"{CANARY}\n1"}
+    script = {"default": {"answer": f"{CANARY} {{files}}", "duration": 0.2, "code": [{"input": "1", "files": [made]}]}}
+    with running_stack(tmp_path, script=script) as stack:
+        stack.worker()
+        folder = stack.folder / "lists"
+        folder.mkdir()
+        (folder / f"{CANARY}.txt").write_text(f"{CANARY} in a file", "utf-8")
+        rows = [f"{row},What of {row}?,{CANARY}.txt" for row in range(3)]
+        (folder / "questions.csv").write_text("\n".join(["id,question,file", *rows, ""]), "utf-8")
+        (folder / "t.toml").write_text(
+            f'protocol = "{protocol}"\nmodel = "gpt-test"\ntools = ["code_interpreter"]\n', "utf-8"
+        )
+        told = stack.askq("submit", str(folder / "questions.csv"), "--assistant", str(folder / "t.toml"), "--json")
+        assert told.returncode == 0, told.stderr
+        batch = json.loads(told.stdout)["batch"]
+        jobs = stack.wait(batch, seconds=100)
+        assert {job.state for job in jobs} == {State.COMPLETED}
+        assert any(place.startswith("home/files") for place in where(stack)), "downloaded, and kept to be sent"
+        assert objects(stack)["file"] >= 1
+        told = stack.askq("forget", batch, "--yes", "--json")
+        assert told.returncode == 0, told.stdout + told.stderr
+        assert objects(stack) == {}
+        nowhere(stack)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_is_not_to_be_kept_goes_when_it_has_ended(tmp_path: Path, protocol: Protocol) -> None:
     """Through kills of the worker around every deletion."""
     with running_stack(tmp_path, script=ECHO) as stack:

@@ -111,7 +111,10 @@ def test_an_answer_that_does_not_fit_ends_so(tmp_path: Path, protocol: str) -> N
 def test_it_is_asked_once_more_if_the_assistant_says_so(tmp_path: Path, protocol: str) -> None:
     """Through kills around the intents and the creates: no correction is paid for twice."""
     with running_stack(tmp_path, script=SCRIPT, keyed=protocol == "responses") as stack:
-        points = "commit.correct.*=kill:0.3,commit.intend.after=kill:0.1,start.after=kill:0.1,join.after=kill:0.3"
+        points = "commit.correct.*=kill:0.3,join.*=kill:0.3"
+        if protocol == "assistants":
+            # Elsewhere the usage of a run whose reply was lost is not known to anybody.
+            points += ",commit.intend.after=kill:0.1,start.after=kill:0.1"
         chaos = {"ASKQ_FAILPOINTS": points, "ASKQ_FAILPOINTS_SEED": "7", "ASKQ_LEASE_S": "3"}
         worker = stack.worker(settings=chaos)
         stack.worker("steady")
