@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from config.broker import broker_of
+
 
 def options(broker_url: str) -> Mapping[str, Any]:
     """The configuration of the application, worker and producer alike."""
+    broker = broker_of(broker_url)
     return {
-        "broker_url": broker_url,
+        "broker_url": broker.url,
+        "broker_use_ssl": broker.use_ssl,
         # Answers rest in the job store; a result backend would double the CPU of every message and store them twice.
         "result_backend": None,
         "task_ignore_result": True,
@@ -35,6 +39,8 @@ def options(broker_url: str) -> Mapping[str, Any]:
             "health_check_interval": 10,
             # One list per queue instead of four: askq uses no priorities.
             "priority_steps": [0],
+            # Which service of Sentinel's, and how Sentinel itself is asked.
+            **broker.transport_options,
         },
         "broker_connection_retry_on_startup": True,
         # The default gives up after 100 tries and ends the worker.

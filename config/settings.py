@@ -122,6 +122,34 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return read
 
 
+def _redis(text: str) -> str:
+    """a valid address that begins with redis://, redis+sentinel:// or redis+cluster:// (rediss… with TLS)"""
+    scheme, separator, rest = text.partition("://")
+    base, plus, kind = scheme.partition("+")
+    if not plus:
+        return _url("redis", "rediss")(text)
+    place, _, path = rest.partition("?")[0].partition("/")
+    hosts = place.rpartition("@")[2].split(",")
+    if base not in ("redis", "rediss") or not separator or not text.isprintable() or " " in text:
+        raise ValueError
+    if any(not (node := urlsplit(f"//{host}")).hostname or node.port == 0 for host in hosts):
+        raise ValueError
+    if kind == "cluster" and path in ("", "0"):
+        return text
+    service, _, database = path.partition("/")
+    if kind != "sentinel" or not service or (database and not database.isdecimal()):
+        raise ValueError
+    return text
+
+
+def _broker(text: str) -> str:
+    """a broker's address: what Celery takes (not a Redis Cluster), or redis+sentinel://host,host/service"""
+    scheme = text.partition("://")[0]
+    if scheme.endswith("+cluster"):
+        raise ValueError
+    return _redis(text) if scheme.endswith("+sentinel") else text
+
+
 def _path(text: str) -> Path:
     """a path"""
     try:
@@ -134,9 +162,11 @@ def _path(text: str) -> Path:
 class Settings:
     """Everything a process is told. Each name carries its unit. It shows no secret, passwords in addresses included."""
 
-    redis_url: str | None = _setting("REDIS_URL", _url("redis", "rediss"), None)
+    redis_url: str | None = _setting("REDIS_URL", _redis, None)
     """Where jobs live; an embedded Redis without it, because the first run must need nothing."""
-    broker_url: str | None = _setting("CELERY_BROKER_URL", _text, None)
+    redis_replicas: int = _setting("ASKQ_REDIS_REPLICAS", _number(0, 10), 0)
+    """Replicas that must have a promise on disk, too, before it is given: none, because most have none."""
+    broker_url: str | None = _setting("CELERY_BROKER_URL", _broker, None)
     """Celery's broker; the same Redis without it, because hints are few."""
     api_key: Secret | None = _setting("OPENAI_API_KEY", _key, None, secret=True)
     """The account's key (or OPENAI_API_KEY_FILE); the local API answers without it."""
@@ -277,6 +307,11 @@ def load(environ: Mapping[str, str] | None = None, *, folder: Path | None = None
             allowed = spec.metadata["read"].__doc__
             shown = "…" if spec.metadata["secret"] else _clipped(_without_password(text))
             problems.append(f"{variable}={shown} (from {source}) is not {allowed}")
+    if "+cluster://" in chosen.get("redis_url", "") and "CELERY_BROKER_URL" not in told:
+        problems.append(
+            "CELERY_BROKER_URL is not set, and REDIS_URL is a Redis Cluster, which Celery cannot use as its broker; "
+            "name a single Redis, one behind Sentinel, or RabbitMQ (amqp://…): it carries hints only"
+        )
     if problems:
         raise SettingsError(problems)
     return Settings(**chosen, sources=sources)

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Self
 
 from askq.assistants import file as assistant_files
 from askq.assistants.model import Assistant, ProtocolName
-from askq.embedded.stack import Embedded
 from askq.errors import AssistantError, ConfigError, InputError, Problem
 from askq.files.folder import Folder
+from askq.postponed import postpone
 from config.settings import Secret, Settings
 from producer.api import OPENAI, Api
 from producer.questions.attachments import ToolsOf
 
 if TYPE_CHECKING:
+    from askq.embedded.stack import Embedded
     from askq.jobs.redis_store import RedisStore
 
 
@@ -27,9 +28,18 @@ class Parts:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._embedded = Embedded(settings.home, redis_binary=settings.embedded_redis)
+        self._made: Embedded | None = None
         self._redis_url = settings.redis_url
         self._api: Api | None = None
+
+    @property
+    def _embedded(self) -> Embedded:
+        # Made where it is needed: most commands need none where Redis and the API are elsewhere.
+        if self._made is None:
+            from askq.embedded.stack import Embedded
+
+            self._made = Embedded(self.settings.home, redis_binary=self.settings.embedded_redis)
+        return self._made
 
     def redis_url(self) -> str:
         """The address of Redis. Raises EmbeddedError when an embedded one cannot be started."""
@@ -39,6 +49,8 @@ class Parts:
 
     def store(self, *, must_be_safe: bool = False) -> RedisStore:
         """The job store. `must_be_safe`: raise StoreUnsafe for a Redis that would lose jobs, unless told otherwise."""
+        # A fifth of what importing the client costs, which no command uses.
+        postpone("redis.asyncio")
         from askq.jobs.redis_store import RedisStore
 
         kind = RedisStore
@@ -55,7 +67,8 @@ class Parts:
                     f"ASKQ_FAILPOINTS: {error}", remedy="Unset it: it is for tests of askq itself."
                 ) from error
             kind = FailingStore
-        store = kind(self.redis_url(), keep_days=self.settings.results_days)
+        settings = self.settings
+        store = kind(self.redis_url(), keep_days=settings.results_days, replicas=settings.redis_replicas)
         if must_be_safe and not self.settings.allow_unsafe_redis:
             store.health().require_safe()
         return store
@@ -139,7 +152,7 @@ class Parts:
 
     def lines(self) -> list[str]:
         """A line for each part in use, for people."""
-        told = self._embedded.parts()
+        told = [] if self._made is None else self._made.parts()
         if self.settings.redis_url is not None:
             told.insert(0, "Redis: REDIS_URL")
         if self._api is not None and self.settings.api_key is not None:
@@ -219,11 +232,12 @@ class Parts:
 
     def revive(self) -> list[str]:
         """Start again the embedded parts that are gone; what happened, for people. Raises EmbeddedError."""
-        return self._embedded.revive()
+        return [] if self._made is None else self._made.revive()
 
     def close(self) -> None:
         """Leave the embedded parts."""
-        self._embedded.close()
+        if self._made is not None:
+            self._made.close()
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.parts import RedisServer, redis_binaries, redis_binary
+from tests.servers import ClusterOfServers, running
 
 OURS = ("OPENAI_", "REDIS_", "CELERY_", "ASKQ_", "FLOWER_")
 """What a developer's own variables begin with that would change what the programs do."""
@@ -39,6 +40,13 @@ def redis_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     yield get
     for server in started.values():
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterOfServers]:
+    """The session's cluster of three masters."""
+    with running(ClusterOfServers(redis_binary(), tmp_path_factory.mktemp("cluster"))) as servers:
+        yield servers
 
 
 @pytest.fixture

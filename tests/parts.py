@@ -71,10 +71,18 @@ def answers_redis(port: int) -> bool:
 
 
 class RedisServer:
-    """A real server on a free loopback port, without persistence unless its options say otherwise."""
+    """A real server on a free loopback port, without persistence unless its options say otherwise.
 
-    def __init__(self, binary: str, folder: Path, *options: str) -> None:
-        self._argv = [binary, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    `before` comes first on its command line; `bare` leaves out what a Sentinel does not know.
+    """
+
+    def __init__(
+        self, binary: str, folder: Path, *options: str, before: tuple[str, ...] = (), bare: bool = False
+    ) -> None:
+        self.options = options
+        self._argv = [binary, *before, "--bind", "127.0.0.1", "--dir", str(folder)]
+        if not bare:
+            self._argv += ["--save", "", "--appendonly", "no"]
         self._argv += options
         self._log = folder / "server.log"
         self._child: subprocess.Popen[bytes] | None = None
@@ -116,6 +124,17 @@ class RedisServer:
                 return True
             except (redis.ConnectionError, redis.TimeoutError):
                 return False
+
+    @property
+    def pid(self) -> int:
+        """Of its process, which runs."""
+        assert self._child is not None
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._child is not None and self._child.poll() is None
 
     def stop(self) -> None:
         """Kill it, as a power cut would."""

@@ -52,8 +52,9 @@ class Application(Celery):
 
     def askq_store(self) -> RedisStore:
         """A store of its own for the caller."""
-        kind = RedisStore if self.askq_settings.failpoints is None else FailingStore
-        return kind(self._redis_url, keep_days=self.askq_settings.results_days)
+        settings = self.askq_settings
+        kind = RedisStore if settings.failpoints is None else FailingStore
+        return kind(self._redis_url, keep_days=settings.results_days, replicas=settings.redis_replicas)
 
 
 def create_app(settings: Settings) -> Application:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from askq.jobs.store import Store
 
@@ -18,26 +18,30 @@ NOTICED_S = 2.0
 
 
 class ClockWatch:
-    """`monotonic` is this machine's; tests pass their own."""
+    """Watches the clock of each shard: the servers of a cluster have one each, and a replica that takes over has its
+    own. `monotonic` is this machine's; tests pass their own."""
 
     def __init__(self, store: Store, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._monotonic = monotonic
-        self._known: tuple[float, float] | None = None
+        self._known: tuple[Sequence[float], float] | None = None
         """What the clocks differed by, and how far that may be wrong."""
 
     def look(self) -> float:
-        """Compare the clocks, and move the schedule if need be; how many seconds the clock was set back."""
+        """Compare the clocks, and move the schedule if need be; how many seconds one was set back, the most of all."""
         before = self._monotonic()
-        told = self._store.now()
+        told = [clock - before for clock in self._store.clocks()]
         # The reading is from some moment during the call: a slow reply must not look like a clock that went back.
         took = self._monotonic() - before
-        known, self._known = self._known, (told - before, took)
+        known, self._known = self._known, (told, took)
         if known is None:
             return 0.0
-        back = known[0] - (told - before)
-        if back < NOTICED_S + took + known[1]:
-            return 0.0
-        if self._store.set_back(back):
-            log.warning("the clock of Redis was set back by %.1f s: the schedule follows it", back)
-        return back
+        steps: dict[float, list[int]] = {}
+        for shard, (was, now) in enumerate(zip(known[0], told, strict=True)):
+            if was - now >= NOTICED_S + took + known[1]:
+                # Shards of one server have read the same clock.
+                steps.setdefault(round(was - now, 1), []).append(shard)
+        for back, shards in steps.items():
+            if self._store.set_back(back, shards):
+                log.warning("a clock of Redis was set back by %.1f s: the schedule follows it", back)
+        return max(steps, default=0.0)

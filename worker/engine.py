@@ -241,7 +241,8 @@ class Engine:
             others = {task for tasks in self._open.values() for task in tasks} - {asyncio.current_task()}
             if others:
                 await asyncio.wait(others)
-            await self._advance(claim)
+            async with self.library.held():
+                await self._advance(claim)
         finally:
             self._alone = None
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from askq.jobs.model import Outcome
 from askq.jobs.objects import Kind, RemoteObject
 from askq.jobs.store import Store
 from worker.library_steps import (
+    MOST_TRIES,
     Next,
     Sees,
     after_error,
@@ -86,6 +87,7 @@ class Library:
         self._runner: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._bell = asyncio.Event()
+        self._held = 0
 
     # -- for jobs --------------------------------------------------------------------------------------
 
@@ -216,6 +218,18 @@ class Library:
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run())
 
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Begin nothing meanwhile: a job that may kill this process is in hand, and neither may be taken for the
+        other. What is under way gets a moment to end."""
+        self._held += 1
+        try:
+            if self._tasks:
+                await asyncio.wait(set(self._tasks), timeout=_PATIENCE_S)
+            yield
+        finally:
+            self._held -= 1
+
     def stop(self) -> set[asyncio.Task[None]]:
         """Begin nothing more; what is under way."""
         if self._runner is not None:
@@ -226,8 +240,9 @@ class Library:
         idle_since = time.monotonic()
         while self._tasks or time.monotonic() - idle_since < _PATIENCE_S:
             try:
+                room = 0 if self._held else _AT_ONCE - len(self._tasks)
                 items = await asyncio.to_thread(
-                    self._store.claim_items, self._account, limit=_AT_ONCE - len(self._tasks), lease_s=self._lease_s
+                    self._store.claim_items, self._account, limit=room, lease_s=self._lease_s
                 )
             except StoreError as error:
                 log.warning("the library waits for the store: %s", error.message)
@@ -308,6 +323,9 @@ class Library:
     async def _step(self, item: Item) -> Next | None:
         if item.state is ItemState.LEAVING:
             return await self._leave(item)
+        if item.tries > MOST_TRIES:
+            # Each was a failed call, or a process that died on it.
+            return Next.failed(f"{item.tries} attempts came to nothing")
         return await (self._file(item) if item.kind == FILE else self._store_step(item))
 
     # -- files -----------------------------------------------------------------------------------------

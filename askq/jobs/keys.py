@@ -29,18 +29,20 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:nodes` | sorted set | live workers (JSON) → until when |
 | `askq:pauses` | hash | account, or account/protocol → why it must not be called |
 | `askq:probe:<account>` | string | somebody is probing a paused account |
-| `askq:clock` | string | the schedule has just followed a clock that was set back |
+| `askq:{sNN}:clock` | string | the shard's schedule has just followed a clock that was set back |
 | `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what it grants: rate, burst … (`limits.py`) |
 | `askq:{limits}:waits` | sorted set | scopes in which calls wait for a permit → until when |
 | `askq:{library}:item:<account>:<name>` | hash | a file or store that is kept at the service (`library.py`) |
 | `askq:{library}:due:<account>` | sorted set | items to be worked on → when |
 | `askq:{library}:names:<account>` | sorted set | all items → since when |
+| `askq:{library}:clock:<account>` | string | the library's schedule has just followed a clock that was set back |
 | `askq:libraries` | set | accounts that have a library |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
 | `askq:inventory` | string | somebody has asked what of askq's there is at the service |
 | `askq:inventory:<token>` | string | the answer, JSON, for some minutes |
 | `askq:home` | string | marks what this askq has made at a service, to tell it from what another has |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
+| `askq:disk:{<number>}` | string | the same on a cluster, one for each node |
 | `askq:audit:turn` | string | the worker that audits in the background |
 | `askq:audit:place` | string | how far its audit has come, JSON |
 | `askq:audit:last` | string | the outcome of the last one, JSON |
@@ -62,7 +64,6 @@ DISK = PREFIX + "disk"
 HOME = PREFIX + "home"
 INVENTORY = PREFIX + "inventory"
 FORGETTING = PREFIX + "forgetting"
-CLOCK = PREFIX + "clock"
 LIBRARIES = PREFIX + "libraries"
 AUDIT_TURN = PREFIX + "audit:turn"
 AUDIT_PLACE = PREFIX + "audit:place"
@@ -105,6 +106,10 @@ def rows_stem(shard: int) -> str:
 
 def lease(shard: int, lane: Lane) -> str:
     return f"{shard_prefix(shard)}lease:{lane}"
+
+
+def clock(shard: int) -> str:
+    return f"{shard_prefix(shard)}clock"
 
 
 def job(job_id: str) -> str:
@@ -203,6 +208,10 @@ def items_due(account: str) -> str:
     return f"{PREFIX}{{library}}:due:{account}"
 
 
+def items_clock(account: str) -> str:
+    return f"{PREFIX}{{library}}:clock:{account}"
+
+
 def item_names(account: str) -> str:
     return f"{PREFIX}{{library}}:names:{account}"
 
@@ -213,6 +222,11 @@ def took(digest: str) -> str:
 
 def inventory(token: str) -> str:
     return f"{INVENTORY}:{token}"
+
+
+def disk_mark(number: int) -> str:
+    """A key of a slot that the number decides."""
+    return f"{DISK}:{{{number}}}"
 
 
 def chains(lane: Lane) -> str:

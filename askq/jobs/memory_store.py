@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from askq.errors import StoreError
-from askq.ids import job_id, new_batch_id, shard_of, split_job_id
+from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, redis_limits
 from askq.jobs.books import Books
 from askq.jobs.library import Change, Item, Wish
@@ -153,7 +153,7 @@ class MemoryStore:
         self._limits: dict[Scope, LimitRecord] = {}
         self._waits: dict[Scope, float] = {}
         self._took: dict[str, dict[int, float]] = {}
-        self._set_back_until = 0.0
+        self._set_back_until: dict[int, float] = {}
         self._kept = Kept()
         self._shelf = Shelf(clock)
         self._registry = Registry(clock)
@@ -386,7 +386,8 @@ class MemoryStore:
             return claims
 
     def _fence(self, record: _Record) -> int:
-        return max(int(self._clock() * 1_000_000), record.fence + 1)
+        now = int(self._clock() * 1_000_000)
+        return now if now > record.fence else record.fence + 1 + now % 1000
 
     def renew(self, claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
         with self._lock:
@@ -507,19 +508,25 @@ class MemoryStore:
     def now(self) -> float:
         return self._clock()
 
-    def set_back(self, seconds: float) -> bool:
+    def clocks(self) -> Sequence[float]:
+        return [self._clock()] * SHARDS
+
+    def set_back(self, seconds: float, shards: Sequence[int]) -> bool:
         with self._lock:
             now = self._clock()
-            if self._set_back_until > now:
+            moved = {shard for shard in shards if self._set_back_until.get(shard, now) <= now}
+            if not moved:
                 return False
-            self._set_back_until = now + 10.0
-            for record in self._records.values():
-                if record.due > now:
+            self._set_back_until |= dict.fromkeys(moved, now + 10.0)
+            for id_, record in self._records.items():
+                if record.due > now and shard_of(id_) in moved:
                     record.due = max(now, record.due - seconds)
             self._shelf.due = {
                 key: due if due <= now else max(now, due - seconds) for key, due in self._shelf.due.items()
             }
-            self._leases.clear()
+            for lane, shard in list(self._leases):
+                if shard in shards:
+                    del self._leases[lane, shard]
             self._hints.clear()
             self._nodes.clear()
             self._probes.clear()

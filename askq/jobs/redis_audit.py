@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import redis
+from redis.exceptions import AskError
 
 from askq.ids import SHARDS, job_id, split_job_id
 from askq.jobs import keys
@@ -15,10 +16,11 @@ from askq.jobs.audit import AHEAD_S, LATE_S, SAMPLE, Fact, Starting
 from askq.jobs.books import Recount, SchedulePage
 from askq.jobs.model import DEAD_LETTER, LANE_OF, TERMINAL, Lane, State
 from askq.jobs.records import decoded, encoded
+from askq.jobs.redis_servers import owner_of
 
 _PAGE = 100
-_SOONEST = 50
 """Rows or members per script: about a millisecond of the server's time, at some ten microseconds a row."""
+_SOONEST = 50
 _LOCK_S = 60.0
 """Leases, hints and the like are made for a few seconds at a time."""
 _REGISTER_PAST_S = 60.0
@@ -34,7 +36,8 @@ Script = tuple[str, Sequence[str], Sequence[Any]]
 class RedisBooks:
     """`Books` over one Redis server; made by the store, whose connections and scripts it uses.
 
-    `run` turns the client's errors into ours, `scripts` runs calls in one pipeline, `text` is a script's source.
+    `run` turns the client's errors into ours, `clocks` are those of the shards, `infos` what each server tells of
+    itself, `scripts` runs calls in one pipeline, `text` is a script's source.
     """
 
     def __init__(
@@ -42,12 +45,16 @@ class RedisBooks:
         client: redis.Redis,
         *,
         run: Callable[[Callable[[], Any]], Any],
+        clocks: Callable[[], Sequence[float]],
+        infos: Callable[[str], Sequence[Mapping[str, Any]]],
         scripts: Callable[[Sequence[Script]], list[Any]],
         text: Callable[[str], str],
         keep_s: int,
     ) -> None:
         self._redis = client
         self._run = run
+        self._clocks = clocks
+        self._infos = infos
         self._scripts = scripts
         self._source = text
         self._keep_s = keep_s
@@ -115,12 +122,13 @@ class RedisBooks:
                 return facts
 
     def ahead(self, lane: Lane) -> int:
+        now = self._clocks()
+
         def read() -> list[int]:
-            now = self._redis.time()
             pipe = self._redis.pipeline(transaction=False)
             for shard in range(SHARDS):
                 # Who is in somebody's hands is due again sooner than who waits for a turn in a conversation.
-                pipe.zrangebyscore(keys.due(shard, lane), f"({now[0]}.{now[1]:06d}", "+inf", start=0, num=_SOONEST)
+                pipe.zrangebyscore(keys.due(shard, lane), f"({now[shard]:.6f}", "+inf", start=0, num=_SOONEST)
             found = [decoded(job) for jobs in pipe.execute() for job in jobs]
             pipe = self._redis.pipeline(transaction=False)
             for job in found:
@@ -187,10 +195,10 @@ class RedisBooks:
         count, rows = keys.count(shard, batch), keys.rows(shard, batch)
         # Its own connection, kept from page to page: every move that changes a state changes the counters with it, so
         # a watch on them sees all of them.
-        with self._redis.pipeline(transaction=True) as pipe:
+        with owner_of(self._redis, count).pipeline(transaction=True) as pipe:
 
             def begin() -> tuple[int, str]:
-                pipe.watch(count)  # type: ignore[no-untyped-call]  # the client gives it no types
+                pipe.watch(count)
                 return int(pipe.zcard(rows)), decoded(pipe.script_load(self._source("audit_rows")))
 
             def turn(page: Sequence[str], args: Sequence[Any], *, judge: bool) -> Any:
@@ -200,8 +208,9 @@ class RedisBooks:
                     pipe.multi()
                     pipe.evalsha(sha, len(page), *page, *map(_bytes, args))
                     return pipe.execute()[0]
-                except redis.WatchError:
-                    # The counters have changed, or the connection was lost and with it the watch.
+                except (redis.WatchError, AskError):
+                    # The counters have changed, or the connection was lost and with it the watch, or the shard is on
+                    # another server now.
                     return None
 
             size, sha = self._run(begin)
@@ -223,7 +232,7 @@ class RedisBooks:
     def locks(self, *, repair: bool) -> list[Fact]:
         accounts = [decoded(account) for account in self._run(lambda: self._redis.hkeys(keys.PAUSES))]
         soon = [keys.lease(shard, lane) for lane in Lane for shard in range(SHARDS)]
-        soon += [*(keys.hint(lane) for lane in Lane), keys.CLOCK]
+        soon += [*(keys.hint(lane) for lane in Lane), *(keys.clock(shard) for shard in range(SHARDS))]
         later = [*(keys.probe(account) for account in accounts), keys.AUDIT_TURN]
         bounds = [(name, _LOCK_S) for name in soon] + [(name, AHEAD_S) for name in later]
         calls: list[Script] = [
@@ -258,8 +267,7 @@ class RedisBooks:
         return count, max((now - heads[shard][0][1] for shard in late), default=0.0)
 
     def evicted(self) -> int:
-        info: Mapping[str, Any] = self._run(lambda: self._redis.info("stats"))
-        return int(info.get("evicted_keys", 0))
+        return sum(int(info.get("evicted_keys", 0)) for info in self._infos("stats"))
 
     # -- the background audit --------------------------------------------------------------------------
 

@@ -62,21 +62,20 @@ class RedisLibrary(RedisWire):
         for start in range(0, len(wanted), _PAGE):
             page = wanted[start : start + _PAGE]
 
-            def read(page: list[str] = page) -> list[Any]:
+            def read(page: list[str] = page) -> list[tuple[Any, float]]:
                 pipe = self._redis.pipeline(transaction=False)
-                pipe.time()
                 for name in page:
                     pipe.hgetall(keys.item(account, name))
-                return list(pipe.execute())
+                return self._timed(pipe)
 
-            (seconds, micros), *records = self._run(read)
-            gone = [name for name, record in zip(page, records, strict=True) if not record]
+            records = self._run(read)
+            gone = [name for name, (record, _) in zip(page, records, strict=True) if not record]
             if gone and names is None:
                 # The record has expired: nobody has asked for it in a long time.
                 self._run(partial(self._redis.zrem, keys.item_names(account), *gone))
             found += [
-                Item.of(name, record_of(record), seconds + micros / 1e6)
-                for name, record in zip(page, records, strict=True)
+                Item.of(name, record_of(record), now)
+                for name, (record, now) in zip(page, records, strict=True)
                 if record
             ]
         return found
@@ -106,19 +105,20 @@ class RedisLibrary(RedisWire):
         return Outcome(decoded(self._scripts([Call("item_move", self._names(account, item.name), args)])[0]))
 
     def next_item(self, account: str) -> float | None:
-        def read() -> list[Any]:
+        def read() -> tuple[Any, float]:
             pipe = self._redis.pipeline(transaction=False)
-            pipe.time()
             pipe.zrange(keys.items_due(account), 0, 0, withscores=True)
-            return list(pipe.execute())
+            return self._timed(pipe)[0]
 
-        (seconds, micros), head = self._run(read)
-        return float(head[0][1] - seconds - micros / 1e6) if head else None
+        head, now = self._run(read)
+        return float(head[0][1] - now) if head else None
 
-    def _shift_libraries(self, seconds: float) -> None:
-        """The clock was set back by so much."""
+    def _shift_libraries(self, args: Sequence[float]) -> None:
+        """A clock was set back: what shift.lua is told of it."""
         accounts = sorted(map(decoded, self._run(partial(self._redis.smembers, keys.LIBRARIES))))
-        self._scripts([Call("shift", [keys.items_due(account)], [seconds]) for account in accounts])
+        self._scripts(
+            [Call("shift", [keys.items_due(account), keys.items_clock(account)], args) for account in accounts]
+        )
 
     @staticmethod
     def _names(account: str, name: str) -> list[str]:

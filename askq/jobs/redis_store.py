@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
+
+from redis.client import Pipeline
 
 from askq.errors import StoreError
 from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
@@ -42,8 +44,7 @@ from askq.jobs.records import budget_of, claim_of, decoded, earlier_of, encoded,
 from askq.jobs.redis_audit import RedisBooks
 from askq.jobs.redis_forgetting import RedisForgetting
 from askq.jobs.redis_library import RedisLibrary
-from askq.jobs.redis_wire import Call, lua, run_id_of
-from askq.jobs.store import Health
+from askq.jobs.redis_wire import Call, lua
 
 _PAGE = 200
 _ROWS_PER_CALL = 50
@@ -55,15 +56,16 @@ _SAME_STEP_S = 10.0
 
 
 class RedisStore(RedisForgetting, RedisLibrary):
-    """`Store` over one Redis server.
+    """`Store` over Redis: one server, one behind Sentinel, or a cluster (`redis_address` has the addresses).
 
-    `keep_days` is how long finished jobs stay. Raises StoreUnreachable when the server does not answer twice, each
+    `keep_days` is how long finished jobs stay; `replicas`, how many replicas of each server must have a promise on
+    disk, too, before it is given. Raises StoreUnreachable when the server does not answer twice, each
     time within `timeout_s`, and StoreError when it refuses (wrong password, out of memory, read-only) or when the
     address is no address.
     """
 
-    def __init__(self, url: str, *, keep_days: float = 30, timeout_s: float = 3.0) -> None:
-        super().__init__(url, timeout_s=timeout_s)
+    def __init__(self, url: str, *, keep_days: float = 30, timeout_s: float = 3.0, replicas: int = 0) -> None:
+        super().__init__(url, timeout_s=timeout_s, replicas=replicas)
         self._keep_s = int(keep_days * _DAY_S)
 
     # -- asking ------------------------------------------------------------------------------------------
@@ -91,22 +93,24 @@ class RedisStore(RedisForgetting, RedisLibrary):
         if new.metadata:
             values["meta"] = json.dumps(dict(new.metadata))
 
-        def write() -> None:
-            # Field by field "unless there": whoever comes second, or comes back after a crash, changes nothing.
-            pipe = self._redis.pipeline(transaction=True)
-            for field, value in values.items():
-                pipe.hsetnx(keys.batch(batch), field, encoded(value))
+        def bound(pipe: Pipeline) -> None:
             if new.max_cost_usd is not None and not known:
                 # A bound that comes later would know nothing of what is under way already.
                 pipe.hsetnx(keys.budget(batch), "limit", codec.limit_in_millionths(new.max_cost_usd))
-            pipe.zadd(keys.BATCHES, {batch: float(now)}, nx=True)
-            if batch != mine:
-                # Rows may be coming: a batch that was to expire stays.
-                for name in _lasting(batch, new.idempotency_key):
-                    pipe.persist(name)
-            pipe.execute()
 
-        self._run(write)
+        def record(pipe: Pipeline) -> None:
+            # Field by field "unless there": whoever comes second, or comes back after a crash, changes nothing.
+            for field, value in values.items():
+                pipe.hsetnx(keys.batch(batch), field, encoded(value))
+
+        def known_to_all(pipe: Pipeline) -> None:
+            pipe.zadd(keys.BATCHES, {batch: float(now)}, nx=True)
+
+        # Whoever knows the batch finds its bound, and nobody finds it on the list without its record.
+        self._in_order(bound, record, known_to_all)
+        if batch != mine:
+            # Rows may be coming: a batch that was to expire stays.
+            self._in_order(*_persisting(batch, new.idempotency_key))
         return batch, batch == mine
 
     def _first(self, key: str, value: str) -> str:
@@ -187,15 +191,9 @@ class RedisStore(RedisForgetting, RedisLibrary):
                 f"batch {batch} could not be sealed: its record is not in Redis", remedy="Submit the list again."
             )
 
-        def write() -> list[Any]:
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hset(key, "total", str(total))
-            for name in _lasting(batch, None if idem is None else decoded(idem)):
-                pipe.persist(name)
-            pipe.info("server")
-            return pipe.execute()
-
-        self._wait_for_disk(run_id_of(self._run(write)[-1]))
+        lasting = _persisting(batch, None if idem is None else decoded(idem))
+        # The seal last: who is cut off before it submits again.
+        self._wait_for_disk(self._in_order(*lasting, lambda pipe: pipe.hset(key, "total", str(total)), self._all))
 
     def retry(self, jobs: Sequence[str], ends: Collection[State]) -> list[Outcome]:
         wanted, other = set(ends) & ASKED_AGAIN, TERMINAL - (set(ends) & ASKED_AGAIN)
@@ -212,10 +210,7 @@ class RedisStore(RedisForgetting, RedisLibrary):
     def _persist(self, batches: Collection[str]) -> None:
         for batch in batches:
             idem = self._run(partial(self._redis.hget, keys.batch(batch), "idem"))
-            pipe = self._redis.pipeline(transaction=True)
-            for name in _lasting(batch, None if idem is None else decoded(idem)):
-                pipe.persist(name)
-            self._run(pipe.execute)
+            self._in_order(*_persisting(batch, None if idem is None else decoded(idem)))
 
     def cancel(self, jobs: Sequence[str]) -> list[Outcome]:
         calls = []
@@ -267,7 +262,7 @@ class RedisStore(RedisForgetting, RedisLibrary):
         return [text for id_ in ids if (text := decoded(id_)).startswith(prefix)][:10]
 
     def _statuses(self, ids: Sequence[str]) -> list[BatchStatus]:
-        def read() -> list[dict[bytes, bytes]]:
+        def read() -> list[tuple[Any, float]]:
             pipe = self._redis.pipeline(transaction=False)
             for id_ in ids:
                 pipe.hgetall(keys.batch(id_))
@@ -276,19 +271,18 @@ class RedisStore(RedisForgetting, RedisLibrary):
                     pipe.hgetall(keys.count(shard, id_))
             pipe.hgetall(keys.PAUSES)
             pipe.zcard(keys.WAITS)
-            pipe.time()
-            return list(pipe.execute())
+            return self._timed(pipe)
 
         if not ids:
             return []
-        *found, pauses, waiting, (seconds, micros) = self._run(read)
-        now = seconds + micros / 1e6
+        *found, (pauses, _), (waiting, _) = self._run(read)
         waits = self.waits() if waiting else []
         paused = [pause_of(data) for data in pauses.values()]
         statuses = []
         for at, id_ in enumerate(ids):
-            record, budget, *shards = found[at * (SHARDS + 2) : (at + 1) * (SHARDS + 2)]
+            (record, _), (budget, now), *counts = found[at * (SHARDS + 2) : (at + 1) * (SHARDS + 2)]
             if record:
+                shards = [count for count, _ in counts]
                 statuses.append(status_of(id_, record, budget_of(budget, now), shards, paused, waits))
         return statuses
 
@@ -437,30 +431,27 @@ class RedisStore(RedisForgetting, RedisLibrary):
         self._scripts([Call("witness", [keys.job(job)], [attempt, run_id])])
 
     def next_due(self, lane: Lane) -> float | None:
-        def read() -> list[Any]:
+        def read() -> list[tuple[Any, float]]:
             pipe = self._redis.pipeline(transaction=False)
-            pipe.time()
             for shard in range(SHARDS):
                 pipe.zrange(keys.due(shard, lane), 0, 0, withscores=True)
-            return list(pipe.execute())
+            return self._timed(pipe)
 
-        (seconds, micros), *heads = self._run(read)
-        now = seconds + micros / 1e6
-        return min((head[0][1] - now for head in heads if head), default=None)
+        # Each by the clock that it was scheduled by.
+        return min((head[0][1] - now for head, now in self._run(read) if head), default=None)
 
     def now(self) -> float:
-        seconds, micros = self._run(self._redis.time)
-        return float(seconds + micros / 1e6)
+        return self._time()
 
-    def set_back(self, seconds: float) -> bool:
+    def set_back(self, seconds: float, shards: Sequence[int]) -> bool:
         # Every worker notices; moved twice, jobs would be polled too early, which harms nobody but the service.
-        if not self._run(lambda: self._redis.set(keys.CLOCK, "1", nx=True, px=_millis(_SAME_STEP_S))):
+        names = [[*(keys.due(shard, lane) for lane in (Lane.START, Lane.POLL)), keys.clock(shard)] for shard in shards]
+        args = [seconds, _millis(_SAME_STEP_S)]
+        if not any(moved >= 0 for moved in self._scripts([Call("shift", each, args) for each in names])):
             return False
-        names = [[keys.due(shard, lane) for lane in (Lane.START, Lane.POLL)] for shard in range(SHARDS)]
-        self._scripts([Call("shift", pair, [seconds]) for pair in names])
-        self._shift_libraries(seconds)
+        self._shift_libraries(args)
         # What is held until a moment of the old clock would be held that much longer. The living take it anew at once.
-        held = [keys.lease(shard, lane) for shard in range(SHARDS) for lane in Lane]
+        held = [keys.lease(shard, lane) for shard in shards for lane in Lane]
         held += [key(lane) for key in (keys.chains, keys.hint) for lane in Lane]
         held += [keys.NODES, *(keys.probe(_concerned(pause.account, pause.protocol)) for pause in self.pauses())]
         pipe = self._redis.pipeline(transaction=False)
@@ -634,17 +625,6 @@ class RedisStore(RedisForgetting, RedisLibrary):
     def nodes(self) -> list[Node]:
         return [Node(**json.loads(text)) for text in self._register(keys.NODES, "", 0)]
 
-    def health(self) -> Health:
-        info: dict[str, Any] = self._run(self._redis.info)
-        return Health(
-            version=str(info.get("valkey_version") or info.get("redis_version", "?")),
-            append_only=bool(info.get("aof_enabled")),
-            eviction=str(info.get("maxmemory_policy", "?")),
-            used_memory=int(info.get("used_memory", 0)),
-            max_memory=int(info.get("maxmemory", 0)),
-            confirms=bool(info.get("aof_enabled")) and self._confirms(info),
-        )
-
     def tidy(self, *, keep_s: float) -> int:
         ids = [decoded(id_) for id_ in self._run(lambda: self._redis.zrange(keys.BATCHES, 0, -1))]
 
@@ -681,19 +661,24 @@ class RedisStore(RedisForgetting, RedisLibrary):
         pipe.execute()
 
     def _expire(self, batches: Sequence[BatchStatus], keep_s: int) -> None:
-        pipe = self._redis.pipeline(transaction=False)
+        rest, own = self._redis.pipeline(transaction=False), self._redis.pipeline(transaction=False)
         for status in batches:
             # It has gone on since it was last audited, or this is its first end.
-            pipe.hdel(keys.batch(status.id), "audited")
+            rest.hdel(keys.batch(status.id), "audited")
             # The batch itself last: that it expires is the sign that all else does, should this be cut off half-way.
-            for name in reversed(_lasting(status.id, status.idempotency_key)):
-                pipe.expire(name, keep_s)
-        pipe.execute()
+            record, *others = _lasting(status.id, status.idempotency_key)
+            for name in others:
+                rest.expire(name, keep_s)
+            own.expire(record, keep_s)
+        rest.execute()
+        own.execute()
 
     def books(self) -> Books:
         return RedisBooks(
             self._redis,
             run=self._run,
+            clocks=self.clocks,
+            infos=self._infos,
             scripts=lambda calls: self._scripts([Call(*call) for call in calls]),
             text=lambda name: lua()[name][1],
             keep_s=self._keep_s,
@@ -739,6 +724,18 @@ def _lasting(batch: str, idempotency_key: str | None) -> list[str]:
     for shard in range(SHARDS):
         names += (keys.rows(shard, batch), keys.count(shard, batch))
     return names
+
+
+def _persisting(batch: str, idempotency_key: str | None) -> list[Callable[[Pipeline], None]]:
+    """What lets a batch stay, to be done in this order: once its record stays, `tidy` lets the rest expire again,
+    should this be cut off half-way."""
+    record, *others = _lasting(batch, idempotency_key)
+
+    def persist(names: Sequence[str], pipe: Pipeline) -> None:
+        for name in names:
+            pipe.persist(name)
+
+    return [partial(persist, [record]), partial(persist, others)]
 
 
 def _parts(batch: str, jobs: Sequence[NewJob]) -> Iterator[tuple[int, list[tuple[int, str]]]]:

@@ -48,10 +48,20 @@ class Health:
     confirms: bool = True
     """Whether it can say that something is on its disk: with `appendfsync always`, or by WAITAOF where that is true
     (Redis 8)."""
+    replicas: int = 0
+    """How many follow it (of several servers: the one with fewest)."""
+    name: str = ""
+    """Its address, where it is one of several."""
+    replica: bool = False
+    """Whether it only stands by."""
+    servers: tuple[Health, ...] = ()
+    """Each of several."""
 
     @property
     def danger(self) -> str | None:
         """Why this server would lose jobs, or None when it would not."""
+        if self.servers:
+            return "; ".join(f"{one.name}: {one.danger}" for one in self.servers if one.danger is not None) or None
         wrong = []
         if not self.append_only:
             wrong.append("its append-only file is off, so a restart would lose every job")
@@ -181,10 +191,15 @@ class Store(Protocol):
         """Seconds until the earliest job of a lane is due, negative when overdue; None when the lane is empty."""
 
     def now(self) -> float:
-        """The store's clock (Unix seconds): the only one that says when anything is due."""
+        """The store's clock (Unix seconds), by which anything is told that belongs to no shard."""
 
-    def set_back(self, seconds: float) -> bool:
-        """The store's clock was set back by so much: let the schedule follow. True for the first of many who say so."""
+    def clocks(self) -> Sequence[float]:
+        """The clock of each shard: the only one that says when a job of it is due. Where shards are on different
+        servers, these may differ by as much as those do."""
+
+    def set_back(self, seconds: float, shards: Sequence[int]) -> bool:
+        """The clock of these shards was set back by so much: let their schedule follow. True for the first of many
+        who say so."""
 
     # -- sharing the work --------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import click
 from askq.assistants import file as assistants
 from askq.errors import AskqError, EmbeddedError, StoreError
 from askq.jobs.audit import LastAudit
-from askq.jobs.store import Store
+from askq.jobs.store import Health, Store
 from producer.answers.plain import plain
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.parts import Parts
@@ -70,18 +70,37 @@ def _redis(parts: Parts) -> tuple[bool | None, str]:
         health = store.health()
     finally:
         store.close()
-    where = "REDIS_URL" if parts.settings.redis_url is not None else "embedded"
+    settings = parts.settings
+    where = "REDIS_URL" if settings.redis_url is not None else "embedded"
     most = f" of {health.max_memory / 2**20:.0f} MB" if health.max_memory else ""
     told = f"{health.version} ({where}), {health.used_memory / 2**20:.1f} MB{most} used, "
+    each = "".join(f"\n{_server(one)}" for one in health.servers)
     if health.danger is not None:
         risk = health.danger + "; set `appendonly yes` and `maxmemory-policy noeviction`"
-        return (None if parts.settings.allow_unsafe_redis else False), told + risk
+        return (None if settings.allow_unsafe_redis else False), told + risk + each
+    if health.replicas < settings.redis_replicas:
+        return False, told + (
+            f"but ASKQ_REDIS_REPLICAS is {settings.redis_replicas}, and a primary has {health.replicas} replicas: "
+            f"nothing is paid for until they are there{each}"
+        )
     if not health.confirms:
         return None, told + (
             "append-only file on, evicts nothing, but cannot say what is on its disk: after a power cut a question\n"
-            "asked in the last second may be paid for again. Use `appendfsync always`, or Redis 8"
+            f"asked in the last second may be paid for again. Use `appendfsync always`, or Redis 8{each}"
         )
-    return True, told + "append-only file on, evicts nothing, says what is on its disk"
+    if health.servers and not settings.redis_replicas:
+        return None, told + (
+            "append-only files on, evicts nothing, but a replica that takes over may lack the last writes: a\n"
+            f"question asked in them may be paid for again. Set ASKQ_REDIS_REPLICAS=1 where each has a replica{each}"
+        )
+    return True, told + f"append-only file on, evicts nothing, says what is on its disk{each}"
+
+
+def _server(one: Health) -> str:
+    """One of several servers, in a line."""
+    role = "replica" if one.replica else f"primary, {one.replicas} replicas"
+    confirms = "says what is on its disk" if one.confirms else "cannot say what is on its disk"
+    return f"{one.name} ({role}): {one.version}, {one.danger or 'safe'}, {confirms}"
 
 
 def _key(parts: Parts) -> tuple[bool | None, str]:

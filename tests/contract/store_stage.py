@@ -30,6 +30,7 @@ from askq.jobs.model import (
 from askq.jobs.redis_store import RedisStore
 from askq.jobs.store import Store
 from tests.parts import RedisServer, eventually, redis_binaries
+from tests.servers import ClusterOfServers
 
 LONG = 600.0
 """Seconds no test lasts: what is due or held that long stays so."""
@@ -185,6 +186,42 @@ class RedisStage:
         for store in (self.store, *self._others):
             store.close()
         self.raw.close()
+
+
+class ClusterStage(RedisStage):
+    """The store in a real cluster, empty at first."""
+
+    def __init__(self, servers: ClusterOfServers) -> None:
+        servers.flush()
+        self._url = servers.url
+        self.raw = servers.client()
+        self.store = RedisStore(servers.url)
+        self._others = []
+        self._flush = servers.flush
+
+    def now(self) -> float:
+        # All nodes are on this machine and have its clock.
+        seconds, micros = next(iter(self.raw.time(target_nodes=self.raw.PRIMARIES).values()))
+        return float(seconds) + float(micros) / 1e6
+
+    def snapshot(self) -> Any:
+        return [(name, self.raw.dump(name), self.raw.pttl(name)) for name in self.raw.keys("*")]
+
+    def fall_back(self, snapshot: Any) -> None:
+        self._flush()
+        for name, data, ttl in snapshot:
+            self.raw.restore(name, max(0, ttl), data)
+
+    def close(self) -> None:
+        for store in (self.store, *self._others):
+            store.close()
+
+
+def marks(stage: RedisStage) -> set[bytes]:
+    """The keys by which servers are asked what is on their disks: one each, for ever."""
+    found: set[bytes] = set(stage.raw.keys(f"{keys.DISK}*"))
+    assert found
+    return found
 
 
 def question(index: int, text: str | None = None, *, row_id: str | None = None, **more: Any) -> NewJob:

@@ -344,7 +344,7 @@ def test_an_ended_state_with_too_many_is_set_to_what_it_can_have_been(behind: Re
 
 def test_a_lock_that_would_never_end_is_removed(behind: RedisStage) -> None:
     behind.store.pause("acc", "rejected_key", "no", probe_after_s=LONG)
-    names = [keys.lease(4, Lane.POLL), keys.hint(Lane.START), keys.probe("acc"), keys.AUDIT_TURN, keys.CLOCK]
+    names = [keys.lease(4, Lane.POLL), keys.hint(Lane.START), keys.probe("acc"), keys.AUDIT_TURN, keys.clock(4)]
     held = [keys.lease(5, Lane.POLL), keys.hint(Lane.POLL)]
     for name in names:
         behind.raw.set(name, "somebody")
@@ -815,15 +815,15 @@ def test_a_report_is_kept_short(behind: RedisStage) -> None:
     assert Report.from_json(report.to_json()) == report
 
 
-def test_no_script_holds_the_server_up(behind: RedisStage) -> None:
+def test_no_script_holds_the_server_up(alone: RedisStage) -> None:
     """Given many rows, then none of an audit's steps does more than a page of work at a time."""
-    batch = open_batch(behind.store)
+    batch = open_batch(alone.store)
     rows = in_shard(batch, 2, 1000)
-    behind.store.add(batch, [question(index, row_id=row) for index, row in enumerate(rows)])
-    behind.store.seal(batch, 1000)
-    with behind.raw.monitor() as commands:
-        report = sweep(behind.store)
-        behind.raw.echo("end of audit")
+    alone.store.add(batch, [question(index, row_id=row) for index, row in enumerate(rows)])
+    alone.store.seal(batch, 1000)
+    with alone.raw.monitor() as commands:
+        report = sweep(alone.store)
+        alone.raw.echo("end of audit")
         calls, within = [], 0
         for seen in commands.listen():
             if "end of audit" in seen["command"]:

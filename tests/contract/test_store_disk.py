@@ -21,6 +21,7 @@ from askq.ids import job_id
 from askq.jobs import keys
 from askq.jobs.model import Lane, Move, NewBatch, Outcome, State
 from askq.jobs.redis_store import RedisStore
+from askq.jobs.redis_wire import Seen
 from producer.questions import open_items
 from producer.submit import Submission
 from producer.submit import submit as submit_list
@@ -212,10 +213,10 @@ class Interrupted(RedisStore):
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
-    def _wait_for_disk(self, run_id: str) -> None:
+    def _wait_for_disk(self, seen: Seen) -> None:
         meanwhile, self.meanwhile = self.meanwhile, lambda: None
         meanwhile()
-        super()._wait_for_disk(run_id)
+        super()._wait_for_disk(seen)
 
 
 @pytest.mark.parametrize("name", WAITING)

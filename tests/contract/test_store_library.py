@@ -10,7 +10,7 @@ from askq.files.model import FileRef, StoreRef
 from askq.jobs import keys
 from askq.jobs.library import AT_REST, FILE, STORE, ItemState, Wish, file_item, store_item
 from askq.jobs.model import Outcome
-from tests.contract.store_stage import LONG, SHORT, RedisStage, Stage
+from tests.contract.store_stage import ALL, LONG, SHORT, RedisStage, Stage
 
 REF = FileRef(name="요금표.csv", sha256="ab" * 32, size=3)
 TABLE = file_item(REF, "assistants")
@@ -57,7 +57,7 @@ def test_the_schedule_of_items_follows_a_clock_that_was_set_back(stage: Stage) -
     stage.store.want(ACCOUNT, [TABLE])
     (item,) = stage.store.claim_items(ACCOUNT, limit=1, lease_s=LONG)
     assert stage.store.move_item(ACCOUNT, item, {}, due_s=2 * LONG) is Outcome.MOVED
-    assert stage.store.set_back(LONG)
+    assert stage.store.set_back(LONG, ALL)
     assert stage.store.next_item(ACCOUNT) == pytest.approx(LONG, abs=5)
 
 

@@ -220,14 +220,13 @@ def test_the_key_map_tells_of_every_key() -> None:
         keys.NODES,
         keys.PAUSES,
         keys.DISK,
-        keys.CLOCK,
         keys.budget("<batch>"),
     }
     made |= {keys.batch("<id>"), keys.assistant("<digest>"), keys.remote("<account>", "<digest>")}
     made |= {keys.probe("<account>"), re.sub(r"[0-9a-f]{64}", "<sha256>", keys.idempotency("k"))}
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
     sharded |= {keys.objects("<owner>"), keys.buried(3), keys.users("<thing>"), keys.uses("<user>")}
-    sharded |= {keys.receipt(3, "<name>")}
+    sharded |= {keys.receipt(3, "<name>"), keys.clock(3)}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
     made |= {
@@ -237,6 +236,7 @@ def test_the_key_map_tells_of_every_key() -> None:
         keys.item_names("<account>"),
     }
     made |= {keys.WAITS, keys.took("<digest>"), keys.limit("<account>/<protocol>/<model>")}
+    made |= {re.sub(r"\d+", "<number>", keys.disk_mark(7)), keys.items_clock("<account>")}
     made |= {re.sub(r"\{s\d\d\}", "{sNN}", key) for key in sharded}
     assert {re.sub(rf":{Lane.POLL}$", ":<lane>", key) for key in made} == table
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from config.celery import options as celery_options
 from config.settings import VARIABLES, Secret, Settings, SettingsError, load
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +124,9 @@ def test_a_folder_above_that_may_not_be_searched_has_no_file_for_us(
     assert load({}, folder=closed / "open").workers == 3
 
 
+REDIS = "a valid address that begins with redis://, redis+sentinel:// or redis+cluster:// (rediss… with TLS)"
+
+
 def test_everything_wrong_is_told_at_once_with_what_is_allowed(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ASKQ_LEASE_S=soon\nASKQ_MODLE=m\n", "utf-8")
     wrong = {
@@ -138,7 +142,7 @@ def test_everything_wrong_is_told_at_once_with_what_is_allowed(tmp_path: Path) -
     env = tmp_path / ".env"
     assert sorted(caught.value.problems) == sorted(
         [
-            "REDIS_URL=http://example (from environment) is not a valid address that begins with redis:// or rediss://",
+            f"REDIS_URL=http://example (from environment) is not {REDIS}",
             "ASKQ_WORKERS=0 (from environment) is not a whole number from 1 to 64",
             "ASKQ_PROTOCOL=smtp (from environment) is not one of responses, assistants",
             "ASKQ_SHOW_TEXT=perhaps (from environment) is not true or false",
@@ -158,6 +162,18 @@ def test_everything_wrong_is_told_at_once_with_what_is_allowed(tmp_path: Path) -
         ("REDIS_URL", "redis:/localhost"),
         ("REDIS_URL", "redis://localhost:port/0"),
         ("REDIS_URL", "redis://localhost:70000/0"),
+        ("REDIS_URL", "redis+sentinel://h1:1,h2:2"),
+        ("REDIS_URL", "redis+sentinel://h1:1,h2:2/service/first"),
+        ("REDIS_URL", "redis+sentinel://h1,,h2/service"),
+        ("REDIS_URL", "redis+sentinel://h1:0/service"),
+        ("REDIS_URL", "redis+cluster://h1:port"),
+        ("REDIS_URL", "redis+cluster://h1/3"),
+        ("REDIS_URL", "redis+clusters://h1"),
+        ("REDIS_URL", "http+cluster://h1"),
+        ("REDIS_URL", "redis+cluster://"),
+        ("CELERY_BROKER_URL", "redis+cluster://h1"),
+        ("CELERY_BROKER_URL", "redis+sentinel://h1"),
+        ("ASKQ_REDIS_REPLICAS", "-1"),
         ("OPENAI_BASE_URL", "api.openai.com/v1"),
         ("OPENAI_BASE_URL", "https://"),
         ("OPENAI_BASE_URL", "https:///v1"),
@@ -318,6 +334,62 @@ def test_a_password_among_the_parameters_does_not_show(tmp_path: Path) -> None:
     assert "redis_url='redis://host:1/0?db=2&password=…'" in shown
     both = "sentinel://:canary@h1;sentinel://:canary@h2"
     assert "canary" not in repr(load({"CELERY_BROKER_URL": both}, folder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis+sentinel://:pw@h1:1,h2,[::1]:3/my-service/2?sentinel_password=x",
+        "rediss+sentinel://h/s",
+        "redis+cluster://u:pw@h1:1,h2:2",
+        "rediss+cluster://h/0?ssl_cert_reqs=none",
+    ],
+)
+def test_redis_may_be_many_servers(tmp_path: Path, address: str) -> None:
+    settings = load({"REDIS_URL": address, "CELERY_BROKER_URL": "amqp://h//"}, folder=tmp_path)
+    assert settings.redis_url == address
+    assert "pw" not in repr(settings)
+
+
+def test_a_cluster_needs_another_broker(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="which Celery cannot use as its broker"):
+        load({"REDIS_URL": "redis+cluster://h"}, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "options", "ssl"),
+    [
+        ("amqp://h//", "amqp://h//", {}, None),
+        ("redis://h/1", "redis://h/1", {}, None),
+        (
+            "redis+sentinel://:p%40w@h1,h2:5/my%20service",
+            "sentinel://:p%40w@h1:26379/0;sentinel://:p%40w@h2:5/0",
+            {"master_name": "my service"},
+            None,
+        ),
+        (
+            "rediss+sentinel://h/s/3?sentinel_username=u&sentinel_password=p%20w&ssl_ca_certs=ca.pem",
+            "sentinel://h:26379/3",
+            {
+                "master_name": "s",
+                "sentinel_kwargs": {
+                    "username": "u",
+                    "password": "p w",
+                    "ssl": True,
+                    "ssl_cert_reqs": "required",
+                    "ssl_ca_certs": "ca.pem",
+                },
+            },
+            {"ssl_cert_reqs": "required", "ssl_ca_certs": "ca.pem"},
+        ),
+    ],
+)
+def test_celery_gets_the_address_of_its_broker_as_it_wants_it(
+    given: str, url: str, options: dict[str, object], ssl: dict[str, object] | None
+) -> None:
+    told = celery_options(given)
+    assert (told["broker_url"], told["broker_use_ssl"]) == (url, ssl)
+    assert {name: told["broker_transport_options"].get(name) for name in options} == options
 
 
 def test_a_key_given_as_its_file_does_not_show(tmp_path: Path) -> None:

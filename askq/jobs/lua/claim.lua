@@ -7,8 +7,9 @@
 -- Leaves behind: a due time one lease ahead, a fence and a count of claims in each record. A member of due whose
 -- record is gone (expired, erased) is removed. A record that was never claimed before is returned with `first`.
 --
--- A fence is the time in microseconds, or one more than the last: a server that comes back without its last second
--- never gives one out again that somebody may still hold.
+-- A fence is the time in microseconds, so that a server that comes back without its last second never gives one out
+-- again that somebody may still hold. Where the clock is behind the last fence (it was set back; a replica with a clock
+-- of its own has taken over) it is a little more than that, and how much differs from claim to claim for the same reason.
 
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
@@ -23,7 +24,10 @@ for i = 1, #due, 2 do
     redis.call('ZREM', KEYS[1], id)
   else
     local last = redis.call('HGET', record, 'fence')
-    local fence = math.max(stamp, (tonumber(last) or 0) + 1)
+    local fence = stamp
+    if last and tonumber(last) >= stamp then
+      fence = last + 1 + stamp % 1000
+    end
     redis.call('HSET', record, 'fence', string.format('%.0f', fence))
     redis.call('HINCRBY', record, 'claims', 1)
     redis.call('ZADD', KEYS[1], until_, id)

@@ -17,7 +17,11 @@ end
 local time = redis.call('TIME')
 local now = string.format('%.6f', time[1] + time[2] / 1e6)
 local old = redis.call('HMGET', KEYS[1], 'fence', 'attempts')
-local fence = math.max(time[1] * 1000000 + time[2], (tonumber(old[1]) or 0) + 1)
+-- As in claim.lua.
+local fence = time[1] * 1000000 + time[2]
+if old[1] and tonumber(old[1]) >= fence then
+  fence = old[1] + 1 + fence % 1000
+end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'fence', string.format('%.0f', fence), 'base', old[2] or '0')
 redis.call('HINCRBY', KEYS[1], 'retries', 1)
 for name in string.gmatch(ARGV[4], '%S+') do

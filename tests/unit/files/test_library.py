@@ -270,6 +270,27 @@ async def test_attempts_are_bounded(stage: Stage) -> None:
     assert "attempts failed" in found.message
 
 
+async def test_an_item_on_which_processes_die_is_given_up(stage: Stage) -> None:
+    wish = file_item(stage.ref("a.csv"), "assistants")
+    stage.store.want(ACCOUNT, [wish])
+    (item,) = stage.store.claim_items(ACCOUNT, limit=1, lease_s=0.0)
+    stage.store.move_item(ACCOUNT, item, {"state": "making", "tries": MOST_TRIES + 1}, due_s=0.0)
+    found = await stage.given(row(code(stage.ref("a.csv"))))
+    assert isinstance(found, Unavailable)
+    assert "attempts came to nothing" in found.message
+    assert "upload" not in stage.service.calls
+
+
+async def test_nothing_is_begun_while_a_suspect_is_in_hand(stage: Stage) -> None:
+    needed = row(code(stage.ref("a.csv")))
+    assert needed is not None
+    async with stage.library.held():
+        assert isinstance(await stage.library.give(needed, user="b_1", go_on=False), NotReady)
+        await asyncio.sleep(0.1)
+        assert stage.service.calls == []
+    assert (await stage.ids(needed)).row_code == ("file-1",)
+
+
 async def test_a_file_that_is_gone_is_uploaded_anew(stage: Stage) -> None:
     needed = row(code(stage.ref("a.csv")))
     (old,) = (await stage.ids(needed)).row_code
