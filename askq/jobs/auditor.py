@@ -141,9 +141,9 @@ class Auditor:
         if evicted := self._books.evicted():
             self._report.add([Fact(code="evicted", count=evicted)])
         self._report.add(self._books.locks(repair=self._report.repairs))
-        count, seconds = self._books.undeleted(UNDELETED_S)
-        if count and not self._store.pauses():
-            self._report.add([Fact(code="undeleted", count=count, seconds=seconds)])
+        due = self._store.next_tombstone()
+        if due is not None and -due > UNDELETED_S and not self._store.pauses():
+            self._report.add([Fact(code="undeleted", seconds=-due)])
 
     def _check_schedule(self) -> Iterator[float]:
         for shard, lane in _LANES[self._at.lanes :]:

@@ -69,9 +69,6 @@ class Books(Protocol):
     def locks(self, *, repair: bool) -> list[Fact]:
         """Leases, hints and entries of registers that will not end by themselves."""
 
-    def undeleted(self, late_s: float) -> tuple[int, float]:
-        """How many owners have remote objects that should have been deleted so long ago, and for how long at most."""
-
     def evicted(self) -> int:
         """Keys the server has thrown away for want of memory."""
 

@@ -122,10 +122,6 @@ class MemoryBooks:
     def locks(self, *, repair: bool) -> list[Fact]:
         return []
 
-    def undeleted(self, late_s: float) -> tuple[int, float]:
-        late = self._store.next_tombstone()
-        return (1, -late) if late is not None and -late > late_s else (0, 0.0)
-
     def evicted(self) -> int:
         return 0
 

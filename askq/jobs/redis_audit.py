@@ -252,20 +252,6 @@ class RedisBooks:
             facts += [Fact(code="leftover", detail=f"{name}: {decoded(member)}") for member in members]
         return facts
 
-    def undeleted(self, late_s: float) -> tuple[int, float]:
-        def read() -> list[Any]:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.time()
-            for shard in range(SHARDS):
-                pipe.zrange(keys.buried(shard), 0, 0, withscores=True)
-            return list(pipe.execute())
-
-        (seconds, micros), *heads = self._run(read)
-        now = seconds + micros / 1e6
-        late = [shard for shard, head in enumerate(heads) if head and head[0][1] < now - late_s]
-        count = sum(self._run(partial(self._redis.zcount, keys.buried(shard), "-inf", now - late_s)) for shard in late)
-        return count, max((now - heads[shard][0][1] for shard in late), default=0.0)
-
     def evicted(self) -> int:
         return sum(int(info.get("evicted_keys", 0)) for info in self._infos("stats"))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import redis
 from redis.exceptions import ResponseError
 
 from askq.ids import SHARDS, job_id, shard_of, split_job_id
@@ -16,6 +17,7 @@ from askq.jobs.model import TERMINAL, Outcome
 from askq.jobs.objects import Receipt, assistant_of_thing, receipt_name, receipt_of
 from askq.jobs.records import decoded, encoded
 from askq.jobs.redis_objects import RECEIPT_S, RedisObjects
+from askq.jobs.redis_servers import Server, servers_of
 from askq.jobs.redis_wire import Call
 
 _ROWS = 1000
@@ -128,39 +130,51 @@ class RedisForgetting(RedisObjects):
 
     def compact(self) -> str | None:
         until = time.monotonic() + _REWRITE_S
-        for begin, running, last in (
-            (self._redis.bgrewriteaof, "aof_rewrite_in_progress", "aof_last_bgrewrite_status"),
-            (self._redis.bgsave, "rdb_bgsave_in_progress", "rdb_last_bgsave_status"),
-        ):
-            why = self._run(partial(self._rewrite, begin, running, last, until))
+
+        def rewrite() -> str | None:
+            with servers_of(self._redis) as servers:
+                told = (_rewritten(server, until) for server in servers)
+                return next((why for why in told if why is not None), None)
+
+        found: str | None = self._run(rewrite)
+        return found
+
+
+def _rewritten(server: Server, until: float) -> str | None:
+    """Have one server write its files anew, and wait for it; why that was not possible, or None."""
+    client, where = server.client, f"{server.name}: " if server.name else ""
+    try:
+        if client.info("persistence").get("aof_enabled"):
+            why = _written(client, client.bgrewriteaof, "aof_rewrite_in_progress", "aof_last_bgrewrite_status", until)
             if why is not None:
-                return str(why)
-        return None
+                return where + why
+        if client.config_get("save").get("save"):
+            why = _written(client, client.bgsave, "rdb_bgsave_in_progress", "rdb_last_bgsave_status", until)
+            return None if why is None else where + why
+    except ResponseError as error:
+        return f"{where}the server does not let us: {error}"
+    return None
 
-    def _rewrite(self, begin: Any, running: str, last: str, until: float) -> str | None:
-        info = self._redis.info("persistence")
-        if begin == self._redis.bgrewriteaof:
-            if not info.get("aof_enabled"):
-                return None
-        elif not self._redis.config_get("save").get("save"):
-            return None
-        try:
-            self._wait_until_over(running, until)
-            begin()
-        except ResponseError as error:
-            if "already in progress" not in str(error) and "scheduled" not in str(error):
-                return f"the server does not let us: {error}"
+
+def _written(client: redis.Redis, begin: Callable[[], object], running: str, last: str, until: float) -> str | None:
+    _is_over(client, running, until)
+    try:
+        begin()
+    except ResponseError as error:
+        if "already in progress" not in str(error) and "scheduled" not in str(error):
+            raise
+    time.sleep(0.05)
+    if not _is_over(client, running, until):
+        return f"the server has not finished writing its file after {_REWRITE_S:g} s"
+    told = str(client.info("persistence").get(last, "ok"))
+    return None if told == "ok" else f"the server could not write its file: {last} is {told}"
+
+
+def _is_over(client: redis.Redis, running: str, until: float) -> bool:
+    while True:
+        info = client.info("persistence")
+        if not info.get(running) and not info.get("aof_rewrite_scheduled"):
+            return True
+        if time.monotonic() > until:
+            return False
         time.sleep(0.05)
-        if not self._wait_until_over(running, until):
-            return f"the server has not finished writing its file after {_REWRITE_S:g} s"
-        told = str(self._redis.info("persistence").get(last, "ok"))
-        return None if told == "ok" else f"the server could not write its file: {last} is {told}"
-
-    def _wait_until_over(self, running: str, until: float) -> bool:
-        while True:
-            info = self._redis.info("persistence")
-            if not info.get(running) and not info.get("aof_rewrite_scheduled"):
-                return True
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.05)

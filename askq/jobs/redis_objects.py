@@ -109,16 +109,13 @@ class RedisObjects(RedisWire):
         return decoded(found)
 
     def next_tombstone(self) -> float | None:
-        def read() -> list[Any]:
+        def read() -> list[tuple[Any, float]]:
             pipe = self._redis.pipeline(transaction=False)
-            pipe.time()
             for shard in range(SHARDS):
                 pipe.zrange(keys.buried(shard), 0, 0, withscores=True)
-            return list(pipe.execute())
+            return self._timed(pipe)
 
-        (seconds, micros), *heads = self._run(read)
-        now = seconds + micros / 1e6
-        return min((head[0][1] - now for head in heads if head), default=None)
+        return min((head[0][1] - now for head, now in self._run(read) if head), default=None)
 
     def all_buried(self) -> Iterator[Tombstone]:
         for shard in range(SHARDS):

@@ -219,16 +219,3 @@ def test_many_owners_are_leased_a_few_at_a_time(stage: Stage) -> None:
             break
     assert seen == set(owners)
     assert len(list(stage.store.all_buried())) == 100
-
-
-def test_an_audit_tells_what_nobody_deletes(stage: Stage) -> None:
-    store, books = stage.store, stage.store.books()
-    store.remember("thing:1", [FILE])
-    store.bury("thing:1", after_s=LONG)
-    assert books.undeleted(0.0) == (0, 0.0), "not yet"
-    store.bury("thing:1")
-    stage.pass_time(SHORT)
-    count, seconds = books.undeleted(SHORT / 2)
-    assert count == 1
-    assert seconds >= SHORT / 2
-    assert books.undeleted(LONG)[0] == 0
