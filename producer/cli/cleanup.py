@@ -58,7 +58,8 @@ def cleanup_command(
         store = parts.store()
         supervisor = Supervisor()
         try:
-            if not no_worker and not store.nodes():
+            if not no_worker and (session.settings.redis_url is None or not store.nodes()):
+                # With an embedded Redis nobody else need be there: a worker that is still on the register may have ended.
                 parts.check_api()
                 add_workers(supervisor, parts)
             with foreground(), kept_running(supervisor):

@@ -59,7 +59,8 @@ def forget_command(
                 if store.receipt(what) is None or _is_there(store, what):
                     forgetting.begin(store, what)
             supervisor = Supervisor()
-            if not no_worker and not store.nodes():
+            if not no_worker and (session.settings.redis_url is None or not store.nodes()):
+                # With an embedded Redis nobody else need be there: a worker that is still on the register may have ended.
                 parts.check_api()
                 add_workers(supervisor, parts)
             with foreground(), kept_running(supervisor):
