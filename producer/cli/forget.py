@@ -60,7 +60,7 @@ def forget_command(
                     forgetting.begin(store, what)
             supervisor = Supervisor()
             if not no_worker and (session.settings.redis_url is None or not store.nodes()):
-                # With an embedded Redis nobody else need be there: a worker that is still on the register may have ended.
+                # With an embedded Redis a worker that is still on the register may just have ended.
                 parts.check_api()
                 add_workers(supervisor, parts)
             with foreground(), kept_running(supervisor):
