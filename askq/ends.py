@@ -68,6 +68,13 @@ _ENDS = (
         False,
         "The run kept asking for functions; raise [run] max_rounds, or change instructions or functions.",
     ),
+    End(
+        "invalid_output",
+        State.FAILED,
+        True,
+        'The answer does not fit the schema; its text is kept. `[text] on_invalid = "retry"` asks once more by itself.',
+    ),
+    End("refused", State.FAILED, False, "The model refused to answer; its words are kept. Change the question."),
     End("no_answer", State.FAILED, True, "The run completed without any text; ask again."),
     # The request was refused: no run exists.
     End("bad_request", State.FAILED, False, "The service refused the request; see the message."),

@@ -20,6 +20,7 @@ CALLS = (
     *("ensure_assistant", "prepare", "join", "start", "find", "poll", "submit", "answer", "cancel", "probe"),
     *("upload", "store.create", "store.fill", "store.look", "store.delete", "file.delete", "index", "made", "download"),
     *("start_live", "resume_live"),
+    "delete",
 )
 """Remote calls; each has a place before it and one after it."""
 PARTS = (
@@ -45,6 +46,11 @@ PARTS = (
     "call.run",
     "call.finish",
     "call.again",
+    "remember",
+    "gone",
+    "forget.begin",
+    "forget.jobs",
+    "forget.erase",
 )
 """Steps within askq; each has a place before it and one after it. Commits are `commit.<move>`."""
 MOMENTS = ("chain.begin", "chain.end", "timer.tick")

@@ -8,9 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from askq.errors import BudgetUsedUp, NotFound, WaitTimeout
+from askq.errors import BudgetUsedUp, InputError, NotFound, WaitTimeout
+from askq.files.folder import Folder
 from askq.ids import job_id, split_job_id
+from askq.jobs import forgetting
 from askq.jobs.model import PENDING, BatchStatus, Job, Outcome, State, Usage
+from askq.jobs.objects import Receipt
 from askq.jobs.store import Store
 from producer.outage import Outage
 
@@ -43,7 +46,10 @@ def cancel(store: Store, jobs: Sequence[str]) -> Counter[Outcome]:
 
 
 def retry(store: Store, jobs: Sequence[str], ends: Collection[State]) -> Counter[Outcome]:
-    """Ask jobs again, page by page; how many met with which outcome."""
+    """Ask jobs again, page by page; how many met with which outcome. Raises InputError for what is being forgotten."""
+    going = {split_job_id(job)[0] for job in jobs} & set(store.forgetting())
+    if going:
+        raise InputError(f"batch {min(going)} is being forgotten", remedy="Nothing of it can be asked again.")
     return _in_pages(lambda page: store.retry(page, ends), jobs)
 
 
@@ -138,6 +144,29 @@ class Batch:
         """
         jobs = [job.id for job in self._store.jobs(self.id, states=ends)]
         return retry(self._store, jobs, ends)[Outcome.MOVED]
+
+    def forget(self, timeout: float | None = None, *, folder: Folder | None = None) -> Receipt:
+        """Erase the whole batch, here and at the service; what was done. There is no way back.
+
+        A worker has to run: it deletes what was made at the service, and cancels what has not ended. `folder` is the
+        folder of files, where this process has it. What the service refuses is tried again by the workers, so a receipt
+        may say that something is left; WaitTimeout is raised when that takes longer than `timeout` seconds.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        forgetting.begin(self._store, self.id)
+        while True:
+            if self.id in self._store.forgetting():
+                forgetting.advance(self._store, self.id, folder)
+            receipt = self._store.receipt(self.id)
+            if receipt is not None and receipt.done:
+                self._store.compact()
+                return receipt
+            if until is not None and time.monotonic() >= until:
+                raise WaitTimeout(
+                    f"batch {self.id} is not forgotten after {timeout:g} s",
+                    remedy="Workers go on with it by themselves.",
+                )
+            time.sleep(_POLL_S)
 
     def __iter__(self) -> Iterator[Job]:
         return self.results()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TypedDict
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
 
+from askq.structured import columns_of
 from producer.questions import Summary
 
 
@@ -14,10 +16,12 @@ class KeptTable(TypedDict, total=False):
     columns: list[str]
     roles: dict[str, str]
     delimiter: str | None
+    fields: list[str]
 
 
-def keep(summary: Summary, *, whole: bool = True) -> str:
-    """What is kept of a checked list, as `NewBatch.table`; `whole`: all of it is asked."""
+def keep(summary: Summary, *, whole: bool = True, schemas: Iterable[Mapping[str, Any] | None] = ()) -> str:
+    """What is kept of a checked list, as `NewBatch.table`; `whole`: all of it is asked. `schemas` are those of its
+    assistants: their fields become columns."""
     table: dict[str, object] = {
         "columns": summary.columns,
         "roles": dict(summary.roles),
@@ -25,6 +29,9 @@ def keep(summary: Summary, *, whole: bool = True) -> str:
     }
     if summary.conversations and whole:
         table["conversations"] = summary.conversations
+    fields = dict.fromkeys(name for schema in schemas if schema is not None for name in columns_of(schema))
+    if fields:
+        table["fields"] = list(fields)
     return json.dumps(table, ensure_ascii=False)
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
 from askq.errors import InputError, Problem, StoreError
+from askq.files.model import FileRef
 from askq.jobs.model import Added, NewBatch, NewJob, Question
+from askq.jobs.objects import assistant_thing, content_thing
 from askq.jobs.store import Store
 from producer.kept_table import keep
 from producer.questions import QuestionList, Summary
@@ -55,6 +57,11 @@ class Submission:
     def rows(self) -> int:
         """How many questions will be asked."""
         return self.summary.rows if self.limit is None else min(self.limit, self.summary.rows)
+
+    def table(self) -> str:
+        """What is kept of the list's own table, so that answers go back into it."""
+        schemas = [assistant.schema for assistant in _all(self)]
+        return keep(self.summary, whole=self.limit is None, schemas=schemas)
 
     def rows_asked(self) -> Iterator[Question]:
         """The questions that will be asked; the list is read anew."""
@@ -130,8 +137,6 @@ def submit(
     ids. Raises StoreError; the rows stored until then stay, and the same call adds the rest.
     """
     submission.require_one_protocol()
-    for assistant in {assistant.digest: assistant for assistant in _all(submission)}.values():
-        store.save_assistant(assistant.digest, assistant.to_json())
     batch, created = store.open_batch(
         NewBatch(
             name=submission.name,
@@ -139,11 +144,17 @@ def submit(
             protocol=submission.assistant.protocol,
             idempotency_key=submission.idempotency_key,
             metadata=submission.metadata or {},
-            table=keep(submission.summary, whole=submission.limit is None),
+            table=submission.table(),
             max_cost_usd=submission.max_cost_usd,
         )
     )
+    for assistant in {assistant.digest: assistant for assistant in _all(submission)}.values():
+        # Once it is noted that this batch asks it, nobody who forgets another erases it; saved after that, because
+        # somebody may just have done so.
+        store.share(assistant_thing(assistant.digest), batch)
+        store.save_assistant(assistant.digest, assistant.to_json())
     if not created:
+        _require_kept(store, batch)
         _renew_budget(store, batch, submission)
         conflicts = [row for chunk in submission.jobs() for row in store.compare(batch, chunk).conflicts]
         if conflicts:
@@ -165,12 +176,26 @@ def _add(store: Store, batch: str, submission: Submission) -> Iterator[Added]:
     """Add chunk after chunk; while the store takes one, the next is read."""
     with ThreadPoolExecutor(1, thread_name_prefix="askq-submit") as writer:
         under_way: Future[Added] | None = None
+        sent = {file.sha256 for assistant in _all(submission) for file in _files_of(assistant)}
+        noted: set[str] = set()
         for chunk in submission.jobs():
             if under_way is not None:
                 yield under_way.result()
+            sent |= {file.file.sha256 for new in chunk for file in new.question.files if file.file is not None}
+            for sha256 in sent - noted:
+                # So that whoever forgets the batch knows which copies nobody else needs.
+                store.share(content_thing(sha256), batch)
+            noted |= sent
             under_way = writer.submit(store.add, batch, chunk)
         if under_way is not None:
             yield under_way.result()
+
+
+def _files_of(assistant: Assistant) -> Iterator[FileRef]:
+    for resources in (assistant.resources, assistant.thread_resources):
+        if resources is not None:
+            yield from resources.code
+            yield from (resources.store.files or ()) if resources.store is not None else ()
 
 
 def _require_all(store: Store, batch: str) -> None:
@@ -181,6 +206,15 @@ def _require_all(store: Store, batch: str) -> None:
         raise StoreError(
             f"Redis has lost {missing or 'all'} of the rows of batch {batch} while it was submitted",
             remedy="It was restarted without its last moves. The same command again adds what is missing.",
+        )
+
+
+def _require_kept(store: Store, batch: str) -> None:
+    status = store.batch(batch)
+    if status is not None and status.forgetting:
+        raise InputError(
+            f"batch {batch} of this idempotency key is being forgotten",
+            remedy=f"`askq forget {batch}` waits until that is done; then submit the list again.",
         )
 
 

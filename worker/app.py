@@ -110,6 +110,8 @@ def _key(settings: Settings) -> Secret:
 def _engine(app: Application) -> Engine:
     settings = app.askq_settings
     key = _key(settings)
+    store = app.askq_store()
+    home = store.home()
     filing: list[Filing] = []
 
     def protocols() -> Mapping[str, Protocol]:
@@ -121,7 +123,7 @@ def _engine(app: Application) -> Engine:
             timeout_s=settings.call_timeout_s,
             in_flight=settings.in_flight,
         )
-        spoken: list[Protocol] = [AssistantsProtocol(client), ResponsesProtocol(client)]
+        spoken: list[Protocol] = [AssistantsProtocol(client, home=home), ResponsesProtocol(client)]
         filing.append(Filing(client) if settings.failpoints is None else FailingFiling(client))
         if settings.failpoints is not None:
             spoken = [FailingProtocol(protocol) for protocol in spoken]

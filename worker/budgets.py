@@ -14,6 +14,7 @@ from functools import partial
 
 from askq.errors import StoreError
 from askq.ids import split_job_id
+from askq.jobs.codec import load_usage
 from askq.jobs.model import MOVES, TERMINAL, Claim, Move
 from askq.jobs.store import Store
 from askq.prices import at_worst
@@ -81,10 +82,13 @@ class Budgets:
     async def ended(self, claim: Claim, move: Move) -> None:
         """A move was made: settle what was put aside if it ended the job."""
         batch, _ = split_job_id(claim.id)
-        if MOVES[move.name].target not in TERMINAL:
+        if move.name != "correct" and MOVES[move.name].target not in TERMINAL:
             return
         try:
             if await self._is_bounded(batch):
+                if move.name == "correct" or claim.spent is not None:
+                    # The record tells what all attempts have cost together.
+                    await asyncio.to_thread(self._store.settle, claim.id, claim.attempts, _of_attempt(claim, move))
                 await asyncio.to_thread(self._store.reconcile_budget, batch, only=claim.id)
         except StoreError as error:
             log.warning("%s: its cost is settled later: %s", claim.id, error.message)
@@ -102,3 +106,13 @@ class Budgets:
         texts = (ask.text, ask.instructions or ask.assistant.instructions or "")
         model, images = ask.model or ask.assistant.model, bool(ask.given.images)
         return at_worst(ask.assistant, model, self._host, texts, history=ask.history, images=images)
+
+
+def _of_attempt(claim: Claim, move: Move) -> float | None:
+    """What the last attempt has cost, in US dollars; None where nobody knows."""
+    spent = move.fields.get("spent")
+    usage = load_usage(spent) if isinstance(spent, str) else None if move.answer is None else move.answer.usage
+    if usage is None or usage.cost_usd is None:
+        return None
+    before = 0.0 if claim.spent is None else claim.spent.cost_usd or 0.0
+    return max(0.0, usage.cost_usd - before)

@@ -46,8 +46,11 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
     until = time.monotonic() + slice_s
     hit("chain.begin")
     engine.library.kick()
+    await engine.clean()
     try:
         while await share.update():
+            if lane is Lane.POLL:
+                await engine.clean()
             claimed = await _claim(engine, lane, share)
             report.claimed += claimed
             if time.monotonic() >= until:

@@ -24,10 +24,12 @@ from askq.ids import job_id, split_job_id
 from askq.jobs.calls import KeptCall
 from askq.jobs.codec import with_brought
 from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, MOVES, TERMINAL, Answer, Claim, Lane, Move, Outcome, State
+from askq.jobs.objects import Kind, RemoteObject, assistant_thing, keep_letters
 from askq.jobs.store import Store
 from worker import rounds, steps
 from worker.account import Account
 from worker.budgets import Budgets, Verdict
+from worker.cleaner import Cleaner
 from worker.commits import Commits
 from worker.conversations import Joins, Stopped, Waits, turn
 from worker.downloads import Downloads, NotNow, objects_made
@@ -41,11 +43,13 @@ from worker.limits.tokens import estimated
 from worker.live import Desk
 from worker.materials import Materials
 from worker.monitor import Monitor
+from worker.outputs import correction, judged
 from worker.priced import priced_answer, priced_status
 from worker.protocols.base import (
     NOTHING_GIVEN,
     Ambiguous,
     Ask,
+    Before,
     Blocked,
     CallError,
     Found,
@@ -119,6 +123,7 @@ class Engine:
         self._durations = Durations(store)
         self._waiting_functions, self._look_at_functions = 0, 0.0
         self._desk = Desk(store)
+        self._cleaner = Cleaner(store, account, self._any_protocol)
         self._called = 0
         """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
@@ -219,6 +224,10 @@ class Engine:
             await asyncio.to_thread(self._monitor.flush)
         return sum(len(tasks) for tasks in self._open.values())
 
+    async def clean(self) -> None:
+        """Go on deleting what is no longer kept, beside everything else, if there is anything and nobody is at it."""
+        await self._cleaner.look()
+
     def close(self) -> None:
         """End the loop; what is still open is abandoned and found again by the next claim."""
 
@@ -288,7 +297,8 @@ class Engine:
             await self._commit(claim, steps.without_assistant(claim))
             return
         if claim.state is State.QUEUED and claim.cancel is not None:
-            await self._commit(claim, steps.end(claim, "cancelled", CANCELLED_IN_TIME))
+            told = CANCELLED_IN_TIME if claim.spent is None else "cancelled before the answer was asked for again"
+            await self._commit(claim, steps.end(claim, "cancelled", told))
             return
         if (pause := await self._account.stopped(claim.protocol)) is not None:
             await self._commit(claim, steps.paused(claim, pause))
@@ -298,6 +308,8 @@ class Engine:
             case State.QUEUED:
                 if claim.thread_id is None:
                     await self._begin_or_join(claim, assistant, protocol)
+                elif claim.refers is not None:
+                    await self._join_again(claim, claim.thread_id, assistant, protocol)
                 else:
                     await self._create(claim, claim.thread_id, assistant, protocol)
             case State.STARTING:
@@ -340,7 +352,21 @@ class Engine:
         else:
             await self._account.answered(claim.protocol, begun=begun)
             held = self._materials.held(claim, earlier)
-            await self._commit(claim, steps.joined(claim, joins, mark, held=held))
+            keep, account = keep_letters(assistant.keep), self._account.name
+            await self._commit(claim, steps.joined(claim, joins, mark, held=held, account=account, keep=keep))
+
+    async def _join_again(self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol) -> None:
+        """Put the request to mend an answer into the thread that has it. Free, and done once whoever dies."""
+        begun = time.monotonic()
+        run = claim.refers or ""
+        before = Before(thread_id=thread, run_id=run, joined=claim.joined or "", answered=True)
+        try:
+            mark = await protocol.join(self._ask(claim, assistant, claim.attempts + 1), before) if thread else ""
+        except CallError as error:
+            await self._settle(claim, steps.not_joined(claim, error, assistant, _jitter()), error)
+        else:
+            await self._account.answered(claim.protocol, begun=begun)
+            await self._commit(claim, steps.joined_again(claim, mark))
 
     async def _prepare(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         begun = time.monotonic()
@@ -361,7 +387,14 @@ class Engine:
         else:
             if thread:
                 await self._account.answered(claim.protocol, begun=begun)
-            await self._commit(claim, steps.prepared(claim, thread, held=self._materials.held(claim)))
+            made = steps.prepared(
+                claim,
+                thread,
+                held=self._materials.held(claim),
+                account=self._account.name,
+                keep=keep_letters(assistant.keep),
+            )
+            await self._commit(claim, made)
 
     async def _create(
         self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol, outputs: tuple[ToolOutput, ...] = ()
@@ -789,7 +822,10 @@ class Engine:
         await self._commit(claim, decision)
 
     async def _commit(self, claim: Claim, decision: steps.Decision) -> Outcome:
-        move = _waking(claim, decision.move)
+        move = decision.move
+        if MOVES[move.name].target in TERMINAL and (assistant := self._assistants.get(claim.assistant_digest)):
+            move = judged(claim, move, assistant)
+        move = _waking(claim, move)
         if claim.rounds and MOVES[move.name].target in TERMINAL:
             move = await self._with_calls(claim, move)
         outcome = await self._commits.commit(move)
@@ -821,6 +857,11 @@ class Engine:
         assert self._protocols is not None, "claims are taken up by an engine that was opened"
         return self._protocols[name]
 
+    def _any_protocol(self) -> Protocol:
+        """One to delete with: they all can."""
+        assert self._protocols is not None, "who cleans up was opened"
+        return next(iter(self._protocols.values()))
+
     async def _assistant(self, digest: str) -> Assistant | None:
         if digest not in self._assistants:
             definition = await asyncio.to_thread(self.store.assistant, digest)
@@ -845,9 +886,19 @@ class Engine:
         if known is not None:
             return known
         made = await protocol.ensure_assistant(assistant, given)
-        if made is None:
-            return None
-        return await asyncio.to_thread(self.store.save_remote_assistant, account, digest, made)
+        if made is None or assistant.assistant_id is not None:
+            return made
+        return await asyncio.to_thread(self._register_assistant, assistant.digest, digest, made)
+
+    def _register_assistant(self, definition: str, digest: str, made: str) -> str:
+        """Put an assistant object on record; the one to use. One that somebody else was faster with is not needed."""
+        thing = assistant_thing(definition)
+        mine = RemoteObject(kind=Kind.ASSISTANT, id=made, account=self._account.name)
+        self.store.remember(thing, [mine])
+        used = self.store.save_remote_assistant(self._account.name, digest, made)
+        if used != made:
+            self.store.bury(thing, [mine])
+        return used
 
     async def _forget_remote(self, assistant: Assistant, protocol: Protocol, remote: str, given: Given) -> None:
         digest = _remote_digest(assistant, given)
@@ -865,9 +916,11 @@ class Engine:
     ) -> Ask:
         question = claim.question
         assert question is not None, "the start lane claims jobs with their questions"
+        # In a thread that was made anew there is nothing to be mended: the question is asked once more.
+        mends = claim.wrong if claim.thread_id is not None else None
         return Ask(
             job_id=claim.id,
-            text=question.text,
+            text=question.text if mends is None else correction(mends),
             assistant=assistant,
             attempt=attempt,
             model=question.model,

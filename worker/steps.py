@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
 from askq.jobs.model import FINISHING, WAIT_FOR_TURN_S, Answer, Claim, Move, Pause, State, Usage
+from askq.jobs.objects import ACCOUNT_FIELD, KEEP_FIELD
 from worker.conversations import Joins, Waits
 from worker.protocols.base import (
     Blocked,
@@ -216,9 +217,16 @@ def unread(
     return None
 
 
-def prepared(claim: Claim, thread_id: str, *, held: str | None = None) -> Decision:
-    """The thread exists: save its id. The job goes on before those that were to come after it: behind all others, a
-    long list would be prepared whole before its first run."""
+def prepared(
+    claim: Claim,
+    thread_id: str,
+    *,
+    held: str | None = None,
+    account: str | None = None,
+    keep: str | None = None,
+) -> Decision:
+    """The thread exists: save its id, the account it is on and how long it is kept. The job goes on before those that
+    were to come after it: behind all others, a long list would be prepared whole before its first run."""
     return _move(
         claim,
         "prepare",
@@ -227,6 +235,8 @@ def prepared(claim: Claim, thread_id: str, *, held: str | None = None) -> Decisi
         fields={
             "thread": thread_id,
             "looks": None,
+            ACCOUNT_FIELD: account,
+            KEEP_FIELD: keep,
             **_CLEAN,
             "gone": claim.gone or None,
             **({} if held is None else {"held": held}),
@@ -267,7 +277,28 @@ def waits(claim: Claim, turn: Waits, jitter: float) -> Decision:
     return _move(claim, "defer", delay=delay * (1 + 0.2 * jitter), fields=fields)
 
 
-def joined(claim: Claim, turn: Joins, mark: str, *, held: str | None = None) -> Decision:
+def joined_again(claim: Claim, mark: str) -> Decision:
+    """The request to mend an answer is in the thread: the next run is told from the one it is about by the mark."""
+    fields: Fields = {
+        "joined": mark,
+        "previous": claim.refers,
+        "refers": None,
+        "history": None if claim.spent is None else claim.spent.total_tokens,
+        "looks": None,
+        **_CLEAN,
+    }
+    return _move(claim, "prepare", delay=min(0.0, claim.was_due - claim.now) - PREPARED_AHEAD_S, fields=fields)
+
+
+def joined(
+    claim: Claim,
+    turn: Joins,
+    mark: str,
+    *,
+    held: str | None = None,
+    account: str | None = None,
+    keep: str | None = None,
+) -> Decision:
     """Its turn has come, and the question is in the thread: it takes over the thread, and goes on at once."""
     fields: Fields = {
         "thread": turn.before.thread_id,
@@ -275,6 +306,8 @@ def joined(claim: Claim, turn: Joins, mark: str, *, held: str | None = None) -> 
         "previous": turn.previous,
         "history": turn.history,
         "looks": None,
+        ACCOUNT_FIELD: account,
+        KEEP_FIELD: keep,
         "woken": None,
         **_CLEAN,
         **({} if held is None else {"held": held}),

@@ -19,6 +19,7 @@ from kombu.exceptions import OperationalError
 from askq.errors import StoreError
 from askq.failpoints import hit
 from askq.files.folder import Folder
+from askq.jobs import forgetting
 from askq.jobs.model import Lane, Node
 from askq.jobs.store import Store
 from askq.names import QUEUE_TOOLS
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _ALIVE_S = 5.0
 _TIDY_EVERY_S = 60.0
+_FORGET_EVERY_S = 3.0
+_FORGET_AT_ONCE = 500
 _COMPLAIN_EVERY_S = 30.0
 _SWEEP_EVERY_S = 86_400.0
 
@@ -61,7 +64,7 @@ class Timer:
         self._files = files
         self._clock = ClockWatch(store)
         self._audit = audit
-        self._tidied = self._swept = time.monotonic()
+        self._tidied = self._swept = self._forgot = time.monotonic()
         self._complained = -_COMPLAIN_EVERY_S
 
     def tick(self) -> None:
@@ -83,10 +86,14 @@ class Timer:
                 self._tidied = time.monotonic()
                 self._store.tidy(keep_s=self._keep_s)
                 self._sweep()
+            if time.monotonic() - self._forgot > _FORGET_EVERY_S:
+                # Whoever asked for it goes on with it, too, and faster, as long as they are there.
+                self._forgot = time.monotonic()
+                forgetting.go_on(self._store, self._files, most=_FORGET_AT_ONCE)
             self._touch()
             # Last, because it takes the longest.
             self._audit.tick()
-        except (StoreError, OperationalError) as error:
+        except (StoreError, OperationalError, OSError) as error:
             if time.monotonic() - self._complained > _COMPLAIN_EVERY_S:
                 self._complained = time.monotonic()
                 log.warning("the worker's timer could not do its round: %s", error)
@@ -105,6 +112,9 @@ class Timer:
 
     def _revive(self, lane: Lane) -> None:
         due = self._store.next_due(lane)
+        if lane is Lane.POLL and (due is None or due > self._tick_s):
+            # Nothing to poll, but perhaps something to delete: the same chain does it.
+            due = self._store.next_tombstone()
         if due is None or due > self._tick_s:
             return
         revive(self._app, self._store, lane)

@@ -362,6 +362,8 @@ def _format(path: Path, values: Mapping[str, Any]) -> list[Found]:
             found += _schema_file(path, where, wanted)
         else:
             found += _json_schema(where, wanted)
+    if "on_invalid" in table(values, "text") and all(wanted.get("type") != "json_schema" for wanted in places.values()):
+        found.append((("text", "on_invalid"), 'text.on_invalid needs a format with type = "json_schema"'))
     return found
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from askq.files.model import Resources
+from askq.structured import schema_of
 
 MOST_ROUNDS = 10
 """Rounds of function calls where the file does not say."""
@@ -23,6 +24,8 @@ _LATER: Mapping[str, object] = {
     "thread_resources": None,
     "on_failed_file": "stop",
     "on_failure": "stop",
+    "keep": None,
+    "on_invalid": "fail",
 }
 """Fields that came later, and what they are where nobody uses them."""
 
@@ -50,6 +53,9 @@ class Assistant:
     reasoning_effort: str | None = None
     text_format: Mapping[str, Any] | None = None
     """`[text.format]`; sent as `response_format` on the Assistants protocol."""
+    on_invalid: Literal["fail", "retry"] = "fail"
+    """What to do with an answer that does not fit the schema of its format (`[text] on_invalid`): end so, or ask once
+    more, which is paid for again."""
     max_output_tokens: int | None = None
     max_prompt_tokens: int | None = None
     truncation: Literal["auto", "disabled"] | None = None
@@ -73,6 +79,8 @@ class Assistant:
     (`[tool_resources.file_search] on_failed_file`)."""
     limits: Mapping[str, int] | None = None
     """What may be used of the account at most: `requests_per_minute`, `tokens_per_minute` (`[limits]`)."""
+    keep: Mapping[str, str] | None = None
+    """How long what was made at the service is kept: `threads` and `files` → no, results, always (`[keep]`)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     functions: Mapping[str, Mapping[str, Any]] | None = None
     """Functions that may be run, by the name the model calls them: `module`, `function`, `folder`, and what their
@@ -100,6 +108,11 @@ class Assistant:
             if name in values:
                 values[name] = Resources.from_json(values[name])
         return cls(**values)
+
+    @property
+    def schema(self) -> Mapping[str, Any] | None:
+        """The JSON Schema its answers must fit, if there is one."""
+        return schema_of(self.text_format)
 
     @property
     def digest(self) -> str:

@@ -17,6 +17,8 @@ LATE_S = 60.0
 """How late a job may be looked at before it counts as stuck (I5)."""
 AHEAD_S = 3600.0
 """How far ahead a job may be due. The rarest poll comes after five minutes, and no service asks to wait an hour."""
+UNDELETED_S = 600.0
+"""How late a deletion at the service may be (I9)."""
 STARTING_GRACE_S = 60.0
 """How long after the assistant's timeout the search for a lost run may take to come to its end."""
 SAMPLE = 5
@@ -230,6 +232,14 @@ _KINDS = (
         True,
         "A part of a batch's budget was still put aside although all its jobs had ended.",
         "It is settled by what the jobs have cost.",
+    ),
+    Kind(
+        "undeleted",
+        "I9",
+        False,
+        True,
+        "What is no longer to be kept at the service has been due for deletion for more than ten minutes.",
+        "See that a worker is running; its log says why the service refuses. `askq cleanup --dry-run` lists refusals.",
     ),
     Kind(
         "never_expires",

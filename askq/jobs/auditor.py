@@ -15,7 +15,7 @@ from typing import Any
 
 from askq.errors import NotFound
 from askq.ids import SHARDS
-from askq.jobs.audit import LATE_S, Fact, Report, late, starting_too_long
+from askq.jobs.audit import LATE_S, UNDELETED_S, Fact, Report, late, starting_too_long
 from askq.jobs.books import Recount
 from askq.jobs.model import BatchStatus, Lane
 from askq.jobs.store import Store
@@ -141,6 +141,9 @@ class Auditor:
         if evicted := self._books.evicted():
             self._report.add([Fact(code="evicted", count=evicted)])
         self._report.add(self._books.locks(repair=self._report.repairs))
+        due = self._store.next_tombstone()
+        if due is not None and -due > UNDELETED_S and not self._store.pauses():
+            self._report.add([Fact(code="undeleted", seconds=-due)])
 
     def _check_schedule(self) -> Iterator[float]:
         for shard, lane in _LANES[self._at.lanes :]:

@@ -21,6 +21,7 @@ OF_A_RUN = (
     *("in", "cached", "out", "total", "cost", "est", "seen", "live", "gone", "asked_of", "held"),
     *("rounds", "earlier", "acted", "began", "brought"),
     *("joined", "previous", "history", "woken"),
+    *("fixes", "wrong", "refers", "spent"),
 )
 """Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
 is part of the key under which the next thread is made: the same key would give back the one that vanished."""
@@ -74,7 +75,7 @@ def load_held(text: str | None) -> tuple[Attachment, ...]:
 
 def dump_answer(answer: Answer) -> bytes:
     """An answer without its usage, which the record holds."""
-    value: dict[str, Any] = {"text": answer.text, "model": answer.model}
+    value: dict[str, Any] = {"text": answer.text, "model": answer.model, "refused": answer.refused or None}
     for name in _LISTS:
         value[name] = [dict(part) for part in getattr(answer, name)]
     return dump({name: part for name, part in value.items() if part is not None and part != []})

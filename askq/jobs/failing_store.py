@@ -10,6 +10,7 @@ from askq.jobs.library import Change, Item
 from askq.jobs.limits import Bound, Heard, Permit, Scope
 from askq.jobs.live import Piece
 from askq.jobs.model import Added, Claim, Earlier, Lane, Move, NewBatch, NewJob, Outcome
+from askq.jobs.objects import RemoteObject
 from askq.jobs.redis_store import RedisStore
 
 
@@ -65,6 +66,16 @@ class FailingStore(RedisStore):
         hit("witness.before")
         super().witness(job, attempt, run_id)
         hit("witness.after")
+
+    def remember(self, owner: str, objects: Sequence[RemoteObject]) -> None:
+        hit("remember.before")
+        super().remember(owner, objects)
+        hit("remember.after")
+
+    def gone(self, owner: str, objects: Sequence[RemoteObject], *, deleted: bool = True) -> None:
+        hit("gone.before")
+        super().gone(owner, objects, deleted=deleted)
+        hit("gone.after")
 
     def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
         hit("tell.before")

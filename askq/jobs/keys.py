@@ -19,10 +19,11 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{sNN}:buried` | sorted set | owner → when the first of its objects is to be deleted at the service |
 | `askq:{sNN}:users:<thing>` | set | batches and jobs that use a thing: an assistant, an uploaded file, a store |
 | `askq:{sNN}:uses:<user>` | set | the things that a batch or job uses |
-| `askq:{sNN}:receipt:<batch or job>` | hash | what `askq forget` has erased of it so far: counts |
+| `askq:{sNN}:receipt:<name>` | hash | what `askq forget` has erased of it so far: counts |
 | `askq:{sNN}:dead` | sorted set | dead letters: jobs that killed workers → when they were given up |
 | `askq:batch:<id>` | hash | name, assistant, total … |
 | `askq:budget:<batch>` | hash | millionths of a dollar: bound of a batch, spent, put aside for jobs under way |
+| `askq:forgetting` | set | batches and jobs that are being forgotten |
 | `askq:batches` | sorted set | batch id → when it was opened |
 | `askq:idem:<sha256>` | string | idempotency key → batch id |
 | `askq:assistant:<digest>` | string | an assistant's definition, JSON |
@@ -41,6 +42,9 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{library}:clock:<account>` | string | the library's schedule has just followed a clock that was set back |
 | `askq:libraries` | set | accounts that have a library |
 | `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
+| `askq:inventory` | string | somebody has asked what of askq's there is at the service |
+| `askq:inventory:<token>` | string | the answer, JSON, for some minutes |
+| `askq:home` | string | marks what this askq has made at a service, to tell it from what another has |
 | `askq:disk` | string | written before asking whether everything written so far is on disk |
 | `askq:disk:{<number>}` | string | the same on a cluster, one for each node |
 | `askq:audit:turn` | string | the worker that audits in the background |
@@ -63,6 +67,9 @@ NODES = PREFIX + "nodes"
 PAUSES = PREFIX + "pauses"
 WAITS = PREFIX + "{limits}:waits"
 DISK = PREFIX + "disk"
+HOME = PREFIX + "home"
+INVENTORY = PREFIX + "inventory"
+FORGETTING = PREFIX + "forgetting"
 LIBRARIES = PREFIX + "libraries"
 AUDIT_TURN = PREFIX + "audit:turn"
 AUDIT_PLACE = PREFIX + "audit:place"
@@ -76,6 +83,11 @@ def shard_prefix(shard: int) -> str:
 
 def due(shard: int, lane: Lane) -> str:
     return f"{shard_prefix(shard)}due:{lane}"
+
+
+def dues(shard: int) -> tuple[str, str]:
+    """Both halves of a shard's schedule."""
+    return due(shard, Lane.START), due(shard, Lane.POLL)
 
 
 def job_stem(shard: int) -> str:
@@ -168,8 +180,18 @@ def uses(user: str) -> str:
     return f"{shard_prefix(shard_of(user))}uses:{user}"
 
 
+def receipt_stem(shard: int) -> str:
+    """What the keys of a shard's receipts begin with; what was forgotten follows."""
+    return f"{shard_prefix(shard)}receipt:"
+
+
 def receipt(shard: int, forgotten: str) -> str:
-    return f"{shard_prefix(shard)}receipt:{forgotten}"
+    return receipt_stem(shard) + forgotten
+
+
+def of_job(job_id: str) -> list[str]:
+    """Every key, beside its record and its remote objects, that belongs to a job alone: `askq forget` erases them."""
+    return [ask(job_id), answer(job_id), calls(job_id), live(job_id), teller(job_id)]
 
 
 def dead(shard: int) -> str:
@@ -223,6 +245,10 @@ def item_names(account: str) -> str:
 
 def took(digest: str) -> str:
     return f"{PREFIX}took:{digest}"
+
+
+def inventory(token: str) -> str:
+    return f"{INVENTORY}:{token}"
 
 
 def disk_mark(number: int) -> str:

@@ -47,12 +47,10 @@ class Registry:
 
     def unshare(self, thing: str, user: str, receipt: str | None) -> bool:
         users = self.users.get(thing, set())
-        if user not in users:
-            return False
-        users.remove(user)
+        users.discard(user)
         if users:
             return False
-        del self.users[thing]
+        self.users.pop(thing, None)
         self.bury(thing, (), self.clock(), receipt)
         return True
 
@@ -61,6 +59,8 @@ class Registry:
         names = [found.name for found in objects if found.name in mine] if objects else list(mine)
         for name in names:
             known = mine[name].due
+            if receipt is not None and mine[name].receipt is None:
+                self.count(receipt, f"due {mine[name].object.kind}")
             mine[name] = with_due(mine[name], due if known is None else min(known, due), receipt)
         if names:
             self.expire.pop(owner, None)
@@ -77,11 +77,13 @@ class Registry:
             mine.setdefault(found.name, Entry(object=found))
         now = self.clock()
         for name, entry in mine.items():
-            if entry.due is None and (ended or name in named):
+            if (ended and not at_work) or (entry.due is None and (ended or name in named)):
                 after_s = due_after(letters, entry.object.kind, keep_s=keep_s, at_work=at_work)
-                mine[name] = with_due(entry, None if after_s is None else now + after_s)
+                if after_s is not None and (entry.due is None or now + after_s < entry.due):
+                    mine[name] = with_due(entry, now + after_s)
         if ended and mine and all(entry.due is None for entry in mine.values()):
             self.expire[owner] = now + keep_s
+        self.drop_empty(owner)
 
     def due(self, *, limit: int, lease_s: float) -> list[Tombstone]:
         now, found, owners = self.clock(), [], 0
@@ -93,14 +95,24 @@ class Registry:
                 found += [Tombstone(owner=owner, entry=entry) for entry in ripe]
         return found
 
-    def gone(self, owner: str, objects: Iterable[RemoteObject], batch: str, keep_s: float | None) -> None:
+    def drop_empty(self, owner: str) -> None:
+        """As Redis does: what holds nothing is not there."""
+        if not self.entries.get(owner, True):
+            del self.entries[owner]
+
+    def count(self, receipt: str, name: str) -> None:
+        """One more on a receipt."""
+        counts = self.receipts.setdefault(receipt, {})
+        counts[name] = counts.get(name, 0) + 1
+
+    def gone(self, owner: str, objects: Iterable[RemoteObject], why: str, keep_s: float | None) -> None:
         mine = self.entries.get(owner, {})
         for found in objects:
             entry = mine.pop(found.name, None)
             if entry is not None and entry.receipt is not None:
-                counts = self.receipts.setdefault(batch, {})
-                counts[f"gone {found.kind}"] = counts.get(f"gone {found.kind}", 0) + 1
+                self.count(entry.receipt, f"{why} {found.kind}")
         self.leased.pop(owner, None)
+        self.drop_empty(owner)
         if mine and keep_s is not None and all(entry.due is None for entry in mine.values()):
             self.expire[owner] = self.clock() + keep_s
 

@@ -52,8 +52,11 @@ from askq.jobs.objects import (
     OF_RECORD,
     REMOTE_FIELDS,
     Entry,
+    Receipt,
     RemoteObject,
     Tombstone,
+    receipt_name,
+    receipt_of,
 )
 from askq.jobs.store import Health
 from askq.jobs.took import counted
@@ -126,7 +129,8 @@ class _Batch:
     until: float | None = None
     """When it is to be forgotten."""
     earlier: list[Usage] = dataclasses.field(default_factory=list)
-    """What jobs had used when they ended before somebody asked again."""
+    """What jobs had used when they ended before somebody asked again, or that were forgotten."""
+    forgotten: int = 0
 
 
 class MemoryStore:
@@ -159,6 +163,8 @@ class MemoryStore:
         self._registry = Registry(clock)
         self._keep_s = KEEP_S
         self._calls = memory_calls.Kept()
+        self._forgetting: set[str] = set()
+        self._inventory: tuple[str | None, dict[str, str]] = (None, {})
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -264,7 +270,7 @@ class MemoryStore:
         record = self._records.get(job)
         if record is None:
             return Outcome.MISSING
-        no_run = record.state is State.QUEUED and record.claims is None
+        no_run = record.state is State.QUEUED and record.claims is None and "spent" not in record.fields
         if record.state in TERMINAL or (record.text("cancel") == "asked" and not no_run):
             return Outcome.ALREADY
         record.fields["cancel"] = "asked"
@@ -314,7 +320,7 @@ class MemoryStore:
                 table=kept.new.table,
                 created_at=kept.created,
                 sealed=kept.total is not None,
-                total=max(len(members), kept.total or 0),
+                total=max(len(members), (kept.total or 0) - kept.forgotten),
                 counts=counts,
                 usage=Usage(
                     input_tokens=sum(usage.input_tokens for usage in used),
@@ -326,6 +332,7 @@ class MemoryStore:
                 finished_at=max((r.completed for _, r in members if r.completed is not None), default=None),
                 budget=self._purses[batch].shown(self._clock()) if batch in self._purses else None,
                 stale=self._stale.get(batch, 0),
+                forgetting=batch in self._forgetting,
             )
             if status.done:
                 return status
@@ -717,7 +724,7 @@ class MemoryStore:
         with self._lock:
             found = {entry.object.name: entry for entry in self._registry.of(owner)}
             record = self._records.get(owner)
-            for made in () if record is None else _remote(record):
+            for made in () if record is None or record.state in TERMINAL else _remote(record):
                 found.setdefault(made.name, Entry(object=made))
             return list(found.values())
 
@@ -727,7 +734,7 @@ class MemoryStore:
 
     def unshare(self, thing: str, user: str, *, receipt: str | None = None) -> bool:
         with self._lock:
-            return self._registry.unshare(thing, user, receipt)
+            return self._registry.unshare(thing, user, None if receipt is None else receipt_name(receipt))
 
     def uses(self, user: str) -> list[str]:
         with self._lock:
@@ -741,20 +748,95 @@ class MemoryStore:
         self, owner: str, objects: Sequence[RemoteObject] = (), *, after_s: float = 0.0, receipt: str | None = None
     ) -> int:
         with self._lock:
-            return self._registry.bury(owner, objects, self._clock() + after_s, receipt)
+            name = None if receipt is None else receipt_name(receipt)
+            return self._registry.bury(owner, objects, self._clock() + after_s, name)
 
     def tombstones(self, *, limit: int, lease_s: float) -> list[Tombstone]:
         with self._lock:
             return self._registry.due(limit=limit, lease_s=lease_s)
 
-    def gone(self, owner: str, objects: Sequence[RemoteObject]) -> None:
+    def gone(self, owner: str, objects: Sequence[RemoteObject], *, deleted: bool = True) -> None:
         with self._lock:
-            batch, row = split_job_id(owner)
-            self._registry.gone(owner, objects, batch, self._keep_s if row else None)
+            _, row = split_job_id(owner)
+            self._registry.gone(owner, objects, "gone" if deleted else "kept", self._keep_s if row else None)
 
     def not_gone(self, owner: str, object_: RemoteObject, why: str, *, again_s: float) -> None:
         with self._lock:
-            self._registry.not_gone(owner, object_, why or "?", again_s)
+            self._registry.not_gone(owner, object_, why, again_s)
+
+    # -- forgetting ------------------------------------------------------------------------------------
+
+    def begin_forgetting(self, what: str) -> None:
+        with self._lock:
+            self._forgetting.add(what)
+
+    def forgetting(self) -> list[str]:
+        return sorted(self._forgetting)
+
+    def job_ids(self, batch: str) -> Iterator[str]:
+        return iter([job.id for job in self.jobs(batch)])
+
+    def forget(self, jobs: Sequence[str], what: str) -> list[Outcome]:
+        with self._lock:
+            return [self._forget(job, what) for job in jobs]
+
+    def _forget(self, job: str, what: str) -> Outcome:
+        record = self._records.get(job)
+        if record is not None and record.state not in TERMINAL:
+            return Outcome.NOT_YOURS
+        found = self._registry.bury(job, (), self._clock(), receipt_name(what))
+        if record is not None:
+            del self._records[job]
+            self._dead.pop(job, None)
+            if (kept := self._batches.get(split_job_id(job)[0])) is not None:
+                kept.earlier.append(_usage(record))
+                kept.forgotten += 1
+            self._registry.count(receipt_name(what), "records")
+        return Outcome.MOVED if record is not None or found else Outcome.MISSING
+
+    def erase(self, what: str) -> None:
+        with self._lock:
+            self._leave_things(what, what)
+            self._registry.bury(what, (), self._clock(), receipt_name(what))
+            kept = self._batches.pop(what, None)
+            self._purses.pop(what, None)
+            self._stale.pop(what, None)
+            if kept is not None and kept.new.idempotency_key is not None:
+                self._idempotency.pop(kept.new.idempotency_key, None)
+            self._forgetting.discard(what)
+
+    def _leave_things(self, user: str, what: str) -> None:
+        for thing in self.uses(user):
+            if self._registry.unshare(thing, user, receipt_name(what)):
+                self._leave_things(thing, what)
+                self._assistants.pop(thing.removeprefix("assistant:"), None)
+
+    def receipt(self, what: str) -> Receipt | None:
+        with self._lock:
+            counts = self._registry.receipts.get(receipt_name(what), {})
+            return receipt_of(what, [counts], pending=what in self._forgetting)
+
+    def ask_inventory(self) -> str:
+        self._inventory = ("asked", {})
+        return "asked"
+
+    def take_inventory(self) -> str | None:
+        with self._lock:
+            token, answers = self._inventory
+            self._inventory = (None, answers)
+            return token
+
+    def give_inventory(self, token: str, found: str) -> None:
+        self._inventory[1][token] = found
+
+    def inventory(self, token: str) -> str | None:
+        return self._inventory[1].get(token)
+
+    def compact(self) -> str | None:
+        return None
+
+    def home(self) -> str:
+        return f"memory-{id(self):x}"
 
     def next_tombstone(self) -> float | None:
         with self._lock:
@@ -976,6 +1058,10 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         witness=record.text("witness"),
         remote=record.text("remote"),
         cancel=record.text("cancel"),
+        fixes=record.count("fixes"),
+        wrong=record.text("wrong"),
+        refers=record.text("refers"),
+        spent=codec.load_usage(spent) if (spent := record.text("spent")) is not None else None,
         cancel_sent="cancel_sent" in record.fields,
         limited_at=record.number("limited"),
         created_at=record.created,

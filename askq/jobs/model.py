@@ -111,6 +111,8 @@ MOVES: Mapping[str, MoveRule] = MappingProxyType(
             _rule("start", {State.STARTING}, State.RUNNING),
             # The reply was lost, but the run was found.
             _rule("adopt", {State.STARTING}, State.RUNNING),
+            # The answer does not fit the assistant's schema: the job asks once more, in the same thread.
+            _rule("correct", {State.STARTING, State.RUNNING, State.COLLECTING}, State.QUEUED),
             # It is proved that the intended run does not exist: the attempt did not happen.
             _rule("void", {State.STARTING}, State.QUEUED, yields_to_witness=True),
             # The same of a run that was to carry outputs of function calls: they are still to be submitted.
@@ -256,6 +258,8 @@ class Answer:
     """Calls of registered functions: `{"name": …, "arguments": …, "output": …, "seconds": …}` in order."""
     model: str | None = None
     """The model that answered, as the service reports it."""
+    refused: bool = False
+    """Whether the model says that it will not answer; the text is how it says so."""
     usage: Usage | None = None
 
 
@@ -337,6 +341,14 @@ class Claim:
     remote: str | None
     cancel: str | None
     """Why the run is to be cancelled: `asked` by a person, or `deadline`."""
+    fixes: int = 0
+    """How often its answer was not what the assistant's schema asks for, and was asked for again."""
+    wrong: str | None = None
+    """What was wrong with the last one: the next run is asked to mend it."""
+    refers: str | None = None
+    """The run that brought it, until the request to mend it is in the thread; empty where it is not known."""
+    spent: Usage | None = None
+    """What the attempts before that have used."""
     cancel_sent: bool
     """Whether the service was told."""
     limited_at: float | None
@@ -498,6 +510,8 @@ class BatchStatus:
     """The limits its questions wait for at present."""
     stale: int = 0
     """Commits refused because their fence was stale: each a worker that came back too late."""
+    forgetting: bool = False
+    """Whether it is being forgotten: nothing may be added or asked again."""
 
     @property
     def pending(self) -> int:

@@ -12,14 +12,17 @@ it is deleted or that there is no such object.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Self
 
 from askq.errors import AskqError
+from askq.ids import split_job_id
 
 
 class Kind(StrEnum):
@@ -49,6 +52,8 @@ class Keep(StrEnum):
     """It is deleted by `askq forget` alone."""
 
 
+LISTED = (Kind.ASSISTANT, Kind.VECTOR_STORE)
+"""Kinds that services list, with metadata that says who made them."""
 TALK = frozenset({Kind.THREAD, Kind.CONVERSATION, Kind.RESPONSE})
 """Kinds that `[keep] threads` is about; `[keep] files` is about all others."""
 KEEP_FIELD = "keep"
@@ -70,9 +75,38 @@ AT_WORK_S = 86_400.0
 may still be at work in it."""
 
 
-def keep_letters(*, threads: Keep, files: Keep) -> str | None:
-    """What a job's record says of what is kept; None for what is usual."""
-    letters = threads[0] + files[0]
+def assistant_thing(digest: str) -> str:
+    """The thing that batches share when they ask an assistant of this definition."""
+    return f"assistant:{digest}"
+
+
+def assistant_of_thing(thing: str) -> str | None:
+    """The digest that `assistant_thing` was given; None for another thing."""
+    kind, _, digest = thing.partition(":")
+    return digest if kind == "assistant" else None
+
+
+def content_thing(sha256: str) -> str:
+    """The thing that batches share when a content that is sent along with their questions is kept here."""
+    return f"content:{sha256}"
+
+
+def content_of_thing(thing: str) -> str | None:
+    """The hash that `content_thing` was given; None for another thing."""
+    kind, _, sha256 = thing.partition(":")
+    return sha256 if kind == "content" else None
+
+
+def item_of_thing(thing: str) -> tuple[str, str] | None:
+    """The account and the name of the library's item that a thing is; None for another thing."""
+    account, slash, name = thing.partition("/")
+    return (account, name) if slash else None
+
+
+def keep_letters(keep: Mapping[str, str] | None) -> str | None:
+    """What a job's record says of what is kept, by its assistant's `keep`; None for what is usual."""
+    told = keep or {}
+    letters = Keep(told.get("threads", Keep.RESULTS))[0] + Keep(told.get("files", Keep.RESULTS))[0]
     return None if letters == "rr" else letters
 
 
@@ -114,7 +148,7 @@ class Entry:
     why: str | None = None
     """What the service said the last time."""
     receipt: str | None = None
-    """What was forgotten, when it is deleted for that: its receipt counts it."""
+    """The name of the receipt that counts it, when it is deleted because something is forgotten."""
 
     def dump(self) -> str:
         """As it is kept, under the object's name."""
@@ -141,6 +175,55 @@ class Tombstone:
     @property
     def object(self) -> RemoteObject:
         return self.entry.object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What `askq forget` has done so far. Counts; it holds nothing of what was erased."""
+
+    what: str
+    """The id of the batch or job."""
+    pending: bool
+    """Whether something of it is still to be erased from the store."""
+    records: int
+    """Questions erased from the store, with their answers."""
+    due: Mapping[str, int]
+    """Remote objects that are to be deleted, by kind."""
+    gone: Mapping[str, int]
+    """Those of which the service has said that they are gone."""
+    kept: Mapping[str, int]
+    """Those that the service cannot delete."""
+
+    @property
+    def left(self) -> int:
+        """Remote objects of which it is not known yet."""
+        return sum(self.due.values()) - sum(self.gone.values()) - sum(self.kept.values())
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return not self.pending and self.left <= 0
+
+
+def receipt_name(what: str) -> str:
+    """Under which name a receipt is kept: row ids may be somebody's data, and a receipt outlives what it is about."""
+    batch, row = split_job_id(what)
+    return f"{batch}#{hashlib.sha256(what.encode(errors='surrogatepass')).hexdigest()[:24]}" if row else what
+
+
+def receipt_of(what: str, counts: Iterable[Mapping[str, int]], *, pending: bool) -> Receipt | None:
+    """A receipt, from the counts of all shards; None where nothing was forgotten under this id."""
+    added: Counter[str] = Counter()
+    for shard in counts:
+        added.update(shard)
+    if not added and not pending:
+        return None
+    piles: dict[str, dict[str, int]] = {"due": {}, "gone": {}, "kept": {}}
+    for name, count in sorted(added.items()):
+        pile, _, kind = name.partition(" ")
+        if kind:
+            piles[pile][kind] = count
+    return Receipt(what=what, pending=pending, records=added["records"], **piles)
 
 
 def checked_owner(owner: str) -> str:

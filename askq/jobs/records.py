@@ -105,6 +105,10 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         witness=values.get("witness"),
         remote=values.get("remote"),
         cancel=values.get("cancel"),
+        fixes=int(values.get("fixes", 0)),
+        wrong=values.get("wrong"),
+        refers=values.get("refers"),
+        spent=codec.load_usage(values["spent"]) if "spent" in values else None,
         cancel_sent="cancel_sent" in values,
         limited_at=_float(values.get("limited")),
         created_at=float(values["created"]),
@@ -188,6 +192,7 @@ def status_of(
         cost_usd=sum(costs) if costs else None,
     )
     sealed = "total" in values
+    forgotten = sum(int(shard.get("forgotten", 0)) for shard in counters)
     status = BatchStatus(
         id=id_,
         name=values.get("name"),
@@ -199,12 +204,14 @@ def status_of(
         created_at=float(values["created"]),
         sealed=sealed,
         # Rows being added to a sealed batch make it undone at once, and not only when it is sealed again.
-        total=max(int(values.get("total", 0)), sum(counts.values())),
+        # Jobs that were forgotten one by one are none of its rows any more.
+        total=max(int(values.get("total", 0)) - forgotten, sum(counts.values())),
         counts=counts,
         usage=usage,
         finished_at=max((float(shard["finished"]) for shard in counters if "finished" in shard), default=None),
         budget=budget,
         stale=sum(int(shard.get("stale", 0)) for shard in counters),
+        forgetting="forgetting" in values,
     )
     if status.done:
         return status

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from askq.ids import SHARDS, shard_of, split_job_id
 from askq.jobs import keys
-from askq.jobs.objects import ACCOUNT_FIELD, OF_RECORD, Entry, RemoteObject, Tombstone, checked_owner
+from askq.jobs.model import TERMINAL
+from askq.jobs.objects import ACCOUNT_FIELD, OF_RECORD, Entry, RemoteObject, Tombstone, checked_owner, receipt_name
 from askq.jobs.records import decoded
 from askq.jobs.redis_wire import Call, RedisWire
 
@@ -32,13 +34,14 @@ class RedisObjects(RedisWire):
         def read() -> list[Any]:
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(keys.objects(owner))
-            pipe.hmget(keys.job(owner), "protocol", ACCOUNT_FIELD, "thread", "run", "witness")
+            pipe.hmget(keys.job(owner), "state", "protocol", ACCOUNT_FIELD, "thread", "run", "witness")
             return list(pipe.execute())
 
         found, record = self._run(read)
         entries = {decoded(name): Entry.load(decoded(name), decoded(text)) for name, text in found.items()}
-        protocol, account, *ids = (None if value is None else decoded(value) for value in record)
-        kinds = OF_RECORD.get(protocol or "", {})
+        state, protocol, account, *ids = (None if value is None else decoded(value) for value in record)
+        # What an ended job has had was buried at its end, and may be gone by now.
+        kinds = {} if state in TERMINAL else OF_RECORD.get(protocol or "", {})
         for field, id_ in zip(("thread", "run", "witness"), ids, strict=True):
             if id_ and field in kinds:
                 made = RemoteObject(kind=kinds[field], id=id_, account=account)
@@ -52,8 +55,9 @@ class RedisObjects(RedisWire):
         return [entry.object for entry in _entries(flat)]
 
     def unshare(self, thing: str, user: str, *, receipt: str | None = None) -> bool:
-        names = [keys.users(thing), keys.objects(thing), keys.buried(shard_of(thing))]
-        (last,) = self._scripts([Call("unshare", names, [thing, user, receipt or ""])])
+        shard, name = shard_of(thing), "" if receipt is None else receipt_name(receipt)
+        names = [keys.users(thing), keys.objects(thing), keys.buried(shard), keys.receipt(shard, name)]
+        (last,) = self._scripts([Call("unshare", names, [thing, user, name, RECEIPT_S])])
         self._run(partial(self._redis.srem, keys.uses(user), thing))
         return bool(last)
 
@@ -66,8 +70,9 @@ class RedisObjects(RedisWire):
     def bury(
         self, owner: str, objects: Sequence[RemoteObject] = (), *, after_s: float = 0.0, receipt: str | None = None
     ) -> int:
-        names = [keys.objects(owner), keys.buried(shard_of(owner))]
-        args = [owner, after_s, receipt or "", *(found.name for found in objects)]
+        shard, name = shard_of(owner), "" if receipt is None else receipt_name(receipt)
+        names = [keys.objects(owner), keys.buried(shard), keys.receipt(shard, name)]
+        args = [owner, after_s, name, RECEIPT_S, *(found.name for found in objects)]
         return int(self._scripts([Call("bury", names, args)])[0])
 
     def tombstones(self, *, limit: int, lease_s: float) -> list[Tombstone]:
@@ -83,28 +88,34 @@ class RedisObjects(RedisWire):
                 ]
         return found
 
-    def gone(self, owner: str, objects: Sequence[RemoteObject]) -> None:
-        self._told(owner, [part for found in objects for part in (found.name, "", 0)])
+    def gone(self, owner: str, objects: Sequence[RemoteObject], *, deleted: bool = True) -> None:
+        why = "gone" if deleted else "kept"
+        self._told(owner, [part for found in objects for part in (found.name, why, 0)])
 
     def not_gone(self, owner: str, object_: RemoteObject, why: str, *, again_s: float) -> None:
-        self._told(owner, [object_.name, why or "?", again_s])
+        self._told(owner, [object_.name, f"{why} ", again_s])
 
     def _told(self, owner: str, args: Sequence[str | float]) -> None:
-        shard, (batch, row) = shard_of(owner), split_job_id(owner)
-        names = [keys.objects(owner), keys.buried(shard), keys.receipt(shard, batch)]
-        self._scripts([Call("gone", names, [owner, self._keep_s if row else "", RECEIPT_S, *args])])
+        shard, (_, row) = shard_of(owner), split_job_id(owner)
+        names = [keys.objects(owner), keys.buried(shard)]
+        bounds = (self._keep_s if row else "", RECEIPT_S, keys.receipt_stem(shard))
+        self._scripts([Call("gone", names, [owner, *bounds, *args])])
+
+    def home(self) -> str:
+        found = self._run(lambda: self._redis.get(keys.HOME))
+        if found is None:
+            self._run(lambda: self._redis.set(keys.HOME, secrets.token_hex(8), nx=True))
+            found = self._run(lambda: self._redis.get(keys.HOME))
+        return decoded(found)
 
     def next_tombstone(self) -> float | None:
-        def read() -> list[Any]:
+        def read() -> list[tuple[Any, float]]:
             pipe = self._redis.pipeline(transaction=False)
-            pipe.time()
             for shard in range(SHARDS):
                 pipe.zrange(keys.buried(shard), 0, 0, withscores=True)
-            return list(pipe.execute())
+            return self._timed(pipe)
 
-        (seconds, micros), *heads = self._run(read)
-        now = seconds + micros / 1e6
-        return min((head[0][1] - now for head in heads if head), default=None)
+        return min((head[0][1] - now for head, now in self._run(read) if head), default=None)
 
     def all_buried(self) -> Iterator[Tombstone]:
         for shard in range(SHARDS):

@@ -42,10 +42,10 @@ from askq.jobs.model import (
 from askq.jobs.objects import REMOTE_FIELDS
 from askq.jobs.records import budget_of, claim_of, decoded, earlier_of, encoded, job_of, pause_of, record_of, status_of
 from askq.jobs.redis_calls import RedisCalls
+from askq.jobs.redis_forgetting import RedisForgetting
 from askq.jobs.redis_library import RedisLibrary
 from askq.jobs.redis_live import RedisLive
-from askq.jobs.redis_objects import RedisObjects
-from askq.jobs.redis_wire import Call, RedisWire, lua
+from askq.jobs.redis_wire import Call, lua
 
 if TYPE_CHECKING:
     from askq.jobs.books import Books
@@ -59,7 +59,7 @@ _SAME_STEP_S = 10.0
 """Workers that notice within this time that the clock was set back speak of the same step."""
 
 
-class RedisStore(RedisObjects, RedisLibrary, RedisLive, RedisWire):
+class RedisStore(RedisForgetting, RedisLibrary, RedisLive):
     """`Store` over Redis: one server, one behind Sentinel, or a cluster (`redis_address` has the addresses).
 
     `keep_days` is how long finished jobs stay; `replicas`, how many replicas of each server must have a promise on
@@ -647,6 +647,11 @@ class RedisStore(RedisObjects, RedisLibrary, RedisLive, RedisWire):
         self._run(partial(self._forget_dead, keep_s))
         ttls = dict(zip(ids, self._run(lifetimes), strict=True))
         if gone := [id_ for id_, ttl in ttls.items() if ttl == -2]:
+            for id_ in gone:
+                # What it used is deleted at the service, unless others use it; and so is what it had made itself.
+                for thing in self.uses(id_):
+                    self.unshare(thing, id_)
+                self.bury(id_)
             self._run(lambda: self._redis.zrem(keys.BATCHES, *gone))
         # Only batches that are not marked yet are looked at: finished ones stay for weeks, and this runs every minute.
         open_ = [id_ for id_, ttl in ttls.items() if ttl == -1]

@@ -31,7 +31,7 @@ from askq.jobs.model import (
     Pause,
     State,
 )
-from askq.jobs.objects import Entry, RemoteObject, Tombstone
+from askq.jobs.objects import Entry, Receipt, RemoteObject, Tombstone
 
 if TYPE_CHECKING:
     # Most programs audit nothing, and need not import what an audit finds.
@@ -327,11 +327,56 @@ class Store(Protocol):
     def tombstones(self, *, limit: int, lease_s: float) -> list[Tombstone]:
         """Lease objects that are due for deletion, of at most so many owners, earliest first within a shard."""
 
-    def gone(self, owner: str, objects: Sequence[RemoteObject]) -> None:
-        """The service has said that these are deleted, or that there are no such objects: they leave the record."""
+    def gone(self, owner: str, objects: Sequence[RemoteObject], *, deleted: bool = True) -> None:
+        """The service has said that these are deleted, or that there are no such objects: they leave the record. So do
+        those that are given up because the service cannot delete them; then they are not `deleted`."""
 
     def not_gone(self, owner: str, object_: RemoteObject, why: str, *, again_s: float) -> None:
         """The service would not, or could not be reached: the tombstone stays, due again in so many seconds."""
+
+    # -- forgetting (askq.jobs.forgetting) --------------------------------------------------------------
+
+    def begin_forgetting(self, what: str) -> None:
+        """Note that a batch or job is to be forgotten. It goes on until it is done, whoever dies meanwhile."""
+
+    def forgetting(self) -> list[str]:
+        """Batches and jobs that are being forgotten."""
+
+    def job_ids(self, batch: str) -> Iterator[str]:
+        """The ids of all rows of a batch, those whose records have expired included."""
+
+    def forget(self, jobs: Sequence[str], what: str) -> list[Outcome]:
+        """Erase jobs that have ended, whole, and bury their remote objects, whatever was to be kept.
+
+        `what` is the batch or the job that is forgotten. `NOT_YOURS`: it has not ended. `MISSING`: nothing of it is
+        there.
+        """
+
+    def erase(self, what: str) -> None:
+        """The last step of forgetting: of a batch, everything that is not about a single job goes, and its remote
+        objects are buried; so are those of things that nobody else uses."""
+
+    def receipt(self, what: str) -> Receipt | None:
+        """What was forgotten of a batch or job so far; None if nothing was."""
+
+    def ask_inventory(self) -> str:
+        """Ask the workers what of askq's there is at the service; the token of the answer."""
+
+    def take_inventory(self) -> str | None:
+        """The token of an inventory that somebody has asked for: from now on it is the caller's to answer."""
+
+    def give_inventory(self, token: str, found: str) -> None:
+        """Answer it (JSON); the answer is kept for some minutes."""
+
+    def inventory(self, token: str) -> str | None:
+        """The answer, when it is there."""
+
+    def compact(self) -> str | None:
+        """Have the server write its files anew, so that what was erased is not in them any more, and wait for it; why
+        that was not possible, or None."""
+
+    def home(self) -> str:
+        """What tells the askq of this store from others on the same account: it marks what it makes there."""
 
     def next_tombstone(self) -> float | None:
         """Seconds until an object is due for deletion, negative when overdue; None when none is buried."""

@@ -64,7 +64,7 @@ CREATE TABLE replies (
 
 _PUT = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM objects WHERE id = ?"
-_ERASE = "UPDATE ledger SET question = digest_of(question) WHERE id = ?"
+_ERASE = "UPDATE ledger SET question = digest_of(question), metadata = '{}' WHERE id = ?"
 _FORGET_REPLY = "UPDATE replies SET body = NULL, work = ? WHERE json_extract(body, '$.id') = ?"
 _LEDGER = "INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)"

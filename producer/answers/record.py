@@ -8,6 +8,7 @@ from typing import Any
 
 from askq.ends import ENDS
 from askq.jobs.model import Job, State
+from askq.structured import unfenced
 from producer.strict_json import JsonFault, parse
 
 KEYS = (
@@ -118,10 +119,11 @@ def _error(job: Job) -> dict[str, Any] | None:
 
 def _structured(text: str | None) -> Mapping[str, object] | list[object] | None:
     """The object or list an answer consists of. A bare number or string is an ordinary answer, not a structure."""
-    if text is None or not text.lstrip().startswith(("{", "[")):
+    plain = unfenced(text) if text is not None else ""
+    if not plain.startswith(("{", "[")):
         return None
     try:
-        value = parse(text.strip())
+        value = parse(plain)
     except JsonFault:
         return None
     return value if isinstance(value, dict | list) else None

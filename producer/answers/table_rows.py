@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from askq.jobs.model import Job
+from askq.structured import cells_of
 from producer.answers.cells import cell, defused
 from producer.answers.record import USAGE_KEYS, to_record
 
@@ -52,10 +53,15 @@ class TableRows:
 
     `columns` are the user's columns as far as they are known, in their order; `roles` tells which of them hold the
     question, the id and so on (`Summary.columns` and `Summary.roles` of the list). Columns that turn up in jobs
-    besides are put after them.
+    besides are put after them. `fields` are those of the answers' schema: each has a column `output.…` beside the
+    answer.
     """
 
-    def __init__(self, *, columns: Sequence[str] = (), roles: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *, columns: Sequence[str] = (), roles: Mapping[str, str] | None = None, fields: Sequence[str] = ()
+    ) -> None:
+        self._fields = list(fields)
+        self._own = [OWN[0], *(f"output.{name}" for name in self._fields), *OWN[1:]]
         self._roles = {name: _ROLES[role] for name, role in (roles or {}).items() if role in _ROLES and name in columns}
         told = {role for name, role in (roles or {}).items() if name in self._roles}
         self._missing = [name for name, role in (("custom_id", "id"), ("question", "question")) if role not in told]
@@ -79,7 +85,10 @@ class TableRows:
         record = to_record(job)
         own = [cell(record[name]) for name in self._missing]
         flat = _flat(record, job)
-        own += [cell(flat[name]) for name in OWN]
+        found = cells_of(record["output"], self._fields)
+        own.append(cell(flat[OWN[0]]))
+        own += [cell(found[name]) for name in self._fields]
+        own += [cell(flat[name]) for name in OWN[1:]]
         return cells, own
 
     def header(self) -> list[str]:
@@ -87,12 +96,12 @@ class TableRows:
         `askq_` in front."""
         taken = {name.casefold() for name in self._columns}
         own = []
-        for plain in (*self._missing, *OWN):
+        for plain in (*self._missing, *self._own):
             name = plain
             while name.casefold() in taken:
                 name = f"askq_{name}"
             taken.add(name.casefold())
-            own.append(name)
+            own.append(_name(name))
         return [*own[: self._lead], *map(_name, self._columns), *own[self._lead :]]
 
     def joined(self, cells: Sequence[str], own: Sequence[str]) -> list[str]:

@@ -44,6 +44,8 @@ class Writer:
     roles: Mapping[str, str] = field(default_factory=dict)
     delimiter: str = ","
     """Of CSV."""
+    fields: Sequence[str] = ()
+    """Of the answers' schema: columns of their own in CSV and TSV."""
 
     def check(self) -> None:
         """Raise OutputError unless the place can be written now. Changes nothing."""
@@ -75,7 +77,8 @@ class Writer:
         if self.format == OPENAI:
             return _write_lines(jobs, out, to_openai_line)
         delimiter = "\t" if self.format == TSV else self.delimiter
-        return _write_table(jobs, out, TableRows(columns=self.columns, roles=self.roles), delimiter=delimiter)
+        rows = TableRows(columns=self.columns, roles=self.roles, fields=self.fields)
+        return _write_table(jobs, out, rows, delimiter=delimiter)
 
 
 def writer_for(
@@ -86,6 +89,7 @@ def writer_for(
     columns: Sequence[str] = (),
     roles: Mapping[str, str] | None = None,
     delimiter: str | None = None,
+    fields: Sequence[str] = (),
 ) -> Writer:
     """The writer for a file, whose suffix tells the format unless `format` does; or, for None and "-", for `stream`
     (standard output by default), as JSON Lines unless `format` says otherwise.
@@ -93,7 +97,8 @@ def writer_for(
     `columns` and `roles` (see `producer.questions.Summary`) restore the user's table in CSV and TSV; without them the
     columns appear in the order in which the jobs have them, after the id and the question. `delimiter` is the list's
     own: CSV that came with semicolons goes back with semicolons, because the spreadsheet it came from expects them;
-    any other becomes a comma. Raises InputError for a format or suffix that is not known.
+    any other becomes a comma. `fields` are those of the answers' schema (`askq.structured.columns_of`). Raises
+    InputError for a format or suffix that is not known.
     """
     path = None if target is None or str(target) == "-" else Path(target)
     if format is not None:
@@ -116,6 +121,7 @@ def writer_for(
         columns=tuple(columns),
         roles=dict(roles or {}),
         delimiter=";" if delimiter == ";" else ",",
+        fields=tuple(fields),
     )
 
 

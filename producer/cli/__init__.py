@@ -29,6 +29,8 @@ _COMMANDS = {
     "list": ("producer.cli.reading", "List the newest batches."),
     "cancel": ("producer.cli.changing", "Cancel what is not finished."),
     "retry": ("producer.cli.changing", "Ask again what failed."),
+    "forget": ("producer.cli.forget", "Erase a batch or a question everywhere, and print a receipt."),
+    "cleanup": ("producer.cli.cleanup", "List and delete what was left behind at the service."),
     "resume": ("producer.cli.changing", "End a pause now."),
     "sweep": ("producer.cli.sweep", "Audit the job store now, and repair what is safe."),
     "files": ("producer.cli.files", "Add, list and delete files at the service."),

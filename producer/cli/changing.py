@@ -35,7 +35,7 @@ def cancel_command(session: Session, *, ids: tuple[str, ...], all_: bool, yes: b
         store = parts.store()
         try:
             chosen = _chosen(session, store, ids, all_=all_, states=PENDING)
-            if not _agreed(f"Cancel {_many(len(chosen))}?", yes=yes or not chosen):
+            if not agreed(f"Cancel {many(len(chosen))}?", yes=yes or not chosen):
                 return DECLINED
             outcomes = cancel(store, [job for job, _ in chosen])
             _close(store, {split_job_id(job)[0] for job, _ in chosen} | _whole(session, store, ids))
@@ -45,7 +45,7 @@ def cancel_command(session: Session, *, ids: tuple[str, ...], all_: bool, yes: b
     if as_json:
         print_json({"cancelled": outcomes[Outcome.MOVED], "already": outcomes[Outcome.ALREADY]})
     else:
-        session.say(f"{_many(outcomes[Outcome.MOVED])} will be cancelled.")
+        session.say(f"{many(outcomes[Outcome.MOVED])} will be cancelled.")
         if any(state is not State.QUEUED for _, state in chosen):
             session.say("Workers tell the service; `askq status` shows when it is done.")
     return 0
@@ -92,17 +92,17 @@ def retry_command(
                 _report(session, found, as_json=as_json, key="would_retry")
                 return 0
             doubtful = found[State.UNCERTAIN]
-            question = f"{doubtful} of {_many(len(chosen))} may have been paid for already. Ask again?"
-            if doubtful and not _agreed(question, yes=yes):
+            question = f"{doubtful} of {many(len(chosen))} may have been paid for already. Ask again?"
+            if doubtful and not agreed(question, yes=yes):
                 return DECLINED
             outcomes = retry(store, [job for job, _ in chosen], states)
             parts.nudge()
             if as_json:
                 print_json({"retried": outcomes[Outcome.MOVED], "expired": outcomes[Outcome.MISSING]})
             else:
-                session.say(f"{_many(outcomes[Outcome.MOVED])} will be asked again.")
+                session.say(f"{many(outcomes[Outcome.MOVED])} will be asked again.")
             if outcomes[Outcome.MISSING]:
-                session.say(f"{_many(outcomes[Outcome.MISSING])} had expired: submit them again.")
+                session.say(f"{many(outcomes[Outcome.MISSING])} had expired: submit them again.")
             batches = sorted({split_job_id(job)[0] for job, _ in chosen})
             if wait and batches:
                 return max(follow(session, store, batch, timeout=None, exit_status=True) for batch in batches)
@@ -202,7 +202,7 @@ def _close(store: Store, batches: Iterable[str]) -> None:
             store.seal(batch, status.total)
 
 
-def _agreed(question: str, *, yes: bool) -> bool:
+def agreed(question: str, *, yes: bool) -> bool:
     """Ask a person; anybody else must have said --yes."""
     if yes:
         return True
@@ -216,8 +216,8 @@ def _report(session: Session, found: Counter[State], *, as_json: bool, key: str)
         print_json({key: {state.value: count for state, count in sorted(found.items())}})
         return
     words = ", ".join(f"{count} {state}" for state, count in sorted(found.items()))
-    session.say(f"Would ask {_many(found.total())} again{f': {words}' if words else ''}.")
+    session.say(f"Would ask {many(found.total())} again{f': {words}' if words else ''}.")
 
 
-def _many(count: int) -> str:
+def many(count: int) -> str:
     return "1 question" if count == 1 else f"{count} questions"

@@ -87,6 +87,8 @@ def run_command(
         writers = _writers(outputs or ("answers.csv",), summary, file)
         submission = _submission(parts, questions, summary, assistant, protocol, name=name, limit=limit, new=new)
         submission = bounded(submission, max_cost, parts.address())
+        fields = kept(submission.table()).get("fields", ())
+        writers = [dataclasses.replace(writer, fields=fields) for writer in writers]
         status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)
         store = parts.store()
         try:

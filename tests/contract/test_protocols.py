@@ -16,6 +16,7 @@ from openai import AsyncOpenAI
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
 from askq.jobs.model import Answer
+from askq.jobs.objects import Kind
 from askq.localapi.engines.script_file import parse_script
 from askq.localapi.options import Options
 from askq.localapi.server import Server, running
@@ -167,8 +168,11 @@ async def test_a_question_is_prepared_started_polled_answered_and_cleaned_up(nam
         assert (answer.text, answer.model, answer.usage) == ("Answer to: Why?", "gpt-test", done.usage)
         assert await it.protocol.answer(it.thread, run.run_id, it.asked.assistant) == answer
 
-        await it.protocol.cleanup(it.thread, (run.run_id,))
-        await it.protocol.cleanup(it.thread, (run.run_id,))
+        made = [(Kind.THREAD, it.thread)]
+        if name == "responses":
+            made = [(Kind.RESPONSE, run.run_id), (Kind.CONVERSATION, it.thread)]
+        assert [await it.protocol.delete(*each) for each in made] == [True] * len(made)
+        assert [await it.protocol.delete(*each) for each in made] == [False] * len(made), "gone is gone"
         with pytest.raises(Gone):
             await it.protocol.poll(it.thread, run.run_id)
         counts = it.server.api.store.counts()
@@ -324,7 +328,7 @@ async def test_a_thread_takes_one_run_at_a_time(name: str) -> None:
 async def test_what_is_gone_is_told_as_gone(name: str) -> None:
     async with stage(name) as it:
         await it.prepare()
-        await it.protocol.cleanup(it.thread, ())
+        await it.protocol.delete(Kind.THREAD if name == "assistants" else Kind.CONVERSATION, it.thread)
         with pytest.raises(Gone):
             await it.start()
         with pytest.raises(Gone):

@@ -541,3 +541,28 @@ def test_limits_are_read_and_change_no_digest_where_there_are_none(tmp_path: Pat
     plain = read(tmp_path, "[limits]")
     assert plain.limits is None
     assert "limits" not in plain.to_json()
+
+
+def test_what_is_kept_and_what_an_invalid_answer_brings(tmp_path: Path) -> None:
+    plain = read(tmp_path, 'instructions = "x"')
+    assert (plain.keep, plain.on_invalid, plain.schema) == (None, "fail", None)
+    assert "keep" not in plain.to_json(), "a digest of earlier days stays what it was"
+    assert "on_invalid" not in plain.to_json()
+    form = '[text.format]\ntype = "json_schema"\nname = "p"\n[text.format.schema]\ntype = "object"\n'
+    told = read(tmp_path, f'[keep]\nthreads = "no"\n[text]\non_invalid = "retry"\n{form}')
+    assert (told.keep, told.on_invalid, told.schema) == ({"threads": "no"}, "retry", {"type": "object"})
+    assert Assistant.from_json(told.to_json()) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ('[keep]\nthreads = "never"', 2, "keep.threads is 'never'; allowed: no, results, always"),
+        ('[keep]\nstores = "no"', 2, "unknown key 'stores'"),
+        ('[text]\non_invalid = "retry"', 2, 'text.on_invalid needs a format with type = "json_schema"'),
+        ('[text.format]\ntype = "json_schema"\nname = "p"\nschema = { type = "objekt" }', 4, "is not a JSON Schema"),
+    ],
+)
+def test_mistakes_about_keeping_and_output(tmp_path: Path, text: str, line: int, message: str) -> None:
+    problems = check(write(tmp_path, text))
+    assert any(problem.line == line and message in problem.message for problem in problems), problems

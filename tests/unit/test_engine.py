@@ -17,6 +17,7 @@ from askq.ids import SHARDS
 from askq.jobs.limits import Scope
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State, Usage
+from askq.jobs.objects import Kind
 from tests.parts import eventually
 from worker import chain, steps
 from worker.engine import Engine
@@ -31,6 +32,7 @@ from worker.protocols.base import (
     Given,
     Gone,
     Limited,
+    Listing,
     Refused,
     RunState,
     Search,
@@ -106,7 +108,11 @@ class Service:
     async def cancel(self, thread_id: str, run_id: str) -> None:
         self.cancelled.append(run_id)
 
-    async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None: ...
+    async def delete(self, kind: Kind, id_: str) -> bool:
+        return True
+
+    async def listed(self, kind: Kind) -> list[Listing]:
+        return []
 
     async def check(self) -> None: ...
 

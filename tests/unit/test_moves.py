@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 import re
 from pathlib import Path
@@ -173,10 +174,7 @@ def test_a_script_opens_with_what_it_takes_returns_and_leaves(path: Path) -> Non
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_is_used_and_says_what_every_argument_is(path: Path) -> None:
     text = path.read_text("utf-8")
-    callers = "".join(
-        (FOLDER / name).read_text("utf-8")
-        for name in (*("redis_store.py", "redis_audit.py", "redis_objects.py", "redis_library.py", "redis_calls.py"),)
-    )
+    callers = "".join(path.read_text("utf-8") for path in FOLDER.glob("redis_*.py"))
     assert re.search(rf'\(\s*"{path.stem}",\s', callers)
     header = text.partition("\n\n")[0]
     for name in set(re.findall(r"(?:KEYS|ARGV)\[\d+\]", text)):
@@ -213,7 +211,17 @@ def test_no_key_is_written_outside_the_key_map() -> None:
 
 def test_the_key_map_tells_of_every_key() -> None:
     table = set(re.findall(r"^\| `(askq:[^`]+)` \|", keys.__doc__ or "", re.MULTILINE))
-    made = {keys.BATCHES, keys.NODES, keys.PAUSES, keys.DISK, keys.budget("<batch>")}
+    made = {
+        keys.HOME,
+        keys.FORGETTING,
+        keys.INVENTORY,
+        keys.inventory("<token>"),
+        keys.BATCHES,
+        keys.NODES,
+        keys.PAUSES,
+        keys.DISK,
+        keys.budget("<batch>"),
+    }
     made |= {keys.batch("<id>"), keys.assistant("<digest>"), keys.remote("<account>", "<digest>")}
     made |= {
         keys.disk_mark(7).replace("7", "<number>"),
@@ -222,7 +230,7 @@ def test_the_key_map_tells_of_every_key() -> None:
     }
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
     sharded |= {keys.objects("<owner>"), keys.buried(3), keys.users("<thing>"), keys.uses("<user>")}
-    sharded |= {keys.receipt(3, "<batch or job>"), keys.clock(3)}
+    sharded |= {keys.receipt(3, "<name>"), keys.clock(3)}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
     sharded |= {keys.calls("<id>"), keys.functions(3), keys.clock(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}
@@ -257,3 +265,14 @@ def test_all_keys_of_a_job_share_the_hash_tag_of_its_shard() -> None:
 def test_what_people_write_does_not_bend_a_key() -> None:
     assert keys.idempotency("a") != keys.idempotency("b")
     assert re.fullmatch(r"askq:idem:[0-9a-f]{64}", keys.idempotency("any {text} № 1 \n"))
+
+
+def test_forgetting_erases_every_key_of_a_job() -> None:
+    """Whoever gives jobs another key adds it to `keys.of_job`: what is not there would outlive `askq forget`."""
+    job = "b_0.q1"
+    made = {
+        name: make(job)
+        for name, make in inspect.getmembers(keys, inspect.isfunction)
+        if list(inspect.signature(make).parameters) == ["job_id"] and name not in ("of_job", "job")
+    }
+    assert set(made.values()) <= set(keys.of_job(job)), made

@@ -9,8 +9,9 @@ import pytest
 
 from askq import failpoints
 from askq.failpoints import Failpoint, arm
+from askq.jobs.objects import Kind
 from tests.unit.protocols_stage import ask, assistant
-from worker.protocols.base import NOTHING_GIVEN, Before, Found, Protocol, RunState, Search, Status
+from worker.protocols.base import NOTHING_GIVEN, Before, Found, Listing, Protocol, RunState, Search, Status
 from worker.protocols.failing import FailingProtocol
 
 STATUS = Status(state=RunState.PENDING, raw="queued", run_id="run_1")
@@ -69,8 +70,13 @@ class Spoken:
         self.calls.append(("submit_tool_outputs", *given))
         return STATUS
 
-    async def cleanup(self, *given: object) -> None:
-        self.calls.append(("cleanup", *given))
+    async def delete(self, *given: object) -> bool:
+        self.calls.append(("delete", *given))
+        return True
+
+    async def listed(self, *given: object) -> list[Listing]:
+        self.calls.append(("listed", *given))
+        return []
 
     async def check(self) -> None:
         self.calls.append(("check",))
@@ -96,7 +102,8 @@ CALLS: list[tuple[str, str | None, tuple[object, ...], object]] = [
     ("submit_tool_outputs", "submit", ("thread_1", "run_1", ()), STATUS),
     ("answer", "answer", ("thread_1", "run_1", TUTOR), "the answer"),
     ("cancel", "cancel", ("thread_1", "run_1"), None),
-    ("cleanup", None, ("thread_1", ("run_1",)), None),
+    ("delete", "delete", (Kind.THREAD, "thread_1"), True),
+    ("listed", None, (Kind.ASSISTANT,), []),
     ("check", None, (), None),
 ]
 

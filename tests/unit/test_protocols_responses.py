@@ -9,6 +9,7 @@ import pytest
 
 from askq.ends import ENDS
 from askq.jobs.model import Answer, Usage
+from askq.jobs.objects import Kind
 from tests.unit.protocols_stage import Service, ask, assistant
 from worker.protocols.base import Ambiguous, Blocked, Found, Gone, RunState, Search, Status
 from worker.protocols.responses import ResponsesProtocol, read_answer, request_body
@@ -455,26 +456,18 @@ def test_code_is_kept_with_what_it_printed() -> None:
 
 async def test_everything_remote_is_deleted_the_words_first() -> None:
     service = Service()
-    for _ in range(2):
-        service.says(text="")
+    service.says(text="")
     service.lists({"id": "msg_0"}, {"id": "msg_1"}, {})
     for _ in range(3):
         service.says({"deleted": True})
     async with service.client() as client:
-        await ResponsesProtocol(client).cleanup("conv_1", ("resp_1", "resp_2"))
+        protocol = ResponsesProtocol(client)
+        assert await protocol.delete(Kind.RESPONSE, "resp_1")
+        assert await protocol.delete(Kind.CONVERSATION, "conv_1")
     assert service.calls == [
         "DELETE /responses/resp_1",
-        "DELETE /responses/resp_2",
         "GET /conversations/conv_1/items",
         "DELETE /conversations/conv_1/items/msg_0",
         "DELETE /conversations/conv_1/items/msg_1",
         "DELETE /conversations/conv_1",
     ]
-
-
-async def test_without_a_conversation_the_responses_are_deleted() -> None:
-    service = Service()
-    service.says({"deleted": True})
-    async with service.client() as client:
-        await ResponsesProtocol(client).cleanup("", ("resp_1",))
-    assert service.calls == ["DELETE /responses/resp_1"]

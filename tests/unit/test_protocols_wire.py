@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI
 
+from askq.jobs.objects import Kind
 from tests.unit.protocols_stage import HTML, Service
 from worker.protocols.assistants import AssistantsProtocol
 from worker.protocols.base import Ambiguous, Blocked, CallError, Gone, Limited
@@ -223,15 +224,19 @@ async def test_a_check_of_an_address_that_is_none_fails(kind: str) -> None:
 
 async def test_what_is_deleted_twice_is_deleted() -> None:
     service = Service()
+    service.says({"deleted": True})
     service.refuses(404, "No thread found with id 'thread_1'.")
     service.refuses(404, "Invalid URL (DELETE /v1/threads/thread_1)")
     service.refuses(500, "no")
     async with service.client() as client:
         protocol = adapter("assistants", client)
-        await protocol.cleanup("thread_1", ())
-        await protocol.cleanup("thread_1", ())
+        assert await protocol.delete(Kind.THREAD, "thread_1")
+        assert not await protocol.delete(Kind.THREAD, "thread_1")
+        with pytest.raises(Blocked, match="endpoint_gone"):
+            # Nothing says that the thread is gone: this server cannot delete any.
+            await protocol.delete(Kind.THREAD, "thread_1")
         with pytest.raises(Ambiguous):
-            await protocol.cleanup("thread_1", ())
+            await protocol.delete(Kind.THREAD, "thread_1")
 
 
 async def test_a_conversation_that_is_gone_is_deleted() -> None:
@@ -239,8 +244,37 @@ async def test_a_conversation_that_is_gone_is_deleted() -> None:
     service.refuses(404, "Response with id 'resp_1' not found.")
     service.refuses(404, "Conversation with id 'conv_1' not found.")
     async with service.client() as client:
-        await adapter("responses", client).cleanup("conv_1", ("resp_1",))
+        assert not await adapter("responses", client).delete(Kind.RESPONSE, "resp_1")
+        assert not await adapter("responses", client).delete(Kind.CONVERSATION, "conv_1")
     assert service.calls == ["DELETE /responses/resp_1", "GET /conversations/conv_1/items"]
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_an_object_of_every_kind_can_be_deleted(kind: Kind) -> None:
+    service = Service()
+    if kind is Kind.CONVERSATION:
+        service.lists()
+    service.says({"deleted": True})
+    async with service.client() as client:
+        assert await adapter("responses", client).delete(kind, "x_1")
+    places = {Kind.RESPONSE: "responses", Kind.VECTOR_STORE: "vector_stores"}
+    assert service.calls[-1] == f"DELETE /{places.get(kind, f'{kind}s')}/x_1"
+
+
+async def test_lists_tell_which_objects_are_an_askqs() -> None:
+    service = Service()
+    service.lists(
+        {"id": "asst_1", "created_at": 7, "metadata": {"askq_digest": "d", "askq_home": "h"}},
+        {"id": "asst_2", "created_at": 9, "metadata": {"askq_digest": "d"}},
+        {"id": "asst_3", "created_at": 9, "metadata": {"mine": "yes"}},
+        {"id": "asst_4", "created_at": 9, "metadata": None},
+    )
+    async with service.client() as client:
+        found = await adapter("assistants", client).listed(Kind.ASSISTANT)
+        with pytest.raises(Blocked):
+            await adapter("assistants", client).listed(Kind.THREAD)
+    assert [(made.id, made.home, made.created_at) for made in found] == [("asst_1", "h", 7.0), ("asst_2", None, 9.0)]
+    assert {made.owner for made in found} == {"assistant:d"}
 
 
 async def test_gone_is_not_reached_by_accident() -> None:

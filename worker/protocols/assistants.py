@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
+from askq.jobs.objects import Kind
 from askq.prices import has_known_prices, with_cost
 from worker.protocols.base import (
     NOTHING_GIVEN,
@@ -25,6 +26,7 @@ from worker.protocols.base import (
     Before,
     Found,
     Given,
+    Listing,
     Live,
     RunState,
     Search,
@@ -35,9 +37,10 @@ from worker.protocols.base import (
 )
 from worker.protocols.citations import found_by, resolved
 from worker.protocols.codes import why_ended
+from worker.protocols.deletion import DIGEST, HOME, Deletion
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects, shortened
 from worker.protocols.filing import Filing
-from worker.protocols.forgiving import cancelled, deleted, reached
+from worker.protocols.forgiving import cancelled, reached
 from worker.protocols.repeats import path_of
 from worker.protocols.streams import Events, ThreadReader, Watched, watched
 from worker.protocols.wire import Reply, Wire
@@ -85,9 +88,12 @@ class AssistantsProtocol:
     outputs_start_runs = False
     resumes = False
 
-    def __init__(self, client: AsyncOpenAI) -> None:
+    def __init__(self, client: AsyncOpenAI, *, home: str | None = None) -> None:
+        """`home` marks what is made as this askq's (`Store.home`)."""
         self._priced = has_known_prices(client.base_url.host)
         self._wire = Wire(client)
+        self._deletion = Deletion(client, self._wire)
+        self._home = home
         self._beta = client.beta
         self._client = client
         self._filing = Filing(client)
@@ -96,7 +102,7 @@ class AssistantsProtocol:
     async def ensure_assistant(self, assistant: Assistant, given: Given = NOTHING_GIVEN) -> str | None:
         if assistant.assistant_id is not None:
             return assistant.assistant_id
-        body = assistant_body(assistant, given)
+        body = assistant_body(assistant, given, home=self._home)
         reply = await self._wire.call(
             self._beta.assistants.with_raw_response.create(model=assistant.model, extra_body=body)
         )
@@ -265,9 +271,11 @@ class AssistantsProtocol:
         call = self._beta.threads.runs.with_raw_response.cancel(run_id, thread_id=thread_id)
         await cancelled(self._wire.call(call, names=run_id, needs_body=False), run_id)
 
-    async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None:
-        call = self._beta.threads.with_raw_response.delete(thread_id)
-        await deleted(self._wire.call(call, names=thread_id, needs_body=False), thread_id)
+    async def delete(self, kind: Kind, id_: str) -> bool:
+        return await self._deletion.delete(kind, id_)
+
+    async def listed(self, kind: Kind) -> list[Listing]:
+        return await self._deletion.listed(kind)
 
     async def check(self) -> None:
         await reached(self._wire.call(self._client.models.with_raw_response.list(), needs_id=False))
@@ -363,8 +371,9 @@ def thread_resources(given: Given) -> dict[str, Any]:
     return resources
 
 
-def assistant_body(assistant: Assistant, given: Given = NOTHING_GIVEN) -> dict[str, Any]:
+def assistant_body(assistant: Assistant, given: Given = NOTHING_GIVEN, *, home: str | None = None) -> dict[str, Any]:
     """The body that creates the remote assistant object."""
+    marks = {DIGEST: assistant.digest} | ({HOME: home} if home else {})
     body: dict[str, Any] = {
         "name": assistant.name,
         "description": assistant.description,
@@ -375,7 +384,7 @@ def assistant_body(assistant: Assistant, given: Given = NOTHING_GIVEN) -> dict[s
         "top_p": assistant.top_p,
         "response_format": _response_format(assistant),
         "reasoning_effort": assistant.reasoning_effort,
-        "metadata": {**assistant.metadata, "askq_digest": assistant.digest},
+        "metadata": {**assistant.metadata, **marks},
     }
     return {name: value for name, value in body.items() if value not in (None, [], {})}
 
@@ -465,6 +474,7 @@ def read_answer(
     messages: Sequence[JsonObject], steps: Sequence[JsonObject], *, model: str | None, usage: Usage | None
 ) -> Answer:
     """Text, citations and files of a run's messages (oldest first), and the code and the searches of its steps."""
+    refused = False
     texts: list[str] = []
     citations: list[Mapping[str, Any]] = []
     files: dict[str, Mapping[str, Any]] = {}
@@ -477,6 +487,7 @@ def read_answer(
                     texts.append(value)
                     citations += (_placed(note, before) for note in cited)
                 case "refusal":
+                    refused = True
                     texts.append(a_text(part.get("refusal")))
                 case "image_file":
                     file_id = a_text(an_object(part.get("image_file")).get("file_id"))
@@ -499,6 +510,7 @@ def read_answer(
         code=tuple(code),
         files=tuple(files.values()),
         model=model,
+        refused=refused,
         usage=usage,
     )
 

@@ -23,6 +23,7 @@ from typing import Protocol as TypingProtocol
 from askq.assistants.model import Assistant
 from askq.jobs.live import Piece
 from askq.jobs.model import Answer, Usage
+from askq.jobs.objects import Kind
 from worker.protocols.hints import NO_LIMITS, Limits
 
 
@@ -277,6 +278,19 @@ class Ask:
         return hashlib.sha256(f"{self.job_id}|run|{self.attempt}".encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """An object found in a list of the service, with the marks of an askq."""
+
+    kind: Kind
+    id: str
+    home: str | None
+    """Which askq made it (`Store.home`); None for one that left no mark of its own."""
+    owner: str | None
+    """Under which owner it was put on record there (`askq.jobs.objects`)."""
+    created_at: float
+
+
 class Live(TypingProtocol):
     """What can be seen of a run while it is at work. Belongs to whoever asked for it, who must close it."""
 
@@ -352,9 +366,13 @@ class Protocol(TypingProtocol):
         """Ask the service to cancel; best effort, the next poll decides. A refusal (the run has ended, is gone, cannot
         be cancelled here) is no error."""
 
-    async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None:
-        """Delete the thread or conversation with its items, and the responses. 404 counts as deleted; a server that
-        cannot delete keeps them as long as it pleases."""
+    async def delete(self, kind: Kind, id_: str) -> bool:
+        """Delete an object of any kind, and what is in it. Returns when the service has said that it is gone: True for
+        deleted now, False for a 404. Raises Blocked `endpoint_gone` on a server that cannot delete such objects."""
+
+    async def listed(self, kind: Kind) -> list[Listing]:
+        """Every object of a kind that askq has made on this account, as its metadata says. Raises Blocked
+        `endpoint_gone` where such objects cannot be listed."""
 
     async def check(self) -> None:
         """One free call that proves key and endpoint; raises like any other. A server without a list of models is

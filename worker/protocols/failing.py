@@ -8,7 +8,20 @@ from pathlib import Path
 from askq.assistants.model import Assistant
 from askq.failpoints import hit
 from askq.jobs.model import Answer
-from worker.protocols.base import NOTHING_GIVEN, Ask, Before, Found, Given, Live, Protocol, Status, ToolOutput, Unread
+from askq.jobs.objects import Kind
+from worker.protocols.base import (
+    NOTHING_GIVEN,
+    Ask,
+    Before,
+    Found,
+    Given,
+    Listing,
+    Live,
+    Protocol,
+    Status,
+    ToolOutput,
+    Unread,
+)
 from worker.protocols.filing import Filing, Made, StoreSeen, Uploaded
 
 
@@ -99,8 +112,14 @@ class FailingProtocol:
         await self._spoken.cancel(thread_id, run_id)
         hit("cancel.after")
 
-    async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None:
-        await self._spoken.cleanup(thread_id, run_ids)
+    async def delete(self, kind: Kind, id_: str) -> bool:
+        hit("delete.before")
+        found = await self._spoken.delete(kind, id_)
+        hit("delete.after")
+        return found
+
+    async def listed(self, kind: Kind) -> list[Listing]:
+        return await self._spoken.listed(kind)
 
     async def check(self) -> None:
         await self._spoken.check()

@@ -15,6 +15,7 @@ from openai.types.responses import ResponseIncludable
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Usage
+from askq.jobs.objects import Kind
 from askq.prices import has_known_prices, with_cost
 from worker.protocols.base import (
     NOTHING_GIVEN,
@@ -26,6 +27,7 @@ from worker.protocols.base import (
     Given,
     Gone,
     Limited,
+    Listing,
     Live,
     Refused,
     RunState,
@@ -37,8 +39,9 @@ from worker.protocols.base import (
 )
 from worker.protocols.citations import passages, resolved
 from worker.protocols.codes import why_ended
+from worker.protocols.deletion import Deletion
 from worker.protocols.fields import JsonObject, a_count, a_status, a_text, an_object, joined, objects, shortened
-from worker.protocols.forgiving import cancelled, deleted, reached
+from worker.protocols.forgiving import cancelled, reached
 from worker.protocols.repeats import path_of
 from worker.protocols.streams import Events, ResponseReader, Watched, resumed, watched
 from worker.protocols.wire import Reply, Wire
@@ -76,6 +79,7 @@ class ResponsesProtocol:
     def __init__(self, client: AsyncOpenAI) -> None:
         self._priced = has_known_prices(client.base_url.host)
         self._wire = Wire(client)
+        self._deletion = Deletion(client, self._wire)
         self._client = client
         self._conversations = True
         self._keyed: bool | None = None
@@ -257,14 +261,7 @@ class ResponsesProtocol:
             )
             made.append(str(reply.body["id"]))
         for conversation in set(made):
-            await deleted(
-                self._wire.call(
-                    self._client.conversations.with_raw_response.delete(conversation),
-                    names=conversation,
-                    needs_body=False,
-                ),
-                conversation,
-            )
+            await self.delete(Kind.CONVERSATION, conversation)
         return made[0] == made[1]
 
     async def poll(self, thread_id: str, run_id: str) -> Status:
@@ -291,23 +288,11 @@ class ResponsesProtocol:
         call = self._client.responses.with_raw_response.cancel(run_id)
         await cancelled(self._wire.call(call, names=run_id, needs_body=False), run_id)
 
-    async def cleanup(self, thread_id: str, run_ids: tuple[str, ...]) -> None:
-        for run_id in run_ids:
-            response = self._client.responses.with_raw_response.delete(run_id)
-            await deleted(self._wire.call(response, names=run_id, needs_body=False), run_id)
-        if not thread_id:
-            return
-        # Deleting a conversation leaves its items: they are the user's texts, so they go first.
-        all_items = self._client.conversations.items.with_raw_response
-        try:
-            items = await self._wire.every(lambda query: all_items.list(thread_id, extra_query=query), names=thread_id)
-        except Gone:
-            return
-        for item_id in filter(None, (a_text(item.get("id")) for item in items)):
-            item = all_items.delete(item_id, conversation_id=thread_id)
-            await deleted(self._wire.call(item, names=item_id, needs_body=False), item_id)
-        conversation = self._client.conversations.with_raw_response.delete(thread_id)
-        await deleted(self._wire.call(conversation, names=thread_id, needs_body=False), thread_id)
+    async def delete(self, kind: Kind, id_: str) -> bool:
+        return await self._deletion.delete(kind, id_)
+
+    async def listed(self, kind: Kind) -> list[Listing]:
+        return await self._deletion.listed(kind)
 
     async def check(self) -> None:
         await reached(self._wire.call(self._client.models.with_raw_response.list(), needs_id=False))
@@ -500,8 +485,13 @@ def read_answer(items: Sequence[JsonObject], *, model: str | None, usage: Usage 
         code=tuple(code),
         files=tuple(files.values()),
         model=model,
+        refused=any(_refuses(message) for message in final or messages),
         usage=usage,
     )
+
+
+def _refuses(message: JsonObject) -> bool:
+    return any(part.get("type") == "refusal" for part in objects(message.get("content")))
 
 
 def _read_message(message: JsonObject, citations: list[Mapping[str, Any]], files: dict[str, Mapping[str, Any]]) -> str:

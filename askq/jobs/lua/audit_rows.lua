@@ -158,7 +158,7 @@ if judge and (left < 0 or left > 10000) then
     tell('uncountable', '', string.format('%.0f more ended than there are rows', gone - missing))
   end
   -- What expired jobs have used, and the earlier runs of jobs that were asked again, only the counters remember.
-  local exact = missing == 0 and (tally['asked again'] or 0) == 0
+  local exact = missing == 0 and (tally['asked again'] or 0) == 0 and not said['forgotten']
   for _, name in ipairs(USED) do
     local counted, known = tonumber(said[name]) or 0, tally['used ' .. name] or 0
     -- Prices are added up in another order than here; tokens beyond 2^53 are no exact numbers in Lua.

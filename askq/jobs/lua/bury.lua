@@ -1,12 +1,14 @@
 -- bury: put objects of an owner down for deletion, whatever is to be kept.
 --
--- KEYS[1] objects of the owner   KEYS[2] buried
--- ARGV[1] owner   ARGV[2] seconds until then   ARGV[3] what is forgotten, or ''   then names of objects; none = all
--- Returns how many there are. Leaves behind: each with a due time, which only becomes earlier, and the owner in `buried`.
+-- KEYS[1] objects of the owner   KEYS[2] buried   KEYS[3] receipt of what is forgotten
+-- ARGV[1] owner   ARGV[2] seconds until then   ARGV[3] what is forgotten, or ''   ARGV[4] seconds to keep a receipt
+-- then names of objects; none = all
+-- Returns how many there are. Leaves behind: each with a due time, which only becomes earlier, and the owner in `buried`;
+-- in the receipt those that were not counted before.
 
 local time = redis.call('TIME')
 local due = time[1] + time[2] / 1e6 + ARGV[2]
-local names = { unpack(ARGV, 4) }
+local names = { unpack(ARGV, 5) }
 if #names == 0 then
   names = redis.call('HKEYS', KEYS[1])
 end
@@ -17,6 +19,10 @@ for _, name in ipairs(names) do
     local entry = cjson.decode(text)
     entry.due = entry.due and math.min(entry.due, due) or due
     if ARGV[3] ~= '' then
+      if not entry.receipt then
+        redis.call('HINCRBY', KEYS[3], 'due ' .. string.match(name, '^%S+'), 1)
+        redis.call('EXPIRE', KEYS[3], ARGV[4])
+      end
       entry.receipt = ARGV[3]
     end
     redis.call('HSET', KEYS[1], name, cjson.encode(entry))

@@ -34,8 +34,13 @@ local function bury(record, objects, buried, id, left, ended, now, keep_s)
   end
   local changed, first = {}, nil
   local function put(name, kind, entry)
-    if not entry.due then
-      entry.due = due(kind)
+    -- What was left behind on the way need wait no longer for a run that may have been at work in it.
+    local at = (not entry.due or (ended and not at_work)) and due(kind)
+    if at and (not entry.due or at < entry.due) then
+      entry.due = at
+      changed[#changed + 1] = name
+      changed[#changed + 1] = cjson.encode(entry)
+    elseif not entry.due then
       changed[#changed + 1] = name
       changed[#changed + 1] = cjson.encode(entry)
     end

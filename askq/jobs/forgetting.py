@@ -1,0 +1,93 @@
+"""Forgetting a batch or a job, step by step: whoever goes on with it goes on where another was killed.
+
+Nothing is erased while a worker may still write to it: what has not ended is cancelled first. What was made at the
+service is buried in the same step that erases the record which knew it; workers delete it (worker.cleaner). Files that
+runs have made, and what was sent along with the questions, go from the folder of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from askq.failpoints import hit
+from askq.files.folder import Folder
+from askq.ids import split_job_id
+from askq.jobs.library import ItemState
+from askq.jobs.model import Outcome
+from askq.jobs.objects import content_of_thing, item_of_thing
+from askq.jobs.store import Store
+
+_PAGE = 500
+
+
+def begin(store: Store, what: str) -> None:
+    """Note that a batch or job is to be forgotten: from then on it will be, whoever dies."""
+    hit("forget.begin.before")
+    store.begin_forgetting(what)
+    hit("forget.begin.after")
+
+
+def advance(store: Store, what: str, folder: Folder | None, *, most: int | None = None) -> int:
+    """Erase what has ended, and cancel what has not; how many have not. When there are none, the rest is erased.
+
+    `most` bounds how many jobs are looked at, for those who have other duties. Raises StoreError and OSError.
+    """
+    batch, row = split_job_id(what)
+    if folder is not None:
+        # Before the records: while they are there, somebody comes back to it.
+        folder.forget(batch, row or None)
+    waiting = looked = 0
+    for page in _pages(store, what):
+        hit("forget.jobs.before")
+        outcomes = store.forget(page, what)
+        hit("forget.jobs.after")
+        pending = [job for job, outcome in zip(page, outcomes, strict=True) if outcome is Outcome.NOT_YOURS]
+        if pending:
+            store.cancel(pending)
+            # Those that were in nobody's hands have ended with that.
+            again = store.forget(pending, what)
+            waiting += sum(outcome is Outcome.NOT_YOURS for outcome in again)
+        looked += len(page)
+        if most is not None and looked >= most:
+            return max(1, waiting)
+    if waiting == 0:
+        if folder is not None:
+            # Once more: a run that was in hand may have left files meanwhile.
+            folder.forget(batch, row or None)
+        _let_go(store, folder, what, what)
+        hit("forget.erase.before")
+        store.erase(what)
+        hit("forget.erase.after")
+    return waiting
+
+
+def go_on(store: Store, folder: Folder | None, *, most: int) -> None:
+    """A piece of everything that is being forgotten: what a worker does for those who have gone. Raises StoreError and
+    OSError."""
+    for what in store.forgetting():
+        advance(store, what, folder, most=most)
+
+
+def _let_go(store: Store, folder: Folder | None, what: str, user: str) -> None:
+    """Let go of things that only this uses. They are noted as used until that is done, so that it can be repeated."""
+    for thing in store.uses(user):
+        if store.users(thing) != [user]:
+            continue
+        if (sha256 := content_of_thing(thing)) is not None and folder is not None:
+            folder.drop(sha256)
+        elif (item := item_of_thing(thing)) is not None:
+            account, name = item
+            store.bury(thing, receipt=what)
+            # The library deletes it at the service, and then its record.
+            for found in store.items(account, [name]):
+                store.move_item(account, found, {"state": ItemState.LEAVING}, due_s=0.0, take_over=True)
+            _let_go(store, folder, what, thing)
+
+
+def _pages(store: Store, what: str) -> Iterator[list[str]]:
+    batch, row = split_job_id(what)
+    # All of them first: rows that vanish while the list is read would hide others.
+    ids = iter([what] if row else list(store.job_ids(batch)))
+    while page := list(islice(ids, _PAGE)):
+        yield page

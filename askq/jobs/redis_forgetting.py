@@ -1,0 +1,181 @@
+"""Forgetting in Redis: erasing jobs and batches, and having the server's files follow."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import redis
+from redis.exceptions import ResponseError
+
+from askq.ids import SHARDS, job_id, shard_of, split_job_id
+from askq.jobs import keys
+from askq.jobs.model import TERMINAL, Outcome
+from askq.jobs.objects import Receipt, assistant_of_thing, receipt_name, receipt_of
+from askq.jobs.records import decoded, encoded
+from askq.jobs.redis_objects import RECEIPT_S, RedisObjects
+from askq.jobs.redis_servers import Server, servers_of
+from askq.jobs.redis_wire import Call
+
+_ROWS = 1000
+_REWRITE_S = 300.0
+_INVENTORY_S = 600
+_ENDS = "," + ",".join(sorted(TERMINAL)) + ","
+
+
+class RedisForgetting(RedisObjects):
+    """What `RedisStore` knows of forgetting."""
+
+    def begin_forgetting(self, what: str) -> None:
+        def write() -> None:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.sadd(keys.FORGETTING, what)
+            if not split_job_id(what)[1] and self._redis.exists(keys.batch(what)):
+                pipe.hset(keys.batch(what), "forgetting", "1")
+                # It must not go of itself before its objects are buried.
+                pipe.persist(keys.batch(what))
+            pipe.execute()
+
+        self._run(write)
+
+    def forgetting(self) -> list[str]:
+        return sorted(decoded(what) for what in self._run(lambda: self._redis.smembers(keys.FORGETTING)))
+
+    def job_ids(self, batch: str) -> Iterator[str]:
+        for shard in range(SHARDS):
+            start = 0
+            while page := self._run(partial(self._redis.zrange, keys.rows(shard, batch), start, start + _ROWS - 1)):
+                start += len(page)
+                yield from (job_id(batch, decoded(row)) for row in page)
+
+    def forget(self, jobs: Sequence[str], what: str) -> list[Outcome]:
+        calls, name = [], receipt_name(what)
+        for job in jobs:
+            shard, (batch, row) = shard_of(job), split_job_id(job)
+            start, poll = keys.dues(shard)
+            names = [keys.job(job), start, poll, keys.count(shard, batch), keys.dead(shard), keys.rows(shard, batch)]
+            names += [keys.objects(job), keys.buried(shard), keys.receipt(shard, name)]
+            names += [keys.functions(shard), keys.calls(job), *keys.of_job(job)]
+            calls.append(Call("forget", names, [job, row, _ENDS, name, RECEIPT_S]))
+        return [Outcome(decoded(found)) for found in self._scripts(calls, on_disk=True)]
+
+    def erase(self, what: str) -> None:
+        self._leave(what, what)
+        self.bury(what, receipt=what)
+        if not split_job_id(what)[1]:
+            self._run(partial(self._erase_batch, what))
+        self._run(partial(self._redis.srem, keys.FORGETTING, what))
+
+    def _leave(self, user: str, what: str) -> None:
+        """End the use of everything that somebody uses, and of what only that has used."""
+        for thing in self.uses(user):
+            if not self.unshare(thing, user, receipt=what):
+                continue
+            if (digest := assistant_of_thing(thing)) is not None:
+                self._erase_assistant(digest, thing)
+            self._leave(thing, what)
+
+    def _erase_assistant(self, digest: str, thing: str) -> None:
+        """Nobody asks it any more: its instructions are somebody's words, too."""
+        definition = self._run(partial(self._redis.get, keys.assistant(digest)))
+        for name in (keys.assistant(digest), keys.took(digest)):
+            self._run(partial(self._redis.delete, name))
+        if definition is not None and self.users(thing):
+            # Somebody has begun to ask it just now, and may have saved it before it was erased.
+            self._run(partial(self._redis.set, keys.assistant(digest), definition, nx=True))
+
+    def _erase_batch(self, batch: str) -> None:
+        idem = self._redis.hget(keys.batch(batch), "idem")
+        pipe = self._redis.pipeline(transaction=False)
+        if idem is not None:
+            pipe.delete(keys.idempotency(decoded(idem)))
+        for shard in range(SHARDS):
+            pipe.delete(keys.rows(shard, batch))
+            pipe.delete(keys.count(shard, batch))
+        pipe.delete(keys.budget(batch))
+        pipe.zrem(keys.BATCHES, batch)
+        # The record last: it knows the idempotency key.
+        pipe.delete(keys.batch(batch))
+        pipe.execute()
+
+    def receipt(self, what: str) -> Receipt | None:
+        def read() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.sismember(keys.FORGETTING, what)
+            for shard in range(SHARDS):
+                pipe.hgetall(keys.receipt(shard, receipt_name(what)))
+            return list(pipe.execute())
+
+        pending, *shards = self._run(read)
+        counts = [{decoded(name): int(count) for name, count in shard.items()} for shard in shards]
+        return receipt_of(what, counts, pending=bool(pending))
+
+    def ask_inventory(self) -> str:
+        token = secrets.token_hex(8)
+        self._run(lambda: self._redis.set(keys.INVENTORY, token, ex=_INVENTORY_S))
+        return token
+
+    def take_inventory(self) -> str | None:
+        found = self._run(lambda: self._redis.getdel(keys.INVENTORY))
+        return None if found is None else decoded(found)
+
+    def give_inventory(self, token: str, found: str) -> None:
+        self._run(lambda: self._redis.set(keys.inventory(token), encoded(found), ex=_INVENTORY_S))
+
+    def inventory(self, token: str) -> str | None:
+        found = self._run(lambda: self._redis.get(keys.inventory(token)))
+        return None if found is None else decoded(found)
+
+    def compact(self) -> str | None:
+        until = time.monotonic() + _REWRITE_S
+
+        def rewrite() -> str | None:
+            with servers_of(self._redis) as servers:
+                told = (_rewritten(server, until) for server in servers)
+                return next((why for why in told if why is not None), None)
+
+        found: str | None = self._run(rewrite)
+        return found
+
+
+def _rewritten(server: Server, until: float) -> str | None:
+    """Have one server write its files anew, and wait for it; why that was not possible, or None."""
+    client, where = server.client, f"{server.name}: " if server.name else ""
+    try:
+        if client.info("persistence").get("aof_enabled"):
+            why = _written(client, client.bgrewriteaof, "aof_rewrite_in_progress", "aof_last_bgrewrite_status", until)
+            if why is not None:
+                return where + why
+        if client.config_get("save").get("save"):
+            why = _written(client, client.bgsave, "rdb_bgsave_in_progress", "rdb_last_bgsave_status", until)
+            return None if why is None else where + why
+    except ResponseError as error:
+        return f"{where}the server does not let us: {error}"
+    return None
+
+
+def _written(client: redis.Redis, begin: Callable[[], object], running: str, last: str, until: float) -> str | None:
+    _is_over(client, running, until)
+    try:
+        begin()
+    except ResponseError as error:
+        if "already in progress" not in str(error) and "scheduled" not in str(error):
+            raise
+    time.sleep(0.05)
+    if not _is_over(client, running, until):
+        return f"the server has not finished writing its file after {_REWRITE_S:g} s"
+    told = str(client.info("persistence").get(last, "ok"))
+    return None if told == "ok" else f"the server could not write its file: {last} is {told}"
+
+
+def _is_over(client: redis.Redis, running: str, until: float) -> bool:
+    while True:
+        info = client.info("persistence")
+        if not info.get(running) and not info.get("aof_rewrite_scheduled"):
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
