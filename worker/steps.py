@@ -306,9 +306,9 @@ def joined(
         "previous": turn.previous,
         "history": turn.history,
         "looks": None,
+        "woken": None,
         ACCOUNT_FIELD: account,
         KEEP_FIELD: keep,
-        "woken": None,
         **_CLEAN,
         **({} if held is None else {"held": held}),
     }

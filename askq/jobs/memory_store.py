@@ -286,11 +286,15 @@ class MemoryStore:
     def _leave(self, job: str, record: _Record, had: Sequence[RemoteObject]) -> None:
         """Bury what a job has no more, and all it has when it has ended."""
         has, ended = _remote(record), record.state in TERMINAL
+        letters = record.text(KEEP_FIELD) or "rr"
+        if "next" in record.fields:
+            # The next question of its conversation needs them still; the last one leaves nothing behind.
+            letters = letters.replace("n", "r")
         if ended or any(found not in has for found in had):
             self._registry.leave(
                 job,
                 [*has, *(found for found in had if found not in has)] if ended else [f for f in had if f not in has],
-                record.text(KEEP_FIELD) or "rr",
+                letters,
                 ended=ended,
                 at_work=not ended or record.state is State.UNCERTAIN,
                 keep_s=self._keep_s,

@@ -219,3 +219,21 @@ def test_many_owners_are_leased_a_few_at_a_time(stage: Stage) -> None:
             break
     assert seen == set(owners)
     assert len(list(stage.store.all_buried())) == 100
+
+
+def test_what_a_conversation_goes_on_with_is_kept_until_its_last_question_has_ended(stage: Stage) -> None:
+    store = stage.store
+    thread = [
+        dataclasses.replace(question(turn, thread="talk"), after=f"q{turn - 1}" if turn else None) for turn in (0, 1)
+    ]
+    batch = submit(store, thread)
+    first, last = (job_id(batch, row) for row in ("q0", "q1"))
+    store.remember(first, [FILE])
+    assert move(store, first, begin(stage, first, keep="nn"), "complete") is Outcome.MOVED
+    kept = named(store.objects(first))
+    assert set(kept) == {"conversation t1", "response r1", "file file-1"}
+    assert list(kept.values()) == [pytest.approx(stage.now() + KEEP_S, abs=5)] * 3
+    store.wake([last])
+    assert move(store, last, begin(stage, last, keep="nn"), "complete") is Outcome.MOVED
+    assert list(named(store.objects(last)).values()) == [pytest.approx(stage.now(), abs=5)] * 2
+    assert due_names(store.tombstones(limit=10, lease_s=LONG)) == {"conversation t1", "response r1"}

@@ -13,8 +13,12 @@ local OBJECT_OF = {
 local TALK = { thread = true, conversation = true, response = true }
 
 local function bury(record, objects, buried, id, left, ended, now, keep_s)
-  local told = redis.call('HMGET', record, 'protocol', 'account', 'keep', 'state')
+  local told = redis.call('HMGET', record, 'protocol', 'account', 'keep', 'state', 'next')
   local letters = told[3] or 'rr'
+  if told[5] then
+    -- The next question of its conversation needs them still; the last one leaves nothing behind.
+    letters = string.gsub(letters, 'n', 'r')
+  end
   local at_work = not ended or told[4] == 'uncertain'
   local function due(kind)
     local letter = TALK[kind] and string.sub(letters, 1, 1) or string.sub(letters, 2, 2)
