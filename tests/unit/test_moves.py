@@ -230,7 +230,7 @@ def test_the_key_map_tells_of_every_key() -> None:
     }
     sharded = {keys.job("<id>"), keys.ask("<id>"), keys.answer("<id>"), keys.rows(3, "<batch>")}
     sharded |= {keys.objects("<owner>"), keys.buried(3), keys.users("<thing>"), keys.uses("<user>")}
-    sharded |= {keys.receipt(3, "<name>"), keys.clock(3)}
+    sharded |= {keys.receipt(3, "<name>"), keys.live("<id>"), keys.teller("<id>")}
     sharded |= {keys.count(3, "<batch>"), keys.due(3, Lane.POLL), keys.lease(3, Lane.POLL), keys.dead(3)}
     sharded |= {keys.calls("<id>"), keys.functions(3), keys.clock(3)}
     made |= {keys.chains(Lane.POLL), keys.hint(Lane.POLL), keys.AUDIT_TURN, keys.AUDIT_PLACE, keys.AUDIT_LAST}

@@ -24,6 +24,7 @@ class Spoken:
     name = "responses"
     outputs_start_runs = False
     lists_runs = True
+    resumes = True
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -47,6 +48,13 @@ class Spoken:
     async def find_started(self, *given: object) -> Found:
         self.calls.append(("find_started", *given))
         return FOUND
+
+    async def start_live(self, *given: object) -> tuple[Status, None]:
+        self.calls.append(("start_live", *given))
+        return STATUS, None
+
+    async def resume_live(self, *given: object) -> None:
+        self.calls.append(("resume_live", *given))
 
     async def repeats_safely(self) -> bool:
         self.calls.append(("repeats_safely",))
@@ -96,6 +104,8 @@ CALLS: list[tuple[str, str | None, tuple[object, ...], object]] = [
     ("prepare", "prepare", (ASK, "asst_1"), "thread_1"),
     ("join", "join", (ASK, BEFORE), "item_1"),
     ("start", "start", (ASK, "thread_1", "asst_1"), STATUS),
+    ("start_live", "start_live", (ASK, "thread_1", "asst_1"), (STATUS, None)),
+    ("resume_live", "resume_live", ("thread_1", "run_1", None), None),
     ("find_started", "find", (ASK, "thread_1"), FOUND),
     ("repeats_safely", "probe", (), True),
     ("poll", "poll", ("thread_1", "run_1"), STATUS),
@@ -127,7 +137,7 @@ async def test_a_call_is_passed_on_as_it_is_and_may_die_before_and_after(
     spoken = Spoken()
     failing = FailingProtocol(spoken)  # type: ignore[arg-type]  it remembers whatever it is given
     assert (failing.name, failing.lists_runs) == (spoken.name, spoken.lists_runs)
-    assert failing.outputs_start_runs == spoken.outputs_start_runs
+    assert (failing.outputs_start_runs, failing.resumes) == (spoken.outputs_start_runs, spoken.resumes)
     assert await getattr(failing, name)(*given) == said
     assert spoken.calls == [(name, *given)]
     if point is None:
