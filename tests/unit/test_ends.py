@@ -10,7 +10,7 @@ import pytest
 
 from askq.ends import _ENDS, ENDS
 from askq.jobs.model import State
-from worker import engine, rounds, steps
+from worker import bench, creates, engine, looks, rounds, steps
 
 
 def test_no_code_stands_twice() -> None:
@@ -47,7 +47,7 @@ def test_what_an_end_keeps_is_said() -> None:
 
 def test_every_code_the_engine_ends_a_job_with_is_in_the_table() -> None:
     named = set()
-    for module in (steps, rounds, engine):
+    for module in (steps, rounds, bench, creates, looks, engine):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if not isinstance(node, ast.Call) or len(node.args) < 2:
                 continue

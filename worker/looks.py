@@ -1,0 +1,169 @@
+"""The steps of a job whose run exists: polls, functions that it asks for, and its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+
+from askq.assistants.model import Assistant
+from askq.jobs.model import Claim
+from worker import rounds, steps
+from worker.bench import jitter
+from worker.creates import Creates
+from worker.downloads import NotNow
+from worker.limits.gate import Grant
+from worker.priced import priced_answer, priced_status
+from worker.protocols.base import (
+    CallError,
+    Protocol,
+    RunState,
+    Status,
+)
+
+log = logging.getLogger(__name__)
+
+_FETCHING = 20
+"""Answers whose files one process fetches at once."""
+
+
+class Looks(Creates):
+    """Steps of jobs that are `running`, in `action` or `collecting`."""
+
+    async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        thread, run = claim.thread_id or "", claim.run_id or ""
+        begun = time.monotonic()
+        grants: list[Grant] = []
+        try:
+            grants = await self._permits.get(claim.protocol)
+            if steps.to_cancel(claim):
+                await protocol.cancel(thread, run)
+            status = priced_status(await protocol.poll(thread, run), assistant)
+        except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
+            await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
+        else:
+            self._permits.got(claim.protocol, grants, None)
+            self._learn(claim, status)
+            await self._account.answered(claim.protocol, begun=begun)
+            await self._commit(claim, await self._polled(claim, status, assistant, protocol))
+            if claim.live and claim.cancel is None and status.state is RunState.PENDING:
+                # Whoever read its stream may be gone.
+                await self._watch(claim, thread, run, None, protocol)
+
+    async def _polled(self, claim: Claim, status: Status, assistant: Assistant, protocol: Protocol) -> steps.Decision:
+        if status.state is not RunState.ACTION or claim.cancel_sent or steps.to_cancel(claim):
+            return steps.polled(claim, status, assistant, jitter(), await self._pace(claim))
+        decision = rounds.asked(
+            claim,
+            status.tool_calls,
+            await self._calls(claim),
+            assistant,
+            {"polls": claim.polls + 1, "remote": status.raw, **steps._CLEAN},
+            run_id=claim.run_id,
+            usage=status.usage,
+            answer=status.answer,
+            new_runs=protocol.outputs_start_runs,
+        )
+        await self._cancel_if_over(claim, decision, protocol)
+        return decision
+
+    def _learn(self, claim: Claim, status: Status) -> None:
+        """What a run that has ended teaches of the next ones."""
+        if (seconds := steps.took(claim, status, random.random())) is not None:  # noqa: S311  no secret
+            self._durations.note(claim.assistant_digest, seconds)
+        if status.state is not RunState.PENDING and status.usage is not None and claim.estimated:
+            assistant = self._assistants[claim.assistant_digest]
+            gate = self._permits.creates(claim.protocol, claim.asked_of or assistant.model)
+            gate.used(claim.estimated, status.usage.total_tokens)
+
+    async def _collect(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        grants: list[Grant] = []
+        if len(self._fetching) >= _FETCHING and _may_fetch(assistant):
+            await self._commit(claim, steps.waits_to_fetch(claim))
+            return
+        try:
+            grants = await self._permits.get(claim.protocol, 2 if _may_fetch(assistant) else 1)
+            answer = await protocol.answer(claim.thread_id or "", claim.run_id or "", assistant)
+            answer = priced_answer(answer, assistant)
+        except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
+            await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
+            return
+        self._permits.got(claim.protocol, grants, None)
+        grants = []
+        try:
+            if steps.makes_files(answer):
+                # The container's list, and each file's description and content.
+                grants = await self._permits.get(claim.protocol, 1 + 2 * len(answer.files))
+                answer = await self._fetched(claim, answer)
+        except NotNow as why:
+            self._permits.got(claim.protocol, grants, None)
+            await self._commit(claim, steps.not_fetched(claim, str(why), jitter()))
+        except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
+            await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
+        else:
+            self._permits.got(claim.protocol, grants, None)
+            await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
+
+    async def _answer_calls(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
+        """Wait for the outputs of functions, which others run, and submit them."""
+        if claim.cancel_sent or steps.to_cancel(claim):
+            await self._cancel_run(claim, protocol)
+            await self._commit(claim, rounds.stopped(claim, new_runs=protocol.outputs_start_runs))
+            return
+        kept = await self._calls(claim)
+        decision = rounds.undecided(claim, kept, nobody=await self._nobody_runs(claim))
+        if decision is not None:
+            await self._cancel_if_over(claim, decision, protocol)
+            await self._commit(claim, decision)
+            if decision.move.name == "wait":
+                await self._nudge()
+            return
+        outputs = rounds.outputs_of(claim, kept)
+        if protocol.outputs_start_runs:
+            if (pause := await self._account.stopped_creating()) is not None:
+                await self._commit(claim, steps.paused(claim, pause))
+                return
+            await self._create(claim, claim.thread_id or "", assistant, protocol, outputs)
+            return
+        grants: list[Grant] = []
+        begun = time.monotonic()
+        try:
+            grants = await self._permits.get(claim.protocol)
+            if not self._leases.fresh(claim):
+                return
+            status = await protocol.submit_tool_outputs(claim.thread_id or "", claim.run_id or "", outputs)
+        except CallError as error:
+            self._permits.got(claim.protocol, grants, error)
+            await self._settle(claim, rounds.not_submitted(claim, error, jitter()), error)
+        else:
+            self._permits.got(claim.protocol, grants, None)
+            await self._account.answered(claim.protocol, begun=begun)
+            pace = await self._pace(claim)
+            await self._commit(claim, rounds.submitted(claim, status, assistant, jitter(), pace))
+
+    async def _nobody_runs(self, claim: Claim) -> bool:
+        """Whether no worker is there that runs functions; asked for jobs that have waited for a while."""
+        if not claim.looks:
+            return False
+        return not any(node.tools for node in await asyncio.to_thread(self.store.nodes))
+
+    async def _cancel_if_over(self, claim: Claim, decision: steps.Decision, protocol: Protocol) -> None:
+        if rounds.ends_over_a_run(decision, claim):
+            await self._cancel_run(claim, protocol)
+
+    async def _cancel_run(self, claim: Claim, protocol: Protocol) -> None:
+        """Best effort: a run that waits for outputs expires by itself; one that has ended needs nothing."""
+        if protocol.outputs_start_runs or claim.run_id is None:
+            return
+        try:
+            await protocol.cancel(claim.thread_id or "", claim.run_id)
+        except CallError as error:
+            log.info("%s: the run that asked for a function could not be cancelled: %s", claim.id, error)
+
+
+def _may_fetch(assistant: Assistant) -> bool:
+    return assistant.uses("code_interpreter") or assistant.uses("image_generation")
