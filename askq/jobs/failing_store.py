@@ -57,6 +57,8 @@ class FailingStore(RedisStore):
         return found
 
     def follow(self, jobs: Sequence[tuple[str, str]]) -> list[Earlier | None]:
+        if not jobs:
+            return []
         hit("follow.before")
         found = super().follow(jobs)
         hit("follow.after")

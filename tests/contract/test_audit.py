@@ -20,6 +20,7 @@ from askq.jobs.audit import KINDS, SAMPLE, Finding, LastAudit, Report
 from askq.jobs.auditor import Auditor
 from askq.jobs.limits import Bound, Heard, Scope
 from askq.jobs.model import ASKED_AGAIN, LANE_OF, MOVES, PENDING, Answer, Lane, Node, Outcome, State, Usage
+from askq.jobs.objects import Kind, RemoteObject
 from askq.jobs.store import Store
 from tests.conftest import StartRedis
 from tests.contract.store_stage import (
@@ -648,6 +649,15 @@ def test_a_job_due_far_ahead_is_told(stage: Stage) -> None:
     (found,) = sweep(stage.store).findings
     assert (found.code, found.jobs, found.attention) == ("far_ahead", [job], True)
     assert found.seconds == pytest.approx(7200, abs=5)
+
+
+@pytest.mark.parametrize(("overdue_s", "told"), [(700.0, ["undeleted"]), (500.0, [])])
+def test_a_deletion_nobody_carries_out_is_told(stage: Stage, overdue_s: float, told: list[str]) -> None:
+    batch = submit(stage.store, 1)
+    file = RemoteObject(kind=Kind.FILE, id="file-1", account="acc")
+    stage.store.remember(batch, [file])
+    stage.store.bury(batch, [file], after_s=-overdue_s)
+    assert [found.code for found in sweep(stage.store).findings] == told
 
 
 @pytest.mark.parametrize(("timeout_s", "told"), [(100.0, True), (5000.0, False), (None, False)])

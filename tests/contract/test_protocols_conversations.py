@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from askq.jobs.objects import Kind
 from tests.contract.test_protocols import SECONDS, Stage, ask, name, stage
 from worker.protocols.base import Ambiguous, Ask, Before, Busy, Gone, RunState, Search
 
@@ -115,7 +116,7 @@ async def test_a_conversation_that_does_not_show_the_last_turn_is_not_gone_on_wi
 async def test_a_thread_that_is_gone_is_told_as_gone(name: str) -> None:
     async with stage(name) as it:
         before = await first(it)
-        await it.protocol.cleanup(it.thread, (before.run_id,))
+        assert await it.protocol.delete(Kind.CONVERSATION if name == "responses" else Kind.THREAD, it.thread)
         with pytest.raises(Gone):
             await it.protocol.join(ask(job_id="b_1.r1", text="Next?"), before)
 

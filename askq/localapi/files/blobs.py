@@ -68,14 +68,14 @@ def _remove_orphans() -> None:
     """Remove the temporary folders of servers that were killed."""
     for path in Path(tempfile.gettempdir()).glob("askq-localapi-*"):
         owner = _TEMPORARY.match(path.name)
-        if owner is None or path.is_symlink() or path.stat().st_uid != os.getuid():
-            continue
         try:
+            if owner is None or path.is_symlink() or path.stat().st_uid != os.getuid():
+                continue
             os.kill(int(owner[1]), 0)
         except ProcessLookupError:
             shutil.rmtree(path, ignore_errors=True)
         except OSError:
-            continue
+            continue  # somebody else's, or somebody else has just removed it
 
 
 class Draft:
