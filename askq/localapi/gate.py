@@ -250,6 +250,6 @@ async def _ended(api: Api, request: web.Request, work: Work, include: frozenset[
         raise not_found(f"Response with id '{work.id}' not found.")
     body = response_wire(work, api.now(), include)
     if not work.body["store"]:
-        api.works.forget(work)
+        api.works.forget(work, asked=False)
     await api.storage.commit()
     return body

@@ -240,8 +240,9 @@ class Works:
         self.save(work)
         self.look(work)
 
-    def forget(self, work: Work) -> None:
-        """Delete a work, in hand or over."""
+    def forget(self, work: Work, *, asked: bool = True) -> None:
+        """Delete a work, in hand or over. Unless nobody `asked` for that (it was not to be stored), what was said goes
+        from the ledger too."""
         self._products.release(_holder(work))
         self._stop(work)
         bell = self._bells.pop(work.id, None)
@@ -257,7 +258,8 @@ class Works:
             if not siblings:
                 del self._in_scope[work.scope]
         self._storage.delete(work.id)
-        self._storage.erase(work.id)
+        if asked:
+            self._storage.erase(work.id)
 
     def _stop(self, work: Work) -> None:
         labour = self._labours.pop(work.id, None)

@@ -358,7 +358,8 @@ def test_a_place_that_cannot_be_written_is_told_by_every_command(folder: Folder)
     doctor = folder.askq("doctor")
     assert doctor.returncode == 1
     assert [line[:18].split() for line in doctor.stdout.splitlines()] == [
-        ["ok", "settings"], ["WRONG", "redis"], [], ["note", "key"], ["WRONG", "api"], [], ["note", "workers"],
+        ["ok", "settings"], ["WRONG", "files"], ["WRONG", "redis"], [], ["note", "key"], ["WRONG", "api"], [],
+        ["note", "workers"],
         ["note", "audit"], ["ok", "assistants"],
     ]  # fmt: skip
 
@@ -425,13 +426,15 @@ def test_doctor_finds_nothing_wrong_in_an_empty_folder(folder: Folder) -> None:
     assert done.returncode == 0
     checks = {entry["check"]: entry["ok"] for entry in json.loads(done.stdout)}
     assert checks == {
-        "settings": True, "redis": True, "key": None, "api": True, "workers": None, "audit": None, "assistants": True,
+        "settings": True, "files": True, "redis": True, "key": None, "api": True, "workers": None, "audit": None,
+        "assistants": True,
     }  # fmt: skip
 
 
 def test_doctor_names_what_is_wrong_and_nothing_else(folder: Folder) -> None:
     fine = {
-        "settings": True, "redis": True, "key": None, "api": True, "workers": None, "audit": None, "assistants": True,
+        "settings": True, "files": True, "redis": True, "key": None, "api": True, "workers": None, "audit": None,
+        "assistants": True,
     }  # fmt: skip
     nothing = f"127.0.0.1:{free_port()}"
     for wrong, environment in (

@@ -78,7 +78,7 @@ class EventStream(web.Response):
         if self._work.protocol == "assistants":
             await reply.write(b"event: done\ndata: [DONE]\n\n")
         elif not self._work.body["background"] and not self._work.body["store"] and self._api.works.exists(self._work):
-            self._api.works.forget(self._work)
+            self._api.works.forget(self._work, asked=False)
         await self._api.storage.commit()
 
     async def _stall(self, seconds: float, listening: Callable[[], bool]) -> None:
