@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from benchmarks.__main__ import SCENARIOS, SIDE_BY_SIDE
 from tests.acceptance.stack import ROOT
 
 pytestmark = [
+    # Several tests read what one run has found.
+    pytest.mark.xdist_group("benchmarks"),
     pytest.mark.timeout(420),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds what it kills through /proc"),
 ]
@@ -42,22 +44,9 @@ Tiny = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
-    """Runs scenarios, two at a time where most of them are asked for: they spend their time starting and waiting."""
-    asked = sum(item.path == request.path for item in request.session.items)
-    with ThreadPoolExecutor(2) as pool:
-        started: dict[str, Future[dict[str, Any]]] = {}
-
-        def start(scenario: str) -> Future[dict[str, Any]]:
-            if scenario not in started:
-                started[scenario] = pool.submit(run_tiny, scenario, tmp_path_factory.mktemp(scenario))
-            return started[scenario]
-
-        for scenario in (*SCENARIOS, *SIDE_BY_SIDE) if asked > 8 else ():
-            start(scenario)
-        yield lambda scenario: start(scenario).result()
-        for run in started.values():
-            run.cancel()
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Runs scenarios, each once."""
+    return functools.cache(lambda scenario: run_tiny(scenario, tmp_path_factory.mktemp(scenario)))
 
 
 def test_the_main_job_loses_nothing(tiny: Tiny) -> None:

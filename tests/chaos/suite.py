@@ -43,9 +43,17 @@ ALONE = ("recovery",)
 """What measures time, and so shares the machine with no other experiment."""
 
 
+BY_NAME = ("tools", "conversations", "files")
+"""What assistants can do besides answering. The full profile would take half as long again with these, and more than a
+quarter of an hour: in full size each is carried out when it is named."""
+
+
 def names(profile: str) -> list[str]:
     """The experiments of a profile."""
-    return [name for name, module in PROFILES.items() if profile in module.SIZES]
+    return [name for name, module in PROFILES.items() if profile in module.SIZES and (profile, name) not in _LEFT_OUT]
+
+
+_LEFT_OUT = {("full", name) for name in BY_NAME}
 
 
 def run(name: str, profile: str, seed: int, folder: Path) -> Report:

@@ -22,18 +22,14 @@ ReportOf = Callable[[str], Report]
 
 
 @pytest.fixture(scope="module")
-def report_of(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Report]]:
-    """Carries out the experiments that are asked for, two at a time: they are most of the time waiting."""
-    items = [item for item in request.session.items if item.path == request.path]
-    asked = [name for name in NAMES if any(f"[{name}]" in item.name for item in items)]
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), run_alone.end_in_order) as pool:
-        started = {
-            name: pool.submit(run_alone.run, name, "short", SEED, tmp_path_factory.mktemp(name) / name)
-            for name in asked
-        }
-        yield lambda name: started[name].result()[1]
+def report_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReportOf]:
+    """Carries an experiment out, in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), run_alone.end_in_order) as pool:
+
+        def report(name: str) -> Report:
+            return pool.submit(run_alone.run, name, "short", SEED, tmp_path_factory.mktemp(name) / name).result()[1]
+
+        yield report
 
 
 @pytest.mark.timeout(300)
