@@ -110,7 +110,10 @@ class Server:
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (written, most))
         try:
             self._wait(seconds)
-            refused = self._refuses(redis.ResponseError)
+            until = time.monotonic() + 10
+            # A write is taken, and the next one refused, once the file could not grow: nobody may have written yet.
+            while not (refused := self._refuses(redis.ResponseError)) and time.monotonic() < until:
+                self._wait(0.1)
         finally:
             resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (most, most))
         eventually(lambda: not self._refuses(redis.ResponseError), seconds=30, what="Redis writes again")
