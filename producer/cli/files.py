@@ -6,10 +6,19 @@ from pathlib import Path
 
 import click
 
-from askq.errors import InputError
 from producer.answers.plain import plain
 from producer.cli.shared import Session, json_option, pass_session, print_json
-from producer.cli.shelves import carry_out, conclude, force_option, record, shelves, timeout_option, worker_option
+from producer.cli.shelves import (
+    carry_out,
+    conclude,
+    delete_all,
+    force_option,
+    record,
+    shelves,
+    timeout_option,
+    worker_option,
+)
+from producer.library import Shelves
 
 
 @click.group("files")
@@ -74,14 +83,4 @@ def delete_command(
     session: Session, *, names: tuple[str, ...], force: bool, timeout: float | None, no_worker: bool
 ) -> int:
     """Delete files at the service, by name or id."""
-    with shelves(session) as (found, parts, store):
-        items = [found.file(name) for name in names]
-        used = {item.title: users for item in items if (users := found.users(item))}
-        if used and not force:
-            name, users = next(iter(used.items()))
-            raise InputError(f"{name} is used by {', '.join(users[:5])}", remedy="Delete these first, or say --force.")
-        for item in items:
-            found.delete(item)
-        left = carry_out(session, parts, store, found, items, timeout=timeout, no_worker=no_worker, until_gone=True)
-    session.say(f"{len(items) - len(left)} files were deleted.")
-    return conclude(session, left)
+    return delete_all(session, names, Shelves.file, what="files", force=force, timeout=timeout, no_worker=no_worker)

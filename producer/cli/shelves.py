@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from askq.embedded.supervisor import Supervisor
+from askq.errors import InputError
 from askq.jobs.library import FILE, Item, ItemState
 from askq.jobs.store import Store
 from producer.answers.plain import plain
@@ -64,6 +65,30 @@ def carry_out(
 
     with foreground(), kept_running(supervisor):
         return found.follow(items, shown=shown, tick=tick, timeout_s=timeout, until_gone=until_gone)
+
+
+def delete_all(
+    session: Session,
+    names: Sequence[str],
+    find: Callable[[Shelves, str], Item],
+    *,
+    what: str,
+    force: bool,
+    timeout: float | None,
+    no_worker: bool,
+) -> int:
+    """Delete items that are found by their names, unless batches use them; the exit code."""
+    with shelves(session) as (found, parts, store):
+        items = [find(found, name) for name in names]
+        used = {item.title: users for item in items if (users := found.users(item))}
+        if used and not force:
+            name, users = next(iter(used.items()))
+            raise InputError(f"{name} is used by {', '.join(users[:5])}", remedy="Delete these first, or say --force.")
+        for item in items:
+            found.delete(item)
+        left = carry_out(session, parts, store, found, items, timeout=timeout, no_worker=no_worker, until_gone=True)
+    session.say(f"{len(items) - len(left)} {what} were deleted.")
+    return conclude(session, left)
 
 
 def conclude(session: Session, items: Sequence[Item]) -> int:

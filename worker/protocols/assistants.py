@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from openai import AsyncOpenAI
@@ -116,9 +117,7 @@ class AssistantsProtocol:
             self._wire.repeats.post(
                 "new thread",
                 path_of("threads"),
-                lambda: self._beta.threads.with_raw_response.create(
-                    extra_body=body, extra_headers={"Idempotency-Key": ask.thread_key}
-                ),
+                self._beta.threads.with_raw_response.create,
                 body=body,
                 key=ask.thread_key,
             )
@@ -165,12 +164,7 @@ class AssistantsProtocol:
             self._wire.repeats.post(
                 "new run",
                 path_of("threads", thread_id, "runs"),
-                lambda: self._beta.threads.runs.with_raw_response.create(
-                    thread_id,
-                    assistant_id=assistant_id or "",
-                    extra_body=body,
-                    extra_headers={"Idempotency-Key": ask.idempotency_key},
-                ),
+                partial(self._beta.threads.runs.with_raw_response.create, thread_id, assistant_id=assistant_id or ""),
                 body=body,
                 key=ask.idempotency_key,
             ),

@@ -53,11 +53,13 @@ class Repeats:
             httpx2.Request("GET", how.prefix + path + asked, headers=how.headers, extensions=dict(how.extensions))
         )
 
-    async def post(self, kind: str, path: str, by_sdk: BySdk, *, body: Mapping[str, Any], key: str) -> Any:
-        """A POST of the whole `body` that `by_sdk` sends, under the same idempotency key."""
+    async def post(
+        self, kind: str, path: str, create: Callable[..., Awaitable[Any]], *, body: Mapping[str, Any], key: str
+    ) -> Any:
+        """A POST of the whole `body` under an idempotency key. `create` is the SDK's method."""
         how = self._known(kind, path)
         if how is None:
-            return await self._learned(kind, path, by_sdk)
+            return await self._learned(kind, path, lambda: create(extra_body=body, extra_headers={_KEY: key}))
         headers = how.headers.copy()
         headers[_KEY] = key
         return await self._send(

@@ -101,9 +101,7 @@ class ResponsesProtocol:
                 self._wire.repeats.post(
                     "new conversation",
                     path_of("conversations"),
-                    lambda: self._client.conversations.with_raw_response.create(
-                        extra_body=body, extra_headers={"Idempotency-Key": ask.thread_key}
-                    ),
+                    self._client.conversations.with_raw_response.create,
                     body=body,
                     key=ask.thread_key,
                 )
@@ -137,9 +135,7 @@ class ResponsesProtocol:
             self._wire.repeats.post(
                 "new response",
                 path_of("responses"),
-                lambda: self._client.responses.with_raw_response.create(
-                    extra_body=body, extra_headers={"Idempotency-Key": ask.idempotency_key}
-                ),
+                self._client.responses.with_raw_response.create,
                 body=body,
                 key=ask.idempotency_key,
             ),
