@@ -64,6 +64,8 @@ TOKEN_BURST_S = 10.0
 """A bound in tokens lets so many seconds' worth through at once: a long question must fit."""
 
 
+FORGOTTEN_S = 2.0
+"""A wait that is over for so long was given up."""
 GETS = "*"
 """The model of a protocol's GETs: no service counts those by model."""
 
@@ -169,6 +171,18 @@ class Wait:
     """When the next permit comes (Unix seconds, by the clock of Redis)."""
     now: float
     rate: float | None
+
+    @classmethod
+    def of(cls, scope: Scope, until: float, looked: Permit) -> Wait:
+        """A scope in which calls wait until then at least, and what a look at it brought."""
+        return cls(
+            account=scope.account,
+            protocol=scope.protocol,
+            model=scope.model,
+            until=max(until, looked.now + looked.wait_s),
+            now=looked.now,
+            rate=looked.rate,
+        )
 
     @property
     def seconds(self) -> float:
