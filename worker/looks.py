@@ -60,7 +60,7 @@ class Looks(Creates):
             status.tool_calls,
             await self._calls(claim),
             assistant,
-            {"polls": claim.polls + 1, "remote": status.raw, **steps._CLEAN},
+            {"polls": claim.polls + 1, "remote": status.raw, **steps.CLEAN},
             run_id=claim.run_id,
             usage=status.usage,
             answer=status.answer,
