@@ -1,11 +1,12 @@
-"""Limits in the store in memory: the rule of `askq.jobs.limits` by itself."""
+"""Limits in the store in memory: `limit_rule` by itself."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from askq.jobs.limits import FORGOTTEN_S, Bound, Heard, LimitRecord, Permit, Scope, Wait
+from askq.jobs.limit_rule import LimitRecord
+from askq.jobs.limits import FORGOTTEN_S, Bound, Heard, Permit, Scope, Wait
 from askq.jobs.memory_state import MemoryState
 from askq.jobs.took import counted
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from askq.ids import split_job_id
 from askq.jobs import memory_calls
-from askq.jobs.limits import LimitRecord, Scope
+from askq.jobs.limit_rule import LimitRecord
+from askq.jobs.limits import Scope
 from askq.jobs.memory_audit import Kept
 from askq.jobs.memory_library import Shelf
 from askq.jobs.memory_live import MemoryLog
