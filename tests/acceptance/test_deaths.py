@@ -11,17 +11,19 @@ import multiprocessing
 import os
 import queue
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 
+from askq.assistants.model import ProtocolName
 from askq.jobs.redis_store import RedisStore
 from tests.acceptance import mortal
-from tests.acceptance.deaths import MONEY, NOT_HERE, PLACES, SCRIPT, STORIES
+from tests.acceptance.deaths import MONEY, NOT_HERE, PLACES, PROTOCOLS, SCRIPT, STORIES
 from tests.acceptance.mortal import Order, Story
 from tests.acceptance.stack import Stack, running_stack
 from tests.chaos.checker import left_behind
@@ -34,10 +36,14 @@ _LONGEST_S = 90.0
 
 
 class Houses:
-    """Redis with a database for each of several lives at once, the local API, and processes that are forked quickly."""
+    """Redis with a database for each of several lives at once, and processes that are forked quickly.
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+    Keys would hide that a run is not looked for, so the local API honours them only where there is no other way: on
+    Responses.
+    """
+
+    def __init__(self, stacks: Mapping[ProtocolName, Stack]) -> None:
+        self._stacks = stacks
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.acceptance.mortal"])
         self._free: queue.Queue[int] = queue.Queue()
@@ -60,14 +66,15 @@ class Houses:
     ) -> tuple[list[str], bool]:
         folder.mkdir()
         story = replace(story, assistant=replace(story.assistant, model=folder.name))
+        stack = self._stacks[story.assistant.protocol]
         database = self._free.get()
-        url = self._stack.redis_url.removesuffix("/0") + f"/{database}"
+        url = stack.redis_url.removesuffix("/0") + f"/{database}"
         store = RedisStore(url)
         try:
 
             def live(point: str | None, notes: Path | None = None) -> int | None:
                 order = Order(
-                    story=story, redis_url=url, base_url=self._stack.base_url, folder=folder, dies_at=point, notes=notes
+                    story=story, redis_url=url, base_url=stack.base_url, folder=folder, dies_at=point, notes=notes
                 )
                 process = self._context.Process(target=mortal.live, args=(order,))
                 process.start()
@@ -99,7 +106,7 @@ class Houses:
     def _wrong(self, store: RedisStore, story: Story, folder: Path) -> list[str]:
         batch = (folder / "batch").read_text("utf-8")
         # Of runs that were deleted the ledger keeps little: the model's name tells the story.
-        paid = [entry for entry in self._stack.ledger() if entry["model"] == folder.name]
+        paid = [entry for entry in self._stacks[story.assistant.protocol].ledger() if entry["model"] == folder.name]
         found = [] if len(paid) == story.runs * len(story.rows) else [f"paid for {len(paid)} runs"]
         jobs = list(store.jobs(batch))
         if story.forgets:
@@ -112,7 +119,8 @@ class Houses:
         found += [f"counts {job.runs} runs" for job in jobs if job.runs != story.runs]
         if len(jobs) != len(story.rows):
             found.append(f"{len(jobs)} jobs")
-        begun = (folder / "diary").read_text("utf-8").splitlines() if story.assistant.functions else []
+        diary = folder / "diary"
+        begun = diary.read_text("utf-8").splitlines() if diary.exists() else []
         # Run again only by whoever takes over from one who died with it in hand.
         once = any(how.get("once") for how in (story.assistant.functions or {}).values())
         if len(begun) > (1 if once else 2):
@@ -127,9 +135,13 @@ def _log(folder: Path) -> str:
 
 @pytest.fixture
 def houses(tmp_path: Path) -> Iterator[Houses]:
-    (tmp_path / "stack").mkdir()
-    with running_stack(tmp_path / "stack", script=SCRIPT, keyed=True) as stack:
-        yield Houses(stack)
+    with ExitStack() as parts:
+        stacks: dict[ProtocolName, Stack] = {}
+        for protocol in PROTOCOLS:
+            (tmp_path / protocol).mkdir()
+            made = running_stack(tmp_path / protocol, script=SCRIPT, keyed=protocol == "responses")
+            stacks[protocol] = parts.enter_context(made)
+        yield Houses(stacks)
 
 
 def stories() -> list[Story]:
