@@ -20,12 +20,15 @@ def chat_body(request: Request, model: str | None) -> JsonObject:
     body: JsonObject = {"model": model or request.model, "messages": _messages(request)}
     options = request.options
     tools = [_function(tool) for tool in request.tools if tool.get("type") == "function"]
+    choice = options.get("tool_choice")
+    if choice not in (None, "none", "required"):
+        # A function by its name: llama.cpp and LM Studio know no such choice, but all know what this comes to.
+        tools = [tool for tool in tools if tool["function"]["name"] == choice]
+        choice = "required"
     if tools:
         body["tools"] = tools
-        choice = options.get("tool_choice")
         if choice is not None:
-            plain = choice in ("none", "required")
-            body["tool_choice"] = choice if plain else {"type": "function", "function": {"name": choice}}
+            body["tool_choice"] = choice
         if options.get("parallel_tool_calls") is False:
             body["parallel_tool_calls"] = False
     body.update({name: options[name] for name in ("temperature", "top_p", "reasoning_effort") if name in options})

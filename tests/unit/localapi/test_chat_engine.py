@@ -287,9 +287,53 @@ async def test_pictures_that_were_uploaded_reach_the_upstream_as_data(upstream: 
 
 
 def test_the_choice_of_a_function_is_spelt_as_chat_completions_do() -> None:
-    body = chat_body(request(tools=(TOOL,), options={"tool_choice": "add"}), None)
-    assert body["tool_choice"] == {"type": "function", "function": {"name": "add"}}
+    """A function by its name is what many of them do not know; that alone, and required, is the same."""
+    other = {"type": "function", "function": {"name": "sub"}}
+    body = chat_body(request(tools=(other, TOOL), options={"tool_choice": "add"}), None)
+    assert (body["tool_choice"], body["tools"]) == ("required", [TOOL])
+    assert chat_body(request(tools=(other, TOOL), options={"tool_choice": "none"}), None)["tool_choice"] == "none"
     assert "tool_choice" not in chat_body(request(options={"tool_choice": "none"}), None)
+
+
+ADD = {"type": "function", **TOOL["function"]}  # type: ignore[dict-item]
+SUB = {"type": "function", "name": "sub"}
+
+
+async def test_a_run_is_forced_to_call_once(upstream: Upstream) -> None:
+    """The choice is the run's, and cannot be changed with the outputs: forced again, it would never answer."""
+    upstream.chunks = [*CALLS, delta("tool_calls")]
+    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+        assistant = await it.good("POST", "/assistants", {"model": "m", "tools": [TOOL]})
+        thread = await it.good("POST", "/threads", {"messages": [{"role": "user", "content": "1 + 2?"}]})
+        path = f"/threads/{thread['id']}/runs"
+        body = {"assistant_id": assistant["id"], "stream": True, "tool_choice": "required"}
+        run = [data async for _, data in told(it, path, body)][-2]
+        upstream.chunks = [*HELLO, delta("stop")]
+        outputs = [
+            {"tool_call_id": each["id"], "output": "3"}
+            for each in run["required_action"]["submit_tool_outputs"]["tool_calls"]
+        ]
+        submit = {"tool_outputs": outputs, "stream": True}
+        names = [name async for name, _ in told(it, f"{path}/{run['id']}/submit_tool_outputs", submit)]
+        assert names[-2:] == ["thread.run.completed", "done"]
+    assert [asked.get("tool_choice") for asked in upstream.asked] == ["required", None]
+    assert [asked["tools"] for asked in upstream.asked] == [[TOOL], [TOOL]]
+
+
+async def test_a_choice_among_some_tools_leaves_the_others_out(upstream: Upstream) -> None:
+    upstream.chunks = [*HELLO, delta("stop")]
+    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+        for mode in ("required", "auto"):
+            choice = {"type": "allowed_tools", "mode": mode, "tools": [{"type": "function", "name": "sub"}]}
+            assert [event async for event in told(it, "/responses", respond(tools=[ADD, SUB], tool_choice=choice))]
+        for wrong, words in (
+            ({**choice, "mode": "none"}, "Supported values are: 'auto' and 'required'"),
+            ({**choice, "tools": [{"type": "function", "name": "mul"}]}, "Tool choice 'mul' not found"),
+        ):
+            status, said = await it.ask("POST", "/responses", respond(tools=[ADD], tool_choice=wrong))
+            assert (status, words in said["error"]["message"]) == (400, True), said
+    assert [asked.get("tool_choice") for asked in upstream.asked] == ["required", None]
+    assert [[tool["function"]["name"] for tool in asked["tools"]] for asked in upstream.asked] == [["sub"], ["sub"]]
 
 
 def test_servers_that_give_no_ids_and_tables_for_arguments_are_understood() -> None:
