@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 
 from askq.localapi.engines.base import Outcome, Plan, Request
-from askq.localapi.engines.chat_wire import Reader, chat_body, failed, read_whole, refused
+from askq.localapi.engines.chat_wire import chat_body, failed, read_whole, reader_for, refused
 
 _LINE_BYTES = 8 * 1024 * 1024
 
@@ -42,9 +42,10 @@ class ChatEngine:
                 connector=aiohttp.TCPConnector(limit=self.concurrency),
                 read_bufsize=_LINE_BYTES,
             )
-        reader = Reader(self._url, request.work_id, request.live)
+        body = chat_body(request, self._model)
+        reader = reader_for(self._url, request, body, request.live)
         try:
-            async with self._session.post(self._url, json=chat_body(request, self._model)) as reply:
+            async with self._session.post(self._url, json=body) as reply:
                 if reply.status == 200 and reply.content_type == "text/event-stream":
                     async for line in reply.content:
                         if not reader.line(line):
@@ -52,7 +53,7 @@ class ChatEngine:
                     return reader.outcome()
                 text = await reply.text(errors="replace")
                 if reply.status == 200:
-                    return read_whole(self._url, text, request.work_id)
+                    return read_whole(reader_for(self._url, request, body, None), text)
                 return refused(self._url, reply.status, text)
         except TimeoutError:
             return failed(f"{self._url} did not answer within {self._timeout_s:g} s.", outputs=reader.outcome().outputs)

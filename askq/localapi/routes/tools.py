@@ -12,6 +12,7 @@ from askq.localapi.wire import JsonObject
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _NAME_CHARS = 64
+TOOLS = 128
 _CHOICES = ("none", "auto", "required")
 
 
@@ -141,7 +142,7 @@ def _check_allowed(choice: JsonObject, tools: list[JsonObject]) -> None:
             param="tool_choice.mode",
             code="invalid_value",
         )
-    for index, named in enumerate(fields.objects(choice, "tools")):
+    for index, named in enumerate(fields.objects(choice, "tools", most=TOOLS)):
         kind, name = named.get("type"), named.get("name")
         if not any(tool.get("type") == kind and (kind != "function" or tool.get("name") == name) for tool in tools):
             where = f"tool_choice.tools[{index}]"
