@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 from collections.abc import AsyncIterator
@@ -77,7 +78,7 @@ class Stage:
             assert reply.status == 200, await reply.text()
             blocks = (await reply.text()).strip().split("\n\n")
         found = []
-        for block in blocks:
+        for block in filter(None, blocks):
             name, data = block.split("\n")
             said = data.removeprefix("data: ")
             found.append((name.removeprefix("event: "), said if said == "[DONE]" else json.loads(said)))
@@ -97,10 +98,15 @@ async def stage(engine: str = "tutor", rule: dict[str, Any] | None = None) -> As
 
 def exact(kind: Any, value: Any) -> Any:
     """The value as this type of the SDK; with every field it must have, and none that it does not know."""
-    made = TypeAdapter(kind).validate_python(value)
+    made = _validator(kind).validate_python(value)
     unknown = list(_unknown(made, ""))
     assert unknown == [], unknown
     return made
+
+
+@functools.cache
+def _validator(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _unknown(value: Any, where: str) -> AsyncIterator[str] | Any:
@@ -266,7 +272,8 @@ async def test_the_tutors_events_and_objects_are_of_the_sdks_types() -> None:
         exact(VectorStoreFileBatch, batch)
         while exact(VectorStore, await it.ask("GET", f"/vector_stores/{store.id}")).status != "completed":
             await asyncio.sleep(0.02)
-        tools: list[Any] = [{"type": "code_interpreter"}, {"type": "file_search"}, {"type": "function", "function": SWITCH}]
+        tools: list[Any] = [{"type": "code_interpreter"}, {"type": "file_search"}]
+        tools.append({"type": "function", "function": SWITCH})
         resources = {"code_interpreter": {"file_ids": [table]}, "file_search": {"vector_store_ids": [store.id]}}
         made = await it.ask("POST", "/assistants", {"model": "m", "tools": tools, "tool_resources": resources})
         assistant = exact(Assistant, made)

@@ -11,7 +11,7 @@ from typing import Any
 
 from askq.localapi.engines.base import Call, Outcome, Output, Request, Text, Turn, Usage
 from askq.localapi.engines.live import Live
-from askq.localapi.engines.written_calls import may_be_calls, written_calls
+from askq.localapi.engines.written_calls import form_of_a_call, may_be_calls, written_calls
 from askq.localapi.wire import JsonObject, derived_id
 
 SNIPPET_CHARS = 300
@@ -44,14 +44,36 @@ def chat_body(request: Request, model: str | None) -> JsonObject:
     return body
 
 
+def as_a_form(body: JsonObject) -> JsonObject:
+    """A body that requires a call, for servers that cannot require one: the call becomes the form of the answer."""
+    functions = [tool["function"] for tool in body["tools"]]
+    told = [{name: value for name, value in function.items() if name != "strict"} for function in functions]
+    lines = "\n".join(json.dumps(function, ensure_ascii=False) for function in told)
+    rule = f'Call one of these functions: answer with JSON, {{"name": …, "arguments": …}}, and nothing else.\n{lines}'
+    messages = list(body["messages"])
+    if messages and messages[0]["role"] == "system":
+        messages[0] = {**messages[0], "content": f"{messages[0]['content']}\n\n{rule}"}
+    else:
+        messages.insert(0, {"role": "system", "content": rule})
+    rest = {
+        name: value
+        for name, value in body.items()
+        if name not in ("tools", "tool_choice", "parallel_tool_calls", "messages")
+    }
+    schema = {"name": "call", "schema": form_of_a_call(functions), "strict": True}
+    return {**rest, "messages": messages, "response_format": {"type": "json_schema", "json_schema": schema}}
+
+
 def reader_for(url: str, request: Request, body: JsonObject, live: Live | None) -> Reader:
     """A reader for the answer to this body; it tells `live` what comes piece by piece."""
-    callable_ = "response_format" not in body and body.get("tool_choice") != "none"
+    forced = body.get("tool_choice") == "required"
+    callable_ = forced or ("response_format" not in body and body.get("tool_choice") != "none")
     return Reader(
         url,
         request.work_id,
         live,
         functions=[tool["function"]["name"] for tool in body.get("tools", ())] if callable_ else (),
+        forced=forced,
         one_call=body.get("parallel_tool_calls") is False,
         before=sum(turn.role == "call" for turn in request.turns),
     )
@@ -170,19 +192,21 @@ class Reader:
         live: Live | None,
         *,
         functions: Collection[str] = (),
+        forced: bool = False,
         one_call: bool = False,
         before: int = 0,
     ) -> None:
-        """`functions`: those that may be called, also by writing the call into the text; `one_call`: at most one of them;
-        `before`: how many calls there were before in the conversation."""
+        """`functions`: those that may be called, also by writing the call into the text; `forced`: one must be; `one_call`:
+        at most one may be; `before`: how many calls there were before in the conversation."""
         self.url = url
         self._work_id = work_id
         self._live = live
         self._functions = functions
+        self._forced = forced
         self._one_call = one_call
         self._before = before
         self._held = bool(functions)
-        """Whether the text is kept back, because it may be calls."""
+        """Whether the text is kept back, because it may be calls, or in place of one that was asked for."""
         self._text: list[str] = []
         self._calls: dict[int, _Growing] = {}
         self._usage: Usage | None = None
@@ -229,7 +253,7 @@ class Reader:
     def _tell(self, piece: str) -> None:
         if self._held:
             piece = "".join(self._text)
-            self._held = may_be_calls(piece)
+            self._held = self._forced or may_be_calls(piece)
         if self._live is not None and not self._held:
             self._live.text(piece)
 

@@ -2,14 +2,18 @@
 
 Small models often answer with the call's JSON alone, bare, in a code block or in `<tool_call>` tags. Only a text that is
 nothing else, and names functions that were offered, is taken for calls: prose never is.
+
+A server that has no way to force a call has one to force a form (`json_schema`), and a call has one.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
+
+from askq.localapi.wire import JsonObject
 
 _TAG = "<tool_call>"
 _BEGINNINGS = (_TAG, "```", "{", "[")
@@ -39,6 +43,8 @@ def _values(piece: str) -> list[Any]:
     """The JSON values a piece consists of; a list counts as what is in it."""
     decoder, values, at = json.JSONDecoder(), [], 0
     piece = piece.strip()
+    if piece.startswith("{{") and piece.endswith("}}"):
+        piece = piece[1:-1]  # as Qwen2.5's own template shows it to the model, by mistake
     while at < len(piece):
         try:
             value, end = decoder.raw_decode(piece, at)
@@ -62,3 +68,38 @@ def _call(value: Any, functions: Collection[str]) -> tuple[str, str] | None:
     if isinstance(arguments, str):
         return value["name"], arguments
     return (value["name"], json.dumps(arguments, ensure_ascii=False)) if isinstance(arguments, dict) else None
+
+
+def form_of_a_call(functions: Sequence[JsonObject]) -> JsonObject:
+    """The JSON Schema of a call of one of these functions (`{name, description, parameters}`)."""
+    definitions: JsonObject = {}
+    calls = []
+    for number, function in enumerate(functions):
+        arguments = dict(function.get("parameters") or {"type": "object"})
+        for key in ("$defs", "definitions"):
+            for name, definition in (arguments.pop(key, None) or {}).items():
+                definitions[f"{number}_{name}"] = _pointing(definition, number)
+        name_and_arguments = {"name": {"const": function["name"]}, "arguments": _pointing(arguments, number)}
+        calls.append(
+            {
+                "type": "object",
+                "properties": name_and_arguments,
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    schema: JsonObject = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def _pointing(schema: Any, number: int) -> Any:
+    """The schema with its references to definitions as they are called in the whole."""
+    if isinstance(schema, list):
+        return [_pointing(one, number) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _pointing(value, number) for key, value in schema.items()}
+    place = found.get("$ref")
+    if isinstance(place, str) and place.startswith(("#/$defs/", "#/definitions/")):
+        found["$ref"] = f"#/$defs/{number}_{place.rpartition('/')[2]}"
+    return found
