@@ -4,6 +4,8 @@ The SDK itself does not look: it builds its models from whatever comes. Here eac
 name, and nothing may be in it that the model does not know.
 """
 
+# ruff: noqa: ASYNC110  # the state that is waited for is another's
+
 from __future__ import annotations
 
 import asyncio
@@ -40,18 +42,20 @@ NOT_IN_THE_SDK = {"store", "reasoning_effort", "description"}
 """Of responses, assistants and stores: what the service itself gives, and the SDK's types leave out."""
 INCLUDE = "include[]=code_interpreter_call.outputs&include[]=file_search_call.results"
 
+TWO_CALLS = [{"name": "add", "arguments": {"a": 1}}, {"name": "add", "arguments": "{}"}]
+MADE: Any = {"images": ["a.png"], "files": [{"name": "t.csv", "text": "a"}]}
+HIT = {"file": "a.txt", "score": 0.5, "text": "words"}
 SCRIPTS: dict[str, Any] = {
     "text": {"answer": "The answer is 42, 정말로."},
     "nothing": {"answer": ""},
     "refusal": {"refusal": True, "answer": "I would rather not say."},
-    "calls": {"calls": [[{"name": "add", "arguments": {"a": 1}}, {"name": "add", "arguments": "{}"}]], "answer": "Two."},
-    "code": {"code": [{"input": "print(1)", "logs": "1\n", "images": ["a.png"], "files": [{"name": "t.csv", "text": "a"}]}],
-             "answer": "See sandbox:/mnt/data/t.csv"},
-    "search": {"search": [{"queries": ["q"], "results": [{"file": "a.txt", "score": 0.5, "text": "words"}]}], "answer": "So it says."},
+    "calls": {"calls": [TWO_CALLS], "answer": "Two."},
+    "code": {"code": [{"input": "print(1)", "logs": "1\n", **MADE}], "answer": "See sandbox:/mnt/data/t.csv"},
+    "search": {"search": [{"queries": ["q"], "results": [HIT]}], "answer": "So it says."},
     "several messages": {"answer": ["One.", "Two."]},
     "failed": {"status": "failed", "error": {"code": "server_error", "message": "Broken."}},
     "incomplete": {"status": "incomplete", "partial": "Half an"},
-}  # fmt: skip
+}
 
 
 class Stage:

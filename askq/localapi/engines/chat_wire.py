@@ -196,8 +196,8 @@ class Reader:
         one_call: bool = False,
         before: int = 0,
     ) -> None:
-        """`functions`: those that may be called, also by writing the call into the text; `forced`: one must be; `one_call`:
-        at most one may be; `before`: how many calls there were before in the conversation."""
+        """`functions`: those that may be called, also by writing the call into the text; `forced`: one must
+        be; `one_call`: at most one may be; `before`: how many calls the conversation had before."""
         self.url = url
         self._work_id = work_id
         self._live = live

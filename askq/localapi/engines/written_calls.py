@@ -1,7 +1,7 @@
 """Calls that a model has written into its text, because it or its server has no other way to make them.
 
-Small models often answer with the call's JSON alone, bare, in a code block or in `<tool_call>` tags. Only a text that is
-nothing else, and names functions that were offered, is taken for calls: prose never is.
+Small models often answer with the call's JSON alone, bare, in a code block or in `<tool_call>` tags. Only a text that
+is nothing else, and names functions that were offered, is taken for calls: prose never is.
 
 A server that has no way to force a call has one to force a form (`json_schema`), and a call has one.
 """
@@ -43,9 +43,12 @@ def _values(piece: str) -> list[Any]:
     """The JSON values a piece consists of; a list counts as what is in it."""
     decoder, values, at = json.JSONDecoder(), [], 0
     piece = piece.strip()
-    if piece.startswith("{{") and piece.endswith("}}"):
-        piece = piece[1:-1]  # as Qwen2.5's own template shows it to the model, by mistake
+    doubled = piece.startswith("{{")  # as the template of Qwen2.5-Coder shows it to the model, by mistake
+    if doubled:
+        piece = piece[1:]
     while at < len(piece):
+        if doubled and values and not piece[at:].strip("}"):
+            break
         try:
             value, end = decoder.raw_decode(piece, at)
         except (ValueError, RecursionError):

@@ -10,8 +10,8 @@ from askq.localapi.wire import JsonObject
 def tool_options(body: JsonObject, *, called: bool = False) -> dict[str, Any]:
     """`tool_choice` and `parallel_tool_calls` where they are not the default; None where they are.
 
-    `called`: functions were called already, and the choice is not the client's to change. A model "must call one or more
-    tools before responding to the user": it has, and what would force it again would never let the run end.
+    `called`: functions were called already, and the choice is not the client's to change. A model "must call one or
+    more tools before responding to the user": it has, and what would force it again would never let the run end.
     """
     choice = _choice(body["tool_choice"])
     return {

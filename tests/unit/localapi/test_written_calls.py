@@ -26,6 +26,8 @@ MADE = ("add", '{"a": 1}')
         (f"[{CALL}, {CALL}]", [MADE, MADE]),
         (f"{CALL}\n{CALL}", [MADE, MADE]),
         ("{" + CALL + "}", [MADE]),
+        ("{" + CALL + "}}", [MADE]),
+        ("{" + CALL + "} it is", []),
         ('{"name": "sub"}', [("sub", "{}")]),
         ('{"name": "add", "parameters": {"a": "é"}}', [("add", '{"a": "é"}')]),
         ('{"name": "add", "arguments": "{\\"a\\": 1}"}', [MADE]),
