@@ -41,7 +41,8 @@ def written_calls(text: str, functions: Collection[str]) -> list[tuple[str, str]
 
 def _values(piece: str) -> list[Any]:
     """The JSON values a piece consists of; a list counts as what is in it."""
-    decoder, values, at = json.JSONDecoder(), [], 0
+    decoder, at = json.JSONDecoder(), 0
+    values: list[Any] = []
     piece = piece.strip()
     doubled = piece.startswith("{{")  # as the template of Qwen2.5-Coder shows it to the model, by mistake
     if doubled:
