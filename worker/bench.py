@@ -53,8 +53,8 @@ from worker.schedule import Pace, crowd_s
 log = logging.getLogger(__name__)
 
 _UNSENT = 16
-"""Intents on record at once whose calls may not have been sent: as many questions may end in doubt when a process is
-killed, where the service can neither list runs nor be asked again safely."""
+"""Calls at once of which it is on record that they leave, and which may not have left: as many questions may end in doubt
+when a process is killed, where the service can neither list runs nor be asked again safely."""
 _OUTPUT = Output(files=20, file_bytes=100 << 20, total_bytes=500 << 20)
 
 
@@ -267,9 +267,9 @@ class Bench:
 
     async def _pace(self, claim: Claim) -> Pace:
         """What is known of when this job's run may end, and of all others that are to be polled."""
-        weights = self._durations.weights(claim.assistant_digest)
+        runs = self._durations.of(claim.assistant_digest)
         gets = await self._permits.gets_per_s(claim.protocol)
-        return Pace(weights, crowd_s(self._durations.runs_waiting, gets))
+        return Pace(runs, crowd_s(self._durations.runs_waiting, gets))
 
     async def _watch(self, claim: Claim, thread: str, run: str, live: Live | None, protocol: Protocol) -> None:
         """Tell a run live from a stream that is open, or look for one; the chains go on meanwhile."""

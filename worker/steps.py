@@ -14,6 +14,7 @@ from askq.assistants.model import Assistant
 from askq.ends import ENDS
 from askq.jobs.model import FINISHING, WAIT_FOR_TURN_S, Answer, Claim, Move, Pause, State, Usage
 from askq.jobs.objects import ACCOUNT_FIELD, KEEP_FIELD
+from askq.jobs.took import seen_between
 from worker.conversations import Joins, Waits
 from worker.protocols.base import (
     Blocked,
@@ -136,13 +137,17 @@ def poisoned(claim: Claim) -> bool:
 
 def give_up_poison(claim: Claim) -> Decision:
     """The end of a job that kills workers."""
-    code = "uncertain_create" if claim.state is State.STARTING else "poison"
+    code = "uncertain_create" if _may_run(claim) else "poison"
     return end(claim, code, f"claimed {claim.claims - 1} times without any progress in state {claim.state}")
+
+
+def _may_run(claim: Claim) -> bool:
+    return claim.state is State.STARTING and not claim.never_sent
 
 
 def without_assistant(claim: Claim) -> Decision:
     """Nothing is known any more of whoever was asked. A run that may exist can not even be looked for."""
-    code = "uncertain_create" if claim.state is State.STARTING else "assistant_missing"
+    code = "uncertain_create" if _may_run(claim) else "assistant_missing"
     return end(claim, code, f"the record of assistant {claim.assistant} is gone", usage=claim.usage)
 
 
@@ -333,14 +338,16 @@ def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: flo
     return not_prepared(claim, error, jitter)
 
 
-def intent(claim: Claim, lease_s: float) -> Move:
-    """The durable record that precedes the paid call. The lease is kept."""
+def intent(claim: Claim, lease_s: float, *, told: bool = False) -> Move:
+    """The durable record that precedes the paid call. The lease is kept. `told`: it will be on record when the call
+    leaves (`send`)."""
     fields: Fields = {
         "attempts": claim.attempts + 1,
         "looks": None,
         "witness": None,
         "note": None,
         "live": 1 if claim.question is not None and claim.question.stream else None,
+        "unsent": 1 if told else None,
     }
     if claim.rounds:
         fields = {**fields, "began": claim.began_at or claim.started_at}
@@ -426,6 +433,16 @@ def _void(claim: Claim) -> str:
     return "withdraw" if claim.rounds else "void"
 
 
+def send(claim: Claim, lease_s: float) -> Move:
+    """The call of the intent leaves now."""
+    return Move(job=claim.id, fence=claim.fence, name="send", delay=lease_s, fields={"unsent": None})
+
+
+def never_sent(claim: Claim) -> Decision:
+    """Whoever wrote the intent died before its call. `claim` is as after it."""
+    return _move(claim, _void(claim), fields={"attempts": max(0, claim.attempts - 1), "looks": None, "note": None})
+
+
 def not_sent(claim: Claim) -> Decision:
     """The intent is on record, and its call was not made: the claim had become too old. `claim` is as before it."""
     return _move(claim, _void(claim), fields={"attempts": claim.attempts, "looks": None})
@@ -481,8 +498,7 @@ def searched(
                 )
             )
         case Search.NOT_STARTED if claim.looks >= 1 and since >= lease_s + SETTLE_S:
-            fields = {"attempts": max(0, claim.attempts - 1), "looks": None, "note": None}
-            return _move(claim, _void(claim), fields=fields)
+            return never_sent(claim)
         case Search.NOT_STARTED:
             wait = max(1.0, lease_s + SETTLE_S - since)
             return _move(claim, "defer", delay=wait, fields={"looks": claim.looks + 1, "errors": None})
@@ -598,15 +614,16 @@ def waits_to_fetch(claim: Claim) -> Decision:
     return _move(claim, "defer", delay=1.0, fields={"note": "waits for its turn to fetch the files of the answer"})
 
 
-def took(claim: Claim, status: Status, share: float) -> float | None:
-    """How long a run took, as far as polls can tell: it ended somewhere between the last two, so at a `share` in [0, 1]
-    of that time. None for a run that has not ended, or not by itself."""
-    if status.state not in (RunState.DONE, RunState.INCOMPLETE) or claim.started_at is None or claim.cancel_sent:
-        return None
+def took(claim: Claim, status: Status, share: float) -> list[int]:
+    """What a poll tells of how long runs take (`askq.jobs.took`). One that has ended did so somewhere between the last
+    two polls, so at a `share` in [0, 1] of that time. Nothing for a run that has not ended by itself."""
+    ended = status.state in (RunState.DONE, RunState.INCOMPLETE)
+    if not (ended or status.state is RunState.PENDING) or claim.started_at is None or claim.cancel_sent:
+        return []
     if claim.rounds and claim.began_at is None:
-        return None  # it has waited for functions meanwhile
+        return []  # it has waited for functions meanwhile
     age, seen = max(0.0, claim.now - claim.started_at), claim.seen or 0.0
-    return seen + share * max(0.0, age - seen)
+    return seen_between(seen, seen + share * max(0.0, age - seen) if ended else age, ended=ended)
 
 
 def _cancelled(claim: Claim, fields: Fields) -> str:

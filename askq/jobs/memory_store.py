@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from askq.errors import StoreError
@@ -59,7 +59,7 @@ from askq.jobs.objects import (
     receipt_of,
 )
 from askq.jobs.store import Health
-from askq.jobs.took import counted
+from askq.jobs.took import NO_RUNS, Counts, counted
 from askq.pauses import concerning, waits_for
 
 KEEP_S = 30 * 86_400.0
@@ -708,9 +708,9 @@ class MemoryStore:
                 if until >= since
             ]
 
-    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
+    def took(self, digest: str, more: Counts = NO_RUNS) -> Counts:
         with self._lock:
-            self._took[digest] = counted(self._took.get(digest, {}), seconds)
+            self._took[digest] = counted(self._took.get(digest, {}), more)
             return dict(self._took[digest])
 
     def waiting(self, lane: Lane) -> int:
@@ -1070,6 +1070,7 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         limited_at=record.number("limited"),
         created_at=record.created,
         intent_at=record.number("intent_at"),
+        never_sent=record.state is State.STARTING and "unsent" in record.fields,
         started_at=record.number("started"),
         deadline=record.number("deadline"),
         estimated=record.number("est"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from askq.jobs import keys
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Told, Wait
-from askq.jobs.took import MANY, bucket_of
+from askq.jobs.took import MANY, Counts
 
 KEEP_S = 7 * 86_400
 """How long what was learned stays after its last use: limits change, but seldom over a weekend."""
@@ -82,14 +82,14 @@ def wait(scope: Scope, until: float, looked: Permit) -> Wait:
     )
 
 
-def took(digest: str, seconds: Sequence[float]) -> Arguments:
+def took(digest: str, more: Counts) -> Arguments:
     """Keys and arguments of `took.lua`."""
-    return [keys.took(digest)], [KEEP_S, MANY, *(bucket_of(one) for one in seconds)]
+    return [keys.took(digest)], [KEEP_S, MANY, *(part for one in more.items() for part in one)]
 
 
-def weights(found: Sequence[Any]) -> dict[int, float]:
+def counts(found: Sequence[Any]) -> dict[int, float]:
     """The reply of `took.lua`."""
-    return {int(bucket): float(weight) for bucket, weight in zip(found[::2], found[1::2], strict=True)}
+    return {int(what): float(times) for what, times in zip(found[::2], found[1::2], strict=True)}
 
 
 def scope(text: str) -> Scope:

@@ -46,6 +46,7 @@ from askq.jobs.redis_forgetting import RedisForgetting
 from askq.jobs.redis_library import RedisLibrary
 from askq.jobs.redis_live import RedisLive
 from askq.jobs.redis_wire import Call, lua
+from askq.jobs.took import NO_RUNS, Counts
 
 if TYPE_CHECKING:
     from askq.jobs.books import Books
@@ -568,9 +569,9 @@ class RedisStore(RedisForgetting, RedisLibrary, RedisLive):
             for scope, (_, until), look in zip(scopes, found, looks, strict=True)
         ]
 
-    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
-        (found,) = self._scripts([Call("took", *redis_limits.took(digest, seconds))])
-        return redis_limits.weights(found)
+    def took(self, digest: str, more: Counts = NO_RUNS) -> Counts:
+        (found,) = self._scripts([Call("took", *redis_limits.took(digest, more))])
+        return redis_limits.counts(found)
 
     def waiting(self, lane: Lane) -> int:
         def read() -> list[int]:

@@ -5,11 +5,14 @@
 -- ARGV[4] what the keys of its questions begin with
 -- Returns {now, {id, was due, record as a flat list, question or '' where it is not needed}, …}.
 -- Leaves behind: a due time one lease ahead, a fence and a count of claims in each record. A member of due whose
--- record is gone (expired, erased) is removed. A record that was never claimed before is returned with `first`.
+-- record is gone (expired, erased) is removed. A record that was never claimed before is returned with `first`; one with
+-- an intent whose call has certainly not left, with `never_sent`.
 --
 -- A fence is the time in microseconds, so that a server that comes back without its last second never gives one out
 -- again that somebody may still hold. Where the clock is behind the last fence (it was set back; a replica with a clock
 -- of its own has taken over) it is a little more than that, and how much differs from claim to claim for the same reason.
+
+-- include parts/lineage.lua
 
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
@@ -39,6 +42,11 @@ for i = 1, #due, 2 do
     local fields = redis.call('HGETALL', record)
     if not last then
       fields[#fields + 1] = 'first'
+      fields[#fields + 1] = '1'
+    end
+    local unsent = state == 'starting' and redis.call('HGET', record, 'unsent')
+    if unsent and unsent == lineage() then
+      fields[#fields + 1] = 'never_sent'
       fields[#fields + 1] = '1'
     end
     claimed[#claimed + 1] = { id, due[i + 1], fields, text }
