@@ -53,8 +53,8 @@ from worker.schedule import Pace, crowd_s
 log = logging.getLogger(__name__)
 
 _UNSENT = 16
-"""Calls at once of which it is on record that they leave, and which may not have left: as many questions may end in doubt
-when a process is killed, where the service can neither list runs nor be asked again safely."""
+"""Calls at once of which it is on record that they leave, and which may not have left: as many questions may end in
+doubt when a process is killed, where the service can neither list runs nor be asked again safely."""
 _OUTPUT = Output(files=20, file_bytes=100 << 20, total_bytes=500 << 20)
 
 

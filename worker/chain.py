@@ -23,8 +23,8 @@ from worker.engine import Engine
 _SHARE_EVERY_S = 1.0
 _TTL_S = 4.0
 _NAP_S = 0.05
-"""How long to wait for more to come due; also the lateness a poll may have. A claim asks every shard, whatever it finds:
-for one or two jobs at a time that would cost more than their polls."""
+"""How long to wait for more to come due; also the lateness a poll may have. A claim asks every shard, whatever it
+finds: for one or two jobs at a time that would cost more than their polls."""
 _WORTH_WAITING_S = 1.0
 """A chain whose next job is due later than this gives its pool process back; a timer revives it."""
 _MOST_PER_CLAIM = 100

@@ -198,7 +198,7 @@ class Creates(Bench):
     ) -> asyncio.Future[tuple[Status, float, Live | None]] | None:
         """Write the intent, and send the call as soon as there is a permit for it; None when it must not be sent."""
         wanted = time.monotonic()
-        # Where runs can be listed a kill costs nothing; elsewhere each call that may or may not have left ends in doubt.
+        # Where runs can be listed a kill costs nothing; elsewhere each call that may have left ends in doubt.
         doubtful = not protocol.lists_runs
         with gate.on_the_way():
             if not await self._go_on(claim, steps.intent(claim, self.lease_s, told=doubtful)):

@@ -1,9 +1,9 @@
 """How long the runs of an assistant have taken: a few numbers, however many runs there were.
 
-Durations fall into buckets, each a fifth longer than the one before. Two things are counted of each: how many runs ended
-in it, and how many were seen to outlive it. The second tells of runs that are still at work: without them the first to
-end, the shortest of all, would seem to be what runs take. All counts are halved when there are many: what happened lately
-counts most, and one run that took a day moves nothing.
+Durations fall into buckets, each a fifth longer than the one before. Two things are counted of each: how many runs
+ended in it, and how many were seen to outlive it. The second tells of runs that are still at work: without them the
+first to end, the shortest of all, would seem to be what runs take. All counts are halved when there are many: what
+happened lately counts most, and one run that took a day moves nothing.
 """
 
 from __future__ import annotations

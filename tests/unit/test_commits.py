@@ -88,26 +88,24 @@ async def test_only_what_a_paid_call_is_built_on_waits_for_the_disk() -> None:
 
 
 async def test_intents_do_not_wait_for_those_before_them_to_be_on_disk() -> None:
-    written = threading.Event()
+    first_written, disk = threading.Event(), threading.Event()
 
     class Slow(Scripted):
         def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
             found = super().commit(moves, on_disk=on_disk)
-            assert written.wait(10)
+            first_written.set()
+            assert disk.wait(10)
             return found
 
     store = Slow()
     commits = Commits(store)
     first = asyncio.create_task(commits.commit(move("intend", 1)))
-    while not store.batches:
-        await asyncio.sleep(0.001)
+    assert await asyncio.to_thread(first_written.wait, 10)
     second = asyncio.create_task(commits.commit(move("intend", 2)))
-    async with asyncio.timeout(10):
-        while len(store.batches) < 2:
-            await asyncio.sleep(0.001)
+    assert await asyncio.to_thread(store.asked_twice.wait, 10)
     assert not first.done()
     assert not second.done()
-    written.set()
+    disk.set()
     assert await asyncio.wait_for(asyncio.gather(first, second), 10) == [Outcome.MOVED] * 2
     commits.close()
 

@@ -68,7 +68,7 @@ def test_a_few_runs_are_nothing_to_go_by() -> None:
 def test_runs_that_are_still_at_work_count_for_those_that_come_after_them() -> None:
     """The first to end are the shortest of all: others would be looked at as if they were to end any moment."""
     alive = summed(seen_between(0.0, 4.0, ended=False))
-    many = {one: 100.0 for one in alive}
+    many = dict.fromkeys(alive, 100.0)
     assert until_poll(PLAIN, 0, None, 0.0, Pace(durations(many))) > 4.0
     few_ended = counted(many, ended(2.0, 2.0, 2.2))
     misled, taught = Pace(durations(ended(2.0, 2.0, 2.2))), Pace(durations(few_ended))
