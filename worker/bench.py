@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from worker.protocols.base import (
 )
 from worker.protocols.filing import Filing
 from worker.schedule import Pace, crowd_s
+from worker.shared import Shared
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,7 @@ class Bench:
         self._called = 0
         """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
+        self._definitions: Shared[Assistant | None] = Shared()
         self._filing = filing or _no_filing
         files = folder or Folder(Path("askq-files"))
         self.library = Library(store, account, files, self._filing, lease_s=lease_s)
@@ -193,10 +196,15 @@ class Bench:
 
     async def _assistant(self, digest: str) -> Assistant | None:
         if digest not in self._assistants:
-            definition = await asyncio.to_thread(self.store.assistant, digest)
-            if definition is None:
-                return None
-            self._assistants[digest] = Assistant.from_json(definition)
+            # The first claims of a list all want the same.
+            return await self._definitions.get(digest, partial(self._read_assistant, digest))
+        return self._assistants[digest]
+
+    async def _read_assistant(self, digest: str) -> Assistant | None:
+        definition = await asyncio.to_thread(self.store.assistant, digest)
+        if definition is None:
+            return None
+        self._assistants[digest] = Assistant.from_json(definition)
         return self._assistants[digest]
 
     async def _remote_assistant(self, assistant: Assistant, protocol: Protocol, given: Given) -> str | None:

@@ -19,8 +19,10 @@ from askq.jobs.store import Store
 log = logging.getLogger(__name__)
 
 _LARGEST = 500
-_GATHER_S = 0.005
-"""How long the first move of a batch waits for company: far below a network round trip to the service."""
+_GATHER_S = 0.015
+"""How long the first move of a batch waits for company: below a network round trip to the service."""
+_GATHER_BEFORE_CALLS_S = 0.005
+"""The same where a paid call waits for it."""
 _GATHER_FOR_DISK_S = 0.1
 """The same while others wait for the disk: it is written once a second, as a rule."""
 _MOST_FOR_DISK = 12
@@ -36,8 +38,8 @@ class Commits:
 
     def __init__(self, store: Store) -> None:
         self._intents = _DiskLine(store)
-        self._sends = _Line(store)
-        self._others = _Line(store)
+        self._sends = _Line(store, gather_s=_GATHER_BEFORE_CALLS_S)
+        self._others = _Line(store, gather_s=_GATHER_S)
 
     async def commit(self, move: Move) -> Outcome:
         """Make one transition; returns when the store has answered, however long that takes."""
@@ -53,8 +55,9 @@ class Commits:
 class _Line:
     """Moves that wait for each other."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, gather_s: float) -> None:
         self._store = store
+        self._gather_s = gather_s
         self._waiting: list[tuple[Move, asyncio.Future[Outcome]]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -67,7 +70,7 @@ class _Line:
 
     async def _work(self) -> None:
         while self._waiting:
-            await asyncio.sleep(_GATHER_S)
+            await asyncio.sleep(self._gather_s)
             await self._settle(self._next())
 
     def _next(self) -> list[tuple[Move, asyncio.Future[Outcome]]]:
@@ -105,7 +108,7 @@ class _DiskLine(_Line):
     a second, and what is written to the store just before is on it as soon as what came a second earlier."""
 
     def __init__(self, store: Store) -> None:
-        super().__init__(store)
+        super().__init__(store, gather_s=_GATHER_BEFORE_CALLS_S)
         self._under_way: set[asyncio.Task[None]] = set()
         # Threads of their own: those of the loop are few, and everything else would wait for the disk with them.
         self._threads = ThreadPoolExecutor(_MOST_FOR_DISK, thread_name_prefix="askq-disk")
@@ -115,7 +118,7 @@ class _DiskLine(_Line):
 
     async def _work(self) -> None:
         while self._waiting:
-            await asyncio.sleep(_GATHER_FOR_DISK_S if self._under_way else _GATHER_S)
+            await asyncio.sleep(_GATHER_FOR_DISK_S if self._under_way else self._gather_s)
             if len(self._under_way) >= _MOST_FOR_DISK:
                 await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
             task = asyncio.create_task(self._settle(self._next()))

@@ -8,6 +8,7 @@ the SDK made, connections and TLS are those of its session of aiohttp, and error
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _KEY = "Idempotency-Key"
 _OF_ONE_CALL = (_KEY, "Content-Length", "Cookie")
 _OF_ITS_CLIENT = {"host", "accept-encoding", "connection"}
 """Headers that aiohttp sets itself: not every way to compress that the SDK's client knows is known to it."""
+_LEARNED_S = 1.0
+"""How long calls wait for the first of their kind at most. Their own time runs meanwhile, and none has been sent."""
 _OF_A_BODY = {"content-encoding", "content-length", "transfer-encoding"}
 
 
@@ -60,10 +63,23 @@ class Repeats:
     def __init__(self, client: AsyncOpenAI) -> None:
         self._client = client
         self._how: dict[str, _How] = {}
+        self._learning: dict[str, asyncio.Future[None]] = {}
+        self._never: set[str] = set()
+        """Kinds that are left to the SDK."""
+
+    async def _how_to(self, kind: str, path: str) -> _How | None:
+        """How calls of a kind are made; None where the SDK is to make this one."""
+        how = self._known(kind, path)
+        learning = self._learning.get(kind)
+        if how is None and learning is not None:
+            # Many begin together: they wait a moment for the first, which costs three times as much.
+            await asyncio.wait({learning}, timeout=_LEARNED_S)
+            how = self._known(kind, path)
+        return how
 
     async def get(self, kind: str, path: str, by_sdk: BySdk, *, query: Mapping[str, str | int] | None = None) -> Any:
         """A GET. `query`, where it differs from call to call, is what `by_sdk` asks for."""
-        how = self._known(kind, path)
+        how = await self._how_to(kind, path)
         if how is None:
             return await self._learned(kind, path, by_sdk)
         asked = how.query if query is None else "?" + urlencode(query)
@@ -73,7 +89,7 @@ class Repeats:
         self, kind: str, path: str, create: Callable[..., Awaitable[Any]], *, body: Mapping[str, Any], key: str
     ) -> Any:
         """A POST of the whole `body` under an idempotency key. `create` is the SDK's method."""
-        how = self._known(kind, path)
+        how = await self._how_to(kind, path)
         if how is None:
             return await self._learned(kind, path, lambda: create(extra_body=body, extra_headers={_KEY: key}))
         # As the SDK writes it.
@@ -146,10 +162,22 @@ class Repeats:
         return None if "//" in path or path.endswith("/") else self._how.get(kind)
 
     async def _learned(self, kind: str, path: str, by_sdk: BySdk) -> Any:
-        raw = await by_sdk()
-        request = raw.http_request
+        first = asyncio.get_running_loop().create_future()
+        if kind in self._never or self._learning.setdefault(kind, first) is not first:
+            return await by_sdk()
+        try:
+            raw = await by_sdk()
+            self._learn(kind, path, raw.http_request)
+            return raw
+        finally:
+            del self._learning[kind]
+            first.set_result(None)
+
+    def _learn(self, kind: str, path: str, request: httpx2.Request) -> None:
         address, mark, query = str(request.url).partition("?")
-        if address.endswith(path):
+        if not address.endswith(path):
+            self._never.add(kind)
+        else:
             headers = request.headers.copy()
             for own in _OF_ONE_CALL:
                 headers.pop(own, None)
@@ -166,7 +194,6 @@ class Repeats:
                     connect=waits.get("pool"), sock_connect=waits.get("connect"), sock_read=waits.get("read")
                 ),
             )
-        return raw
 
 
 def _text(body: bytes, reply: aiohttp.ClientResponse) -> str:

@@ -23,19 +23,18 @@ local until_ = string.format('%.6f', now + ARGV[3])
 for i = 1, #due, 2 do
   local id = due[i]
   local record = ARGV[1] .. id
-  if redis.call('EXISTS', record) == 0 then
+  local had = redis.call('HMGET', record, 'state', 'fence', 'claims')
+  local state, last = had[1], had[2]
+  if not state then
     redis.call('ZREM', KEYS[1], id)
   else
-    local last = redis.call('HGET', record, 'fence')
     local fence = stamp
     if last and tonumber(last) >= stamp then
       fence = last + 1 + stamp % 1000
     end
-    redis.call('HSET', record, 'fence', string.format('%.0f', fence))
-    redis.call('HINCRBY', record, 'claims', 1)
+    redis.call('HSET', record, 'fence', string.format('%.0f', fence), 'claims', (tonumber(had[3] or '') or 0) + 1)
     redis.call('ZADD', KEYS[1], until_, id)
     local text = ''
-    local state = redis.call('HGET', record, 'state')
     if state == 'queued' or state == 'starting' or state == 'action' then
       text = redis.call('GET', ARGV[4] .. id) or ''
     end

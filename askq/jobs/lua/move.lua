@@ -21,12 +21,12 @@
 -- include parts/bury.lua
 -- include parts/lineage.lua
 
-local state = redis.call('HGET', KEYS[1], 'state')
+local mine = redis.call('HMGET', KEYS[1], 'fence', 'done', 'woken', 'state', 'witness')
+local state = mine[4]
 if not state then
   return 'missing'
 end
 local token = ARGV[2] .. '/' .. ARGV[3]
-local mine = redis.call('HMGET', KEYS[1], 'fence', 'done', 'woken')
 if mine[2] == token then
   return 'already'
 end
@@ -41,7 +41,7 @@ end
 if not string.find(ARGV[4], ',' .. state .. ',', 1, true) then
   return 'not yours'
 end
-if ARGV[11] == '1' and redis.call('HEXISTS', KEYS[1], 'witness') == 1 then
+if ARGV[11] == '1' and mine[5] then
   return 'not yours'
 end
 
