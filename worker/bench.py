@@ -137,7 +137,7 @@ class Bench:
         if MOVES[move.name].target in TERMINAL and (assistant := self._assistants.get(claim.assistant_digest)):
             move = judged(claim, move, assistant)
         move = _waking(claim, move)
-        if claim.rounds and MOVES[move.name].target in TERMINAL:
+        if (claim.rounds or claim.brought is not None) and MOVES[move.name].target in TERMINAL:
             move = await self._with_calls(claim, move)
         outcome = await self._commits.commit(move)
         if outcome in (Outcome.MOVED, Outcome.ALREADY):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 import time
 
 from askq.assistants.model import Assistant
-from askq.jobs.model import Claim
+from askq.jobs.model import Answer, Claim
 from worker import rounds, steps
 from worker.bench import jitter
 from worker.creates import Creates
@@ -45,12 +46,30 @@ class Looks(Creates):
             await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
         else:
             self._permits.got(claim.protocol, grants, None)
-            self._learn(claim, status)
             await self._account.answered(claim.protocol, begun=begun)
-            await self._commit(claim, await self._polled(claim, status, assistant, protocol))
+            seen = await self._with_files_of_round(claim, status)
+            if seen is None:
+                return
+            self._learn(claim, seen)
+            await self._commit(claim, await self._polled(claim, seen, assistant, protocol))
             if claim.live and claim.cancel is None and status.state is RunState.PENDING:
                 # Whoever read its stream may be gone.
                 await self._watch(claim, thread, run, None, protocol)
+
+    async def _with_files_of_round(self, claim: Claim, status: Status) -> Status | None:
+        """The status; of a run that has ended by asking for functions, with what it has made. None when that has to
+        wait. The container may expire before the functions have come to their end, and no later run lists the file
+        that it has written over."""
+        answer = status.answer
+        if status.state is not RunState.ACTION or answer is None or not steps.makes_files(answer):
+            return status
+        if claim.cancel_sent or steps.to_cancel(claim):
+            return status
+        if len(self._fetching) >= _FETCHING:
+            await self._commit(claim, steps.waits_to_fetch(claim))
+            return None
+        fetched = await self._with_files(claim, answer)
+        return None if fetched is None else dataclasses.replace(status, answer=fetched)
 
     async def _polled(self, claim: Claim, status: Status, assistant: Assistant, protocol: Protocol) -> steps.Decision:
         if status.state is not RunState.ACTION or claim.cancel_sent or steps.to_cancel(claim):
@@ -92,12 +111,19 @@ class Looks(Creates):
             await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
             return
         self._permits.got(claim.protocol, grants, None)
-        grants = []
+        fetched = await self._with_files(claim, answer)
+        if fetched is not None:
+            await self._commit(claim, steps.answered(claim, fetched, {}, usage=claim.usage))
+
+    async def _with_files(self, claim: Claim, answer: Answer) -> Answer | None:
+        """The answer with its files here; None when they could not be fetched now, and the job comes back for them."""
+        if not steps.makes_files(answer):
+            return answer
+        grants: list[Grant] = []
         try:
-            if steps.makes_files(answer):
-                # The container's list, and each file's description and content.
-                grants = await self._permits.get(claim.protocol, 1 + 2 * len(answer.files))
-                answer = await self._fetched(claim, answer)
+            # The container's list, and each file's description and content.
+            grants = await self._permits.get(claim.protocol, 1 + 2 * len(answer.files))
+            fetched = await self._fetched(claim, answer)
         except NotNow as why:
             self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.not_fetched(claim, str(why), jitter()))
@@ -106,7 +132,8 @@ class Looks(Creates):
             await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
         else:
             self._permits.got(claim.protocol, grants, None)
-            await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
+            return fetched
+        return None
 
     async def _answer_calls(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         """Wait for the outputs of functions, which others run, and submit them."""

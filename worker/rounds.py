@@ -54,8 +54,8 @@ def asked(
         # Its outputs did not arrive, or were not understood to have: they are submitted once more.
         kept: Fields = {**fields, "errors": claim.errors or None}
         return Decision(Move(job=claim.id, fence=claim.fence, name="act", fields=kept, calls=tuple(last)))
-    if claim.rounds >= assistant.most_rounds:
-        told = f"the run asked for functions {claim.rounds + 1} times; [run] max_rounds is {assistant.most_rounds}"
+    if claim.open_rounds >= assistant.most_rounds:
+        told = f"the run asked for functions {claim.open_rounds + 1} times; [run] max_rounds is {assistant.most_rounds}"
         return end(claim, "too_many_rounds", told, fields=fields, usage=usage)
     if new_runs:
         brought = claim.brought if answer is None else dump_brought(answer, claim.brought)
@@ -121,8 +121,8 @@ def of_this_round(claim: Claim, kept: Sequence[KeptCall]) -> list[KeptCall]:
 
 
 def outputs_of(claim: Claim, kept: Sequence[KeptCall]) -> tuple[ToolOutput, ...]:
-    """What is to be submitted; empty while an output is missing."""
-    calls = of_this_round(claim, kept)
+    """What is to be submitted; empty while an output is missing, and where none is waited for."""
+    calls = of_this_round(claim, kept) if claim.open_rounds else []
     found = {call.wanted.call_id: call.result.output for call in calls if call.result is not None}
     if any(call.result is None for call in calls):
         return ()

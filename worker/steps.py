@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
+from askq.jobs.codec import files_brought
 from askq.jobs.model import FINISHING, WAIT_FOR_TURN_S, Answer, Claim, Move, Pause, State, Usage
 from askq.jobs.objects import ACCOUNT_FIELD, KEEP_FIELD
 from worker.conversations import Joins, Waits
@@ -342,7 +343,7 @@ def intent(claim: Claim, lease_s: float) -> Move:
         "note": None,
         "live": 1 if claim.question is not None and claim.question.stream else None,
     }
-    if claim.rounds:
+    if claim.open_rounds:
         fields = {**fields, "began": claim.began_at or claim.started_at}
     return Move(
         job=claim.id,
@@ -405,7 +406,7 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
             if gone > MOST_GONE:
                 code = "thread_vanished" if claim.joined is None else "conversation_vanished"
                 return end(claim, code, error.message, fields=never)
-            if claim.joined is not None or claim.rounds:
+            if claim.joined is not None or claim.open_rounds:
                 # What was said in it cannot be made anew. Reads may lag behind writes, so it is tried again.
                 return _move(claim, void, delay=backoff(gone, jitter), fields={**never, "gone": gone})
             anew: Fields = {**never, "thread": None, "resets": claim.resets + 1, "gone": gone}
@@ -423,7 +424,7 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
 
 def _void(claim: Claim) -> str:
     """How to go back from an intent: to the question, or to the outputs of functions that are to be submitted."""
-    return "withdraw" if claim.rounds else "void"
+    return "withdraw" if claim.open_rounds else "void"
 
 
 def not_sent(claim: Claim) -> Decision:
@@ -491,7 +492,7 @@ def searched(
     if assistant.on_uncertain == "retry" and claim.attempts - claim.allowance < MOST_ATTEMPTS:
         # The attempt stays counted, and the next one gets a conversation of its own. Outputs of functions need theirs.
         again: dict[str, str | int | float | None] = {"looks": None, "note": "asked again: a run was uncertain"}
-        return _move(claim, _void(claim), fields=again if claim.rounds else again | {"thread": None})
+        return _move(claim, _void(claim), fields=again if claim.open_rounds else again | {"thread": None})
     cost = "; what it may have cost is not known" if at_worst is None else f"; it may have cost up to ${at_worst:.4f}"
     looked = f"the reply to the create was lost, and in {claim.looks + 1} looks within {since:.0f} s no answer appeared"
     return end(claim, "uncertain_create", looked + cost)
@@ -603,7 +604,7 @@ def took(claim: Claim, status: Status, share: float) -> float | None:
     of that time. None for a run that has not ended, or not by itself."""
     if status.state not in (RunState.DONE, RunState.INCOMPLETE) or claim.started_at is None or claim.cancel_sent:
         return None
-    if claim.rounds and claim.began_at is None:
+    if claim.open_rounds and claim.began_at is None:
         return None  # it has waited for functions meanwhile
     age, seen = max(0.0, claim.now - claim.started_at), claim.seen or 0.0
     return seen + share * max(0.0, age - seen)
@@ -638,9 +639,10 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
         return end(claim, "no_answer", "the run completed without an assistant message", fields=fields, answer=answer)
     answer = dataclasses.replace(answer, usage=summed(claim, answer.usage))
     kept: Fields = {**_CLEAN, **fields}
-    if unfetched := [file for file in answer.files if "error" in file]:
+    files = (*files_brought(claim.brought), *answer.files)
+    if unfetched := [file for file in files if "error" in file]:
         why = unfetched[0]["error"]["message"]
-        kept = {**kept, "note": f"{len(unfetched)} of {len(answer.files)} files were not kept: {why}"[:300]}
+        kept = {**kept, "note": f"{len(unfetched)} of {len(files)} files were not kept: {why}"[:300]}
     if _why_cancelled(claim, fields) is not None:
         kept = {**kept, "note": "the run completed although it was to be cancelled"}
     return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields=kept, answer=answer))

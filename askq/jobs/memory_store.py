@@ -1076,6 +1076,7 @@ def _claim(id_: str, record: _Record, was_due: float, now: float, *, first: bool
         asked_of=record.text("asked_of"),
         seen=record.number("seen"),
         rounds=record.count("rounds"),
+        closed=record.count("closed"),
         earlier=codec.load_usage(earlier) if (earlier := record.text("earlier")) is not None else None,
         acted_run=record.text("acted"),
         brought=record.text("brought"),
