@@ -73,6 +73,7 @@ class Downloads:
             made, notes = [], [error.message]
         found, made = len(made), [one for one in made if not brought.has(one)]
         files: list[Mapping[str, Any]] = []
+        paths = set(brought.paths)
         left = self._limits.total_bytes - brought.size
         # Pictures that are part of the reply itself come last: as a rule they are files of the container once more.
         made.sort(key=lambda one: one.file_id is None)
@@ -83,9 +84,11 @@ class Downloads:
             known = brought.contents | {str(entry.get("sha256")) for entry in files}
             most = max(0, min(left, self._limits.file_bytes))
             entry = await self._one(claim, one, filing, most, known, last=last)
-            if entry is None or entry.get("path") in brought.paths:
-                continue  # nothing new; code has written the same once more
-            left -= int(entry.get("size", 0)) if "path" in entry else 0
+            if entry is None or entry.get("path") in paths:
+                continue  # nothing new: code has written the same once more
+            if "path" in entry:
+                paths.add(str(entry["path"]))
+                left -= int(entry["size"])
             files.append(entry)
         if notes and not found:
             files.append({"kind": "file", "name": "?", "error": {"code": "gone", "message": notes[0][:300]}})
