@@ -46,7 +46,10 @@ class Looks(Creates):
             if (seen := await self._with_files_of_round(claim, status)) is None:
                 return
             self._learn(claim, seen)
-            await self._commit(claim, await self._polled(claim, seen, assistant, protocol))
+            decision = await self._polled(claim, seen, assistant, protocol)
+            if (whole := await self._with_what_it_made(claim, decision, assistant, protocol)) is None:
+                return
+            await self._commit(claim, whole)
             if claim.live and claim.cancel is None and status.state is RunState.PENDING:
                 # Whoever read its stream may be gone.
                 await self._watch(claim, thread, run, None, protocol)
@@ -82,6 +85,38 @@ class Looks(Creates):
         )
         await self._cancel_if_over(claim, decision, protocol)
         return decision
+
+    async def _with_what_it_made(
+        self, claim: Claim, decision: steps.Decision, assistant: Assistant, protocol: Protocol
+    ) -> steps.Decision | None:
+        """The end of a job whose run has not completed, with what it has said and made until then; None when that has
+        to wait for its turn. Nothing will be there later, and what is not on record is never deleted. One try: an end
+        is not put off because a service gives nothing out."""
+        move = decision.move
+        if not steps.is_end(decision) or not assistant.uses("code_interpreter") or claim.run_id is None:
+            return decision
+        if len(self._fetching) >= _FETCHING:
+            await self._commit(claim, steps.waits_to_fetch(claim))
+            return None
+        answer, used = move.answer, None if move.answer is None else move.answer.usage
+        try:
+            if not protocol.outputs_start_runs:
+                # Their polls do not show what a run has brought.
+                async with self._permits.getting(claim.protocol, 3):
+                    answer = await protocol.answer(claim.thread_id or "", claim.run_id, assistant)
+            if answer is None or not steps.unfetched(answer):
+                fetched = answer
+            else:
+                async with self._permits.getting(claim.protocol, 1 + 2 * len(answer.files)):
+                    fetched = await self._fetched(claim, answer)
+        except (NotNow, CallError) as error:
+            log.info("%s: what its run has made could not be fetched: %s", claim.id, error)
+            return decision
+        if fetched is None:
+            return decision
+        return dataclasses.replace(
+            decision, move=dataclasses.replace(move, answer=dataclasses.replace(fetched, usage=used))
+        )
 
     def _learn(self, claim: Claim, status: Status) -> None:
         """What a run that has ended teaches of the next ones."""
@@ -130,7 +165,9 @@ class Looks(Creates):
         decision = rounds.undecided(claim, kept, nobody=await self._nobody_runs(claim))
         if decision is not None:
             await self._cancel_if_over(claim, decision, protocol)
-            await self._commit(claim, decision)
+            if (whole := await self._with_what_it_made(claim, decision, assistant, protocol)) is None:
+                return
+            await self._commit(claim, whole)
             if decision.move.name == "wait":
                 await self._nudge()
             return

@@ -74,6 +74,20 @@ SCRIPT: dict[str, Any] = {
             "code": [{"input": "two", "files": [written("b.csv", "2")]}],
             "answer": "prose",
         },
+        {
+            "contains": "[fails]",
+            "code": [{"input": "one", "files": [written("a.csv", "1")]}],
+            "status": "failed",
+            "partial": "half",
+        },
+        {
+            "contains": "[endless]",
+            "calls": [[LIGHT], [SUM], [SUM]],
+            "calls_code": [
+                [{"input": "one", "files": [written("a.csv", "1")]}],
+                [{"input": "two", "files": [written("b.csv", "2")]}],
+            ],
+        },
         {"contains": "[good]", "calls": [[LIGHT]], "answer": {"name": "{output}"}},
         {"contains": "[prose]", "calls": [[LIGHT, SUM], [SUM]], "answer": "She is called Ann."},
         {"contains": "[calls]", "calls": [[LIGHT]], "answer": {"name": 1}},
@@ -204,6 +218,23 @@ def test_what_every_round_makes_is_here_once(house: House) -> None:
     check(house, done)
     # The same content under a name it has is fetched, because it might be another, and is no other file.
     assert house.fetched() - before == len(MADE) + 2
+
+
+def test_what_a_run_has_made_stays_though_it_does_not_complete(house: House) -> None:
+    house.tools(run=True)
+    found = house.ask(home(house.protocol, max_rounds=1), "[fails]", "[endless]")
+    fails, endless = found.values()
+    assert (fails.error_code, endless.error_code) == ("server_error", "too_many_rounds")
+    assert fails.answer is not None
+    assert endless.answer is not None
+    assert fails.answer.text == "half"
+    assert [[part["input"] for part in job.answer.code] for job in found.values() if job.answer] == [
+        ["one"],
+        ["one", "two"],
+    ]
+    assert house.contents(fails) == {"a.csv": "1"}
+    assert house.contents(endless) == {"a.csv": "1", "b.csv": "2"}
+    assert [made["name"] for made in endless.answer.tool_calls] == ["light"]
 
 
 def test_files_of_every_round_survive_kills(house: House) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 from askq.assistants.model import Assistant
 from askq.jobs.codec import files_brought
-from askq.jobs.model import Answer, Claim, Move, Usage
+from askq.jobs.model import FINISHING, Answer, Claim, Move, Usage
 from worker.protocols.base import Blocked, CallError, Gone, Limited, RunState, Status
 from worker.schedule import CANCEL_GRACE_S, Pace, backoff, before_deadline, until_poll
 from worker.steps.decision import (
@@ -86,6 +86,16 @@ def _why_cancelled(claim: Claim, fields: Fields) -> str | None:
 def makes_files(answer: Answer) -> bool:
     """Whether there may be something to fetch: files, or a container in which code has run."""
     return bool(answer.files) or any(call.get("container_id") for call in answer.code)
+
+
+def unfetched(answer: Answer) -> bool:
+    """Whether something of what there is to fetch (`makes_files`) was not looked for yet."""
+    return makes_files(answer) and not (answer.files and all({"path", "error"} & file.keys() for file in answer.files))
+
+
+def is_end(decision: Decision) -> bool:
+    """Whether the job ends, and not with the answer of a run that has completed."""
+    return decision.move.name != "complete" and decision.move.name in FINISHING.values()
 
 
 def not_fetched(claim: Claim, why: str, jitter: float) -> Decision:
