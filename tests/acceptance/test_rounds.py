@@ -7,7 +7,6 @@ import json
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,26 +102,9 @@ class House:
         self.stack = stack
         self.protocol = protocol
         self.files = Folder(stack.folder / "files")
-        self.killed = stack.folder / "killed.txt"
         self.settings = {"ASKQ_FILES": str(self.files.root), "ASKQ_TICK_S": "0.1", "ASKQ_LEASE_S": "3"}
-        stack.worker("steady", settings=self.settings, concurrency=1)
+        self._steady = stack.worker("steady", settings=self.settings, concurrency=1)
         self._tools: Process | None = None
-
-    @contextmanager
-    def shaky(self, points: str) -> Iterator[None]:
-        """With another worker, whose processes die at these places; one of them has to."""
-        self.killed.write_text("")
-        more = {"ASKQ_FAILPOINTS": points, "ASKQ_FAILPOINTS_SEED": "5", "ASKQ_FAILPOINTS_LOG": str(self.killed)}
-        worker = self.stack.worker("shaky", settings=self.settings, **more)
-        try:
-            eventually(lambda: len(self._workers()) == 2, seconds=60, what="the worker is there that will be killed")
-            yield
-            assert self.killed.read_text(), "nobody was killed"
-        finally:
-            worker.kill()
-
-    def _workers(self) -> list[str]:
-        return [node.name for node in self.stack.store.nodes() if node.processes]
 
     def tools(self, *, run: bool) -> None:
         """See to it that functions are run, or not."""
@@ -145,6 +127,19 @@ class House:
     def ask(self, assistant: Assistant, *texts: str) -> dict[str, Job]:
         """What becomes of questions, by their texts."""
         batch = self.stack.submit(assistant, list(texts))
+        return dict(zip(texts, self.stack.wait(batch, seconds=120), strict=True))
+
+    def ask_shaky(self, points: str, assistant: Assistant, *texts: str) -> dict[str, Job]:
+        """The same, begun by a worker whose processes die at these places, and then dies itself."""
+        self._steady.kill()
+        killed = self.stack.folder / "killed.txt"
+        killed.write_text("")
+        more = {"ASKQ_FAILPOINTS": points, "ASKQ_FAILPOINTS_LOG": str(killed)}
+        shaky = self.stack.worker("shaky", settings=self.settings, **more)
+        batch = self.stack.submit(assistant, list(texts))
+        eventually(lambda: len(killed.read_text().splitlines()) > 1, seconds=90, what="two processes were killed")
+        shaky.kill()
+        self._steady.start()
         return dict(zip(texts, self.stack.wait(batch, seconds=120), strict=True))
 
     def contents(self, job: Job) -> dict[str, str]:
@@ -239,9 +234,8 @@ def test_what_a_run_has_made_stays_though_it_does_not_complete(house: House) -> 
 
 def test_files_of_every_round_survive_kills(house: House) -> None:
     house.tools(run=True)
-    points = "download.*=kill:0.05,file.keep.*=kill:0.05,commit.act.*=kill:0.15,commit.complete.before=kill:0.1"
-    with house.shaky(points):
-        found = house.ask(home(house.protocol), *(f"[made] {n}" for n in range(6))).values()
+    points = "download.*=kill:0.1,file.keep.*=kill:0.1,commit.act.*=kill:0.3,commit.complete.before=kill:0.3"
+    found = house.ask_shaky(points, home(house.protocol), *(f"[made] {n}" for n in range(6))).values()
     for job in found:
         check(house, job)
     paid = Counter(entry["metadata"]["askq_job"] for entry in house.paid(found))
@@ -253,14 +247,13 @@ def test_files_of_every_round_survive_kills(house: House) -> None:
 def test_an_answer_that_took_functions_is_mended_once(house: House) -> None:
     """Killed between the answer and the request to mend it, around its intents and around the calls."""
     house.tools(run=True)
-    points = "commit.correct.*=kill:0.3,join.*=kill:0.3,commit.act.*=kill:0.2"
+    points = "commit.correct.*=kill:0.5,join.*=kill:0.5,commit.act.*=kill:0.1"
     if house.protocol == "assistants":
         # Elsewhere the usage of a run whose reply was lost is not known to anybody.
         points += ",commit.intend.after=kill:0.1,start.after=kill:0.1"
     schema = {"type": "json_schema", "name": "person", "schema": SCHEMA}
     mends = home(house.protocol, text_format=schema, on_invalid="retry", max_rounds=2)
-    with house.shaky(points):
-        found = house.ask(mends, "[good]", "[prose]", "[calls]", "[never]", "[code]")
+    found = house.ask_shaky(points, mends, "[good]", "[prose]", "[calls]", "[never]", "[code]")
     jobs = {question.strip("[]"): job for question, job in found.items()}
     ends = {row: job.error_code for row, job in jobs.items()}
     assert ends == {"good": None, "prose": None, "calls": None, "never": "invalid_output", "code": None}
