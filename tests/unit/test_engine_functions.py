@@ -14,9 +14,10 @@ import pytest
 from askq.assistants.model import Assistant
 from askq.jobs.calls import CallClaim, CallResult, WantedCall
 from askq.jobs.memory_store import MemoryStore
-from askq.jobs.model import Answer, Job, Lane, NewBatch, NewJob, Question, State, Usage
+from askq.jobs.model import Answer, Claim, Job, Lane, NewBatch, NewJob, Question, State, Usage
 from tests.unit.test_engine import LEASE_S, PROBE_S
 from worker import chain
+from worker.downloads import NotNow
 from worker.engine import Engine
 from worker.protocols.base import (
     Ambiguous,
@@ -628,3 +629,38 @@ def test_a_correction_is_paid_from_the_budget_of_the_batch(houses: Houses) -> No
     assert status.budget is not None
     assert status.budget.reserved_usd == 0
     assert status.budget.spent_usd == pytest.approx(0.4, abs=1e-4), "four runs, each counted once"
+
+
+class Coding(Service):
+    """Works with code before it asks for functions."""
+
+    async def poll(self, thread_id: str, run_id: str) -> Status:
+        found = await super().poll(thread_id, run_id)
+        if found.state is not RunState.ACTION:
+            return found
+        return dataclasses.replace(found, answer=Answer(text=None, code=({"input": "1", "container_id": "c1"},)))
+
+
+@pytest.mark.parametrize("error", [NotNow("the folder is full"), Ambiguous("cut", "3 of 9 bytes came")])
+def test_files_of_a_round_are_there_before_its_functions_run(
+    houses: Houses, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    house = houses(Coding(own_runs=True))
+    tried: list[int] = []
+    file = {"kind": "file", "name": "a.csv", "path": "b/q/a.csv", "file_id": "f"}
+
+    async def fetched(claim: Claim, answer: Answer) -> Answer:
+        tried.append(len(house.functions.ran))
+        if len(tried) == 1:
+            raise error
+        return dataclasses.replace(answer, files=(file,))
+
+    monkeypatch.setattr(house.engines[-1], "_fetched", fetched)
+    done = house.finish(house.submit())
+    assert (done.state, done.error_message) == (State.COMPLETED, None)
+    assert done.answer is not None
+    assert done.answer.files == (file,)
+    assert [part["input"] for part in done.answer.code] == ["1"]
+    assert tried == [0, 0], "tried again, and neither after the calls are on record"
+    assert set(house.functions.ran.values()) == {1}
+    assert len(house.service.creates) == 2
