@@ -16,8 +16,12 @@ from worker.creates import Creates
 from worker.downloads import NotNow
 from worker.priced import priced_answer, priced_status
 from worker.protocols.base import (
+    Blocked,
     CallError,
+    Gone,
+    Limited,
     Protocol,
+    Refused,
     RunState,
     Status,
 )
@@ -26,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _FETCHING = 20
 """Answers whose files one process fetches at once."""
+_TRIES_AT_AN_END = 4
+"""Attempts to fetch what a run has made that has not completed."""
 
 
 class Looks(Creates):
@@ -49,6 +55,7 @@ class Looks(Creates):
             decision = await self._polled(claim, seen, assistant, protocol)
             if (whole := await self._with_what_it_made(claim, decision, assistant, protocol)) is None:
                 return
+            await self._cancel_if_over(claim, whole, protocol)
             await self._commit(claim, whole)
             if claim.live and claim.cancel is None and status.state is RunState.PENDING:
                 # Whoever read its stream may be gone.
@@ -72,7 +79,7 @@ class Looks(Creates):
     async def _polled(self, claim: Claim, status: Status, assistant: Assistant, protocol: Protocol) -> steps.Decision:
         if status.state is not RunState.ACTION or claim.cancel_sent or steps.to_cancel(claim):
             return steps.polled(claim, status, assistant, jitter(), await self._pace(claim))
-        decision = rounds.asked(
+        return rounds.asked(
             claim,
             status.tool_calls,
             await self._calls(claim),
@@ -83,15 +90,13 @@ class Looks(Creates):
             answer=status.answer,
             new_runs=protocol.outputs_start_runs,
         )
-        await self._cancel_if_over(claim, decision, protocol)
-        return decision
 
     async def _with_what_it_made(
         self, claim: Claim, decision: steps.Decision, assistant: Assistant, protocol: Protocol
     ) -> steps.Decision | None:
         """The end of a job whose run has not completed, with what it has said and made until then; None when that has
-        to wait for its turn. Nothing will be there later, and what is not on record is never deleted. One try: an end
-        is not put off because a service gives nothing out."""
+        to wait. Nothing will be there later, and what is not on record is never deleted. After a few tries the job ends
+        without."""
         move = decision.move
         if not steps.is_end(decision) or not assistant.uses("code_interpreter") or claim.run_id is None:
             return decision
@@ -109,7 +114,13 @@ class Looks(Creates):
             else:
                 async with self._permits.getting(claim.protocol, 1 + 2 * len(answer.files)):
                     fetched = await self._fetched(claim, answer)
+        except Limited as error:
+            await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
+            return None
         except (NotNow, CallError) as error:
+            if claim.errors + 1 < _TRIES_AT_AN_END and not isinstance(error, (Gone, Refused, Blocked)):
+                await self._commit(claim, steps.not_fetched(claim, str(error), jitter()))
+                return None
             log.info("%s: what its run has made could not be fetched: %s", claim.id, error)
             return decision
         if fetched is None:
@@ -164,9 +175,9 @@ class Looks(Creates):
         kept = await self._calls(claim)
         decision = rounds.undecided(claim, kept, nobody=await self._nobody_runs(claim))
         if decision is not None:
-            await self._cancel_if_over(claim, decision, protocol)
             if (whole := await self._with_what_it_made(claim, decision, assistant, protocol)) is None:
                 return
+            await self._cancel_if_over(claim, whole, protocol)
             await self._commit(claim, whole)
             if decision.move.name == "wait":
                 await self._nudge()

@@ -664,3 +664,27 @@ def test_files_of_a_round_are_there_before_its_functions_run(
     assert tried == [0, 0], "tried again, and neither after the calls are on record"
     assert set(house.functions.ran.values()) == {1}
     assert len(house.service.creates) == 2
+
+
+@pytest.mark.parametrize(("times", "text"), [(1, "half"), (9, None)])
+def test_an_end_waits_a_little_for_what_the_run_has_made(
+    houses: Houses, monkeypatch: pytest.MonkeyPatch, times: int, text: str | None
+) -> None:
+    coder = dataclasses.replace(HOME, tools=({"type": "code_interpreter"},), max_rounds=1)
+    house = houses(Service(own_runs=False, rounds=9))
+    tried = Counter[str]()
+
+    async def answer(thread_id: str, run_id: str, assistant: Assistant) -> Answer:
+        tried["answer"] += 1
+        if tried["answer"] <= times:
+            raise Ambiguous("http_500", "not now")
+        return Answer(text="half", code=({"input": "1", "output": "2"},))
+
+    monkeypatch.setattr(house.service, "answer", answer)
+    done = house.finish(house.submit(assistant=coder), seconds=40)
+    assert done.error_code == "too_many_rounds"
+    assert done.answer is not None
+    assert done.answer.text == text
+    assert [call["name"] for call in done.answer.tool_calls] == ["light", "fan"]
+    assert tried["answer"] == (2 if text else 4)
+    assert house.service.cancelled, "the run does not go on waiting"
