@@ -25,6 +25,7 @@ from worker.account import Account
 from worker.budgets import Budgets
 from worker.cleaner import Cleaner
 from worker.commits import Commits
+from worker.conversations import files_before
 from worker.downloads import Downloads, objects_made
 from worker.downloads import Limits as Output
 from worker.leases import Leases
@@ -292,7 +293,8 @@ class Bench:
         try:
             if made := objects_made(answer, self._account.name):
                 await asyncio.to_thread(self.store.remember, claim.id, made)
-            return await self._downloads.fetch(claim, answer, self._filing())
+            others = await files_before(self.store, claim)
+            return await self._downloads.fetch(claim, answer, self._filing(), others=others)
         finally:
             self._fetching.discard(task)
 

@@ -57,9 +57,12 @@ class Downloads:
         self._kept: dict[tuple[str, str], Kept] = {}
         """What this process has fetched of answers that are not complete yet."""
 
-    async def fetch(self, claim: Claim, answer: Answer, filing: Filing) -> Answer:
+    async def fetch(
+        self, claim: Claim, answer: Answer, filing: Filing, *, others: Collection[str] = frozenset()
+    ) -> Answer:
         """The answer with its files in the folder: each has a path and a size, or an error that says why it has none.
-        Those that the job has already (`claim.brought`) are left out.
+        Those that the job has already (`claim.brought`) are left out, and of those of other answers (`others`, by their
+        ids) all that this one does not name.
 
         Raises NotNow while it is worth another try, and Blocked and Limited as calls do.
         """
@@ -71,7 +74,9 @@ class Downloads:
             if not last or not isinstance(error, (Gone, Refused)):
                 raise
             made, notes = [], [error.message]
-        found, made = len(made), [one for one in made if not brought.has(one)]
+        named = {file.get("file_id") for file in answer.files}
+        found = len(made)
+        made = [one for one in made if not brought.has(one) and (one.file_id not in others or one.file_id in named)]
         files: list[Mapping[str, Any]] = []
         paths = set(brought.paths)
         left = self._limits.total_bytes - brought.size

@@ -14,7 +14,7 @@ import pytest
 
 from askq.assistants.model import Assistant, ProtocolName
 from askq.files.folder import Folder
-from askq.jobs.model import Job, State
+from askq.jobs.model import Job, NewBatch, NewJob, Question, State
 from askq.names import QUEUE_TOOLS
 from askq.tools.describe import describe
 from tests.acceptance.stack import Process, Stack, running_stack
@@ -73,6 +73,8 @@ SCRIPT: dict[str, Any] = {
             "code": [{"input": "two", "files": [written("b.csv", "2")]}],
             "answer": "prose",
         },
+        {"contains": "[first]", "code": [{"input": "1", "files": [written("a.csv", "1")]}], "answer": "yes"},
+        {"contains": "[second]", "code": [{"input": "2", "files": [written("b.csv", "2")]}], "answer": "yes"},
         {
             "contains": "[fails]",
             "code": [{"input": "one", "files": [written("a.csv", "1")]}],
@@ -228,6 +230,30 @@ def test_what_a_run_has_made_stays_though_it_does_not_complete(house: House) -> 
     # On Assistants files are part of a message, which this run has none of; pictures are shown by the code, too.
     assert sorted(house.contents(endless)) == ["a.png", "b.png"]
     assert [made["name"] for made in endless.answer.tool_calls] == ["light"]
+
+
+def test_files_belong_to_the_question_whose_code_made_them(house: House) -> None:
+    """In a conversation code goes on in the same container."""
+    assistant, store = home(house.protocol), house.stack.store
+    store.save_assistant(assistant.digest, assistant.to_json())
+    batch, _ = store.open_batch(NewBatch(name=None, assistant="home", protocol=house.protocol))
+    rows = [("a", "[first]", None), ("b", "[second]", "a"), ("c", "[second] again", "b")]
+    jobs = [
+        NewJob(
+            question=Question(row_id=row, index=index, text=text, thread="talk"),
+            assistant="home",
+            assistant_digest=assistant.digest,
+            protocol=house.protocol,
+            after=after,
+        )
+        for index, (row, text, after) in enumerate(rows)
+    ]
+    store.add(batch, jobs)
+    store.seal(batch, len(jobs))
+    first, second, third = house.stack.wait(batch, seconds=60)
+    assert len({job.thread_id for job in (first, second, third)}) == 1
+    assert house.contents(first) == {"a.csv": "1"}
+    assert house.contents(second) == house.contents(third) == {"b.csv": "2"}
 
 
 def test_files_of_every_round_survive_kills(house: House) -> None:

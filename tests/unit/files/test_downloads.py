@@ -187,6 +187,14 @@ async def test_a_container_that_is_gone_says_nothing_of_files_that_are_here(fold
     assert await fetch(folder, remote, brought=brought) == []
 
 
+async def test_files_of_other_answers_are_theirs_unless_this_one_names_them(folder: Folder) -> None:
+    remote = Remote(made("f1", "a.csv"), made("f2", "b.csv"), made("f3", "c.csv"))
+    answer = dataclasses.replace(WITH_CODE, files=({"kind": "file", "file_id": "f2"},))
+    downloads = Downloads(folder, LIMITS)
+    found = await downloads.fetch(claim(), answer, remote, others={"f1", "f2"})  # type: ignore[arg-type]
+    assert [file["file_id"] for file in found.files] == ["f2", "f3"]
+
+
 async def test_the_same_file_written_twice_is_one(folder: Folder) -> None:
     remote = Remote(made("f1", "a.csv"), made("f2", "a.csv"))
     remote.contents = {"f1": b"same", "f2": b"same"}
