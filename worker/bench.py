@@ -26,6 +26,7 @@ from worker.account import Account
 from worker.budgets import Budgets
 from worker.cleaner import Cleaner
 from worker.commits import Commits
+from worker.conversations import files_before
 from worker.downloads import Downloads, objects_made
 from worker.downloads import Limits as Output
 from worker.leases import Leases
@@ -139,7 +140,7 @@ class Bench:
         if MOVES[move.name].target in TERMINAL and (assistant := self._assistants.get(claim.assistant_digest)):
             move = judged(claim, move, assistant)
         move = _waking(claim, move)
-        if claim.rounds and MOVES[move.name].target in TERMINAL:
+        if (claim.rounds or claim.brought is not None) and MOVES[move.name].target in TERMINAL:
             move = await self._with_calls(claim, move)
         outcome = await self._commits.commit(move)
         if outcome in (Outcome.MOVED, Outcome.ALREADY):
@@ -301,7 +302,8 @@ class Bench:
         try:
             if made := objects_made(answer, self._account.name):
                 await asyncio.to_thread(self.store.remember, claim.id, made)
-            return await self._downloads.fetch(claim, answer, self._filing())
+            others = await files_before(self.store, claim)
+            return await self._downloads.fetch(claim, answer, self._filing(), others=others)
         finally:
             self._fetching.discard(task)
 

@@ -53,7 +53,7 @@ class Budgets:
         if not await self._is_bounded(batch):
             return Verdict.GRANTED
         # An attempt of this round that is in doubt is covered by nothing: what was put aside for it is spent.
-        covers = claim.rounds > 0 and claim.attempts == claim.allowance
+        covers = claim.open_rounds > 0 and claim.attempts == claim.allowance
         worst, attempt = self.at_worst(ask), claim.attempts + 1
         if claim.joined is not None and claim.history is None:
             # Its run reads what was said before, and nobody knows how much that is.
@@ -76,10 +76,10 @@ class Budgets:
 
     def _with_earlier(self, claim: Claim, worst: float | None) -> float | None:
         """What a job may cost at worst with the runs it has had: outputs of functions go into a run of their own."""
-        if worst is None or not claim.rounds:
+        if worst is None or not claim.open_rounds:
             return worst
         known = None if claim.earlier is None else claim.earlier.cost_usd
-        return worst + (known if known is not None else worst * claim.rounds)
+        return worst + (known if known is not None else worst * claim.open_rounds)
 
     async def ended(self, claim: Claim, move: Move) -> None:
         """A move was made: settle what was put aside if it ended the job."""

@@ -179,6 +179,8 @@ class Creates(Bench):
         decision = steps.created(claim, status, assistant, jitter(), pace, estimated=tokens)
         if status.state is not RunState.ACTION or decision.move.name != "start":
             return decision
+        if status.answer is not None and steps.makes_files(status.answer):
+            return decision  # the id of the run first: the next poll has the files fetched
         # A server without background mode asks for functions at once.
         return rounds.asked(
             claim,
@@ -268,7 +270,7 @@ class Creates(Bench):
         outputs = rounds.outputs_of(claim, await self._calls(claim))
         thread, ask = claim.thread_id or "", self._ask(claim, assistant, claim.attempts, outputs)
         try:
-            if claim.rounds and not outputs:
+            if claim.open_rounds and not outputs:
                 found = Found(search=Search.UNKNOWN)  # without them its run cannot be told from the one before
             else:
                 found = await protocol.find_started(ask, thread)

@@ -178,6 +178,7 @@ def claim_of(id_: str, record: Record, was_due: float, now: float, *, first: boo
         asked_of=record.text("asked_of"),
         seen=record.number("seen"),
         rounds=record.count("rounds"),
+        closed=record.count("closed"),
         earlier=codec.load_usage(earlier) if (earlier := record.text("earlier")) is not None else None,
         acted_run=record.text("acted"),
         brought=record.text("brought"),

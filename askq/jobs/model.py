@@ -368,7 +368,10 @@ class Claim:
     seen: float | None = None
     """How old the run was when it was last seen pending, in seconds."""
     rounds: int = 0
-    """How often the job has asked for functions: a `starting` job with rounds submits the outputs of the last one."""
+    """How often the job has asked for functions."""
+    closed: int = 0
+    """Those of them that led to an answer which was asked for again: their calls stay on record, and their outputs are
+    never submitted any more."""
     earlier: Usage | None = None
     """What the runs before the present one have used: outputs of functions may go into a run of their own."""
     acted_run: str | None = None
@@ -399,6 +402,12 @@ class Claim:
     """Tokens of the conversation so far; None where nobody knows."""
     held: tuple[Attachment, ...] = ()
     """Files of the questions before it in its conversation, where the service does not remember them."""
+
+    @property
+    def open_rounds(self) -> int:
+        """Rounds of the answer that is being worked on: a `starting` job that has some submits the outputs of the
+        last one, any other asks a question."""
+        return self.rounds - self.closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,6 +120,7 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         asked_of=values.get("asked_of"),
         seen=_float(values.get("seen")),
         rounds=int(values.get("rounds", 0)),
+        closed=int(values.get("closed", 0)),
         earlier=codec.load_usage(values["earlier"]) if "earlier" in values else None,
         acted_run=values.get("acted"),
         brought=values.get("brought"),

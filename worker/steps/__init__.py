@@ -45,12 +45,14 @@ from worker.steps.decision import (
 )
 from worker.steps.running import (
     answered,
+    is_end,
     makes_files,
     not_fetched,
     not_polled,
     polled,
     to_cancel,
     took,
+    unfetched,
     waits_to_fetch,
 )
 from worker.steps.searching import (
@@ -81,6 +83,7 @@ __all__ = [
     "end",
     "give_up_poison",
     "intent",
+    "is_end",
     "joined",
     "joined_again",
     "makes_files",
@@ -104,6 +107,7 @@ __all__ = [
     "to_cancel",
     "took",
     "unbounded",
+    "unfetched",
     "unread",
     "waits",
     "waits_for_files",

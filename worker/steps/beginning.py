@@ -188,7 +188,7 @@ def intent(claim: Claim, lease_s: float, *, told: bool = False) -> Move:
         "live": 1 if claim.question is not None and claim.question.stream else None,
         "unsent": 1 if told else None,
     }
-    if claim.rounds:
+    if claim.open_rounds:
         fields = {**fields, "began": claim.began_at or claim.started_at}
     return Move(
         job=claim.id,
@@ -256,7 +256,7 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
             if gone > MOST_GONE:
                 code = "thread_vanished" if claim.joined is None else "conversation_vanished"
                 return end(claim, code, error.message, fields=never)
-            if claim.joined is not None or claim.rounds:
+            if claim.joined is not None or claim.open_rounds:
                 # What was said in it cannot be made anew. Reads may lag behind writes, so it is tried again.
                 return moved(claim, void, delay=backoff(gone, jitter), fields={**never, "gone": gone})
             anew: Fields = {**never, "thread": None, "resets": claim.resets + 1, "gone": gone}

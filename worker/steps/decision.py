@@ -156,4 +156,4 @@ def unbounded(claim: Claim) -> Decision:
 
 def way_back(claim: Claim) -> str:
     """How to go back from an intent: to the question, or to the outputs of functions that are to be submitted."""
-    return "withdraw" if claim.rounds else "void"
+    return "withdraw" if claim.open_rounds else "void"

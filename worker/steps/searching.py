@@ -87,7 +87,7 @@ def searched(
     if assistant.on_uncertain == "retry" and claim.attempts - claim.allowance < MOST_ATTEMPTS:
         # The attempt stays counted, and the next one gets a conversation of its own. Outputs of functions need theirs.
         again: dict[str, str | int | float | None] = {"looks": None, "note": "asked again: a run was uncertain"}
-        return moved(claim, way_back(claim), fields=again if claim.rounds else again | {"thread": None})
+        return moved(claim, way_back(claim), fields=again if claim.open_rounds else again | {"thread": None})
     cost = "; what it may have cost is not known" if at_worst is None else f"; it may have cost up to ${at_worst:.4f}"
     looked = f"the reply to the create was lost, and in {claim.looks + 1} looks within {since:.0f} s no answer appeared"
     return end(claim, "uncertain_create", looked + cost)
