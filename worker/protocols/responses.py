@@ -58,6 +58,8 @@ STATES: Mapping[str, RunState] = {
 }
 """A test says that every status the SDK knows is here; one that it does not know is pending."""
 
+_NOT_HERE = "here outputs start a response of their own"
+
 _INCLUDE: list[ResponseIncludable] = ["code_interpreter_call.outputs", "file_search_call.results"]
 _TAKE_IDS = {"vllm", "sglang"}
 _WINDOW = "askq_window"
@@ -274,7 +276,12 @@ class ResponsesProtocol:
         return self._status(reply, run_id)
 
     async def submit_tool_outputs(self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]) -> Status:
-        raise NotImplementedError("here outputs start a response of their own")
+        raise NotImplementedError(_NOT_HERE)
+
+    async def submit_tool_outputs_live(
+        self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]
+    ) -> tuple[Status, Live | None]:
+        raise NotImplementedError(_NOT_HERE)
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         status = await self.poll(thread_id, run_id)
