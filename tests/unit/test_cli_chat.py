@@ -197,6 +197,31 @@ def test_a_file_goes_along_with_the_next_question_alone(
     assert second.files == ()
 
 
+def test_a_path_is_taken_as_terminals_write_it(
+    player: Player, askq: Asked, says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("표 1.csv", "it's.csv", "a\\b.csv"):
+        (tmp_path / name).write_text("a\n1\n", "utf-8")
+    says(
+        "/file 표\\ 1.csv\nOne?\n/file '표 1.csv'\nTwo?\n/file ~/표 1.csv\nThree?\n"
+        "/file it's.csv\nFour?\n/file a\\b.csv\nFive?\n"
+    )
+    code, _, err = askq("chat", "--no-worker", "-a", "tutor")
+    assert code == 0, err
+    names = [kept.file.name for claim in player.asked if claim.question for kept in claim.question.files if kept.file]
+    assert names == ["표 1.csv", "표 1.csv", "표 1.csv", "it's.csv", "a\\b.csv"]
+
+
+def test_a_command_that_is_none_is_not_asked(player: Player, askq: Asked, says: Says) -> None:
+    says("/fiel table.csv\n/quit\n/etc/passwd: what is in it?\n /help me\n/q now\nnever\n")
+    code, out, err = askq("chat", "--no-worker")
+    assert code == 5, "nobody is there to see that they were not understood"
+    assert out == "Answer to: /etc/passwd: what is in it?\nAnswer to: /help me\n"
+    assert "there is no command /fiel; did you mean /file?" in err
+    assert "there is no command /quit; did you mean /q?" in err
+
+
 def test_what_was_seen_before_it_was_asked_anew_is_not_shown_again(
     player: Player, store: MemoryStore, askq: Asked, says: Says
 ) -> None:
