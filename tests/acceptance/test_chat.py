@@ -42,8 +42,8 @@ protocols = pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with running_stack(tmp_path_factory.mktemp("chat"), script=SCRIPT) as made:
-        made.worker("resident")
-        yield made
+        with made.worker("resident").kept_running():
+            yield made
         runs = Counter(entry["metadata"]["askq_job"] for entry in made.ledger())
         assert set(runs.values()) == {1}, "one run per question, whatever happened to streams, workers and programs"
 
