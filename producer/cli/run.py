@@ -258,7 +258,8 @@ def _say_submitted(session: Session, submission: Submission, submitted: Submitte
     if submitted.created:
         many = submission.summary.conversations
         talks = f" in {many} conversation{'' if many == 1 else 's'}" if many and submission.limit is None else ""
-        session.say(f"Batch {submitted.batch}: {submitted.added} questions{talks} for {submission.assistant.name}")
+        what = f"{submitted.added} question{'' if submitted.added == 1 else 's'}"
+        session.say(f"Batch {submitted.batch}: {what}{talks} for {submission.assistant.name}")
     else:
         session.say(f"Batch {submitted.batch} goes on: {submitted.already} questions known, {submitted.added} added")
 

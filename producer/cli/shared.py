@@ -98,12 +98,13 @@ class Session:
 def typed() -> Iterator[None]:
     """Within, a question is checked that somebody typed: what is wrong with it has no line and no column."""
     from askq.errors import InputError, Problem
+    from producer.questions.question_list import CORRECT_THE_LIST
 
     try:
         yield
     except InputError as error:
         bare = [Problem(message=problem.message) for problem in error.problems]
-        raise InputError(bare, remedy=error.remedy) from error
+        raise InputError(bare, remedy=None if error.remedy == CORRECT_THE_LIST else error.remedy) from error
 
 
 def known_status(store: Store, batch: str) -> BatchStatus:

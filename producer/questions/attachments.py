@@ -182,7 +182,7 @@ def _size_of(path: Path, base: Path | None) -> int:
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
-            raise Unfit("this is a folder", "Name the files in it, separated by ;")
+            raise Unfit("this is a folder", "Name the files in it instead (in a list, separated by ;).")
         if not stat.S_ISREG(found.st_mode):
             raise Unfit("this is no ordinary file", "Copy what it gives into a file, and name that.")
         # Opened, because permissions alone do not tell (access lists, network drives).

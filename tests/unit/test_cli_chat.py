@@ -288,3 +288,30 @@ def test_a_paused_account_is_told(
     _, out, err = askq("ask", "Why?", "--stream", "--no-worker")
     assert out == "Here.\n"
     assert "Incorrect API key" in err
+
+
+def test_that_the_last_worker_is_gone_is_told(player: Player, askq: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.cli.follow._TELL_WHY_AFTER_S", 0.0)
+    monkeypatch.setattr("producer.cli.follow._LOOK_EVERY_S", 0.0)
+
+    def play(claim: Claim) -> Answer:
+        time.sleep(1.0)
+        return Answer(text="Here.")
+
+    player.play = play
+    _, out, err = askq("ask", "Why?", "--stream", "--no-worker")
+    assert out == "Here.\n"
+    assert err.count("waiting: no worker is at work\n") == 1
+
+
+def test_a_question_that_was_typed_has_no_line(player: Player, askq: Asked, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for argv, told in (
+        (("ask", ""), "askq: the question is empty\n"),
+        (("ask", "Why?", "--file", "none.csv"), 'askq: "none.csv": there is no such file\n'),
+        (("ask", "Why?", "--file", "folder"), 'askq: "folder": this is a folder\n'),
+    ):
+        code, _, err = askq(*argv)
+        assert code == 2
+        assert err.startswith(told)
+        assert "list and try again" not in err
