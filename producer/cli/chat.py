@@ -37,13 +37,14 @@ from producer.questions import open_items
 UNFINISHED = 5
 _AGAIN_S = 0.3
 COMMANDS = {
-    "/q": "Quit.",
+    "/q": "Quit; so does Ctrl-D.",
     "/l": "Show the code that the last answer ran, with its output.",
     "/new": "Begin another conversation.",
-    "/file": "/file PATH: attach a file to the next question. Several may be attached.",
-    "/image": "/image PATH or address: attach an image to the next question.",
+    "/file": "PATH: attach a file to the next question; may be repeated.",
+    "/image": "PATH or address: attach an image likewise.",
     "/help": "Show this.",
 }
+_KEYS = {"Ctrl-C": "Cancel the answer that comes; at the prompt, drop the line."}
 _COMMAND = re.compile(r"/[A-Za-z?-]+")
 """What was meant as a command: questions may begin with a path."""
 _ENDS = ("/exit", "/quit", "/bye")
@@ -235,7 +236,7 @@ class Chat:
         name, _, rest = text.partition(" ")
         match name:
             case "/help":
-                for command, about in COMMANDS.items():
+                for command, about in (COMMANDS | _KEYS).items():
                     self._session.say(f"  {command:7} {about}")
             case "/l":
                 self._show_code()

@@ -43,7 +43,7 @@ class Size:
 
 SIZES = {
     "short": Size(20, 4, 4, (0.2, 0.6), (legs.MIXED,), None, 1, 0.3, 60, 1, 2, 5),
-    "full": Size(150, 10, 26, (0.4, 1.4), (legs.WITHOUT_KEYS, legs.MIXED), 0.05, 12, 0.3, 100, 4, 40, 150),
+    "full": Size(120, 10, 24, (0.4, 1.4), (legs.WITHOUT_KEYS, legs.MIXED), 0.06, 12, 0.3, 100, 4, 40, 150),
 }
 
 STRIKES: Mapping[Strike, int] = {
