@@ -135,7 +135,7 @@ STREAMS: Mapping[str, tuple[Rule, ...]] = {
     "stream that ends before its run is named": (_NAMELESS | {"kind": "end_stream"},),
     "stream stalled before its run is named": (_NAMELESS | {"kind": "stall_stream", "seconds": 60},),
     "no JSON before its run is named": (_NAMELESS | {"kind": "bad_event"},),
-    "429 instead of a stream": (_CREATE | _SOON | _SELDOM, _OUTPUTS | _SOON),
+    "429 instead of a stream": (_CREATE | _SOON | {"probability": 1 / 2}, _OUTPUTS | _SOON),
     "500 instead of a stream": (_CREATE | _status(500), _OUTPUTS | _status(500)),
     "500 instead of a stream, after the run": (
         _CREATE | {"kind": "status_after", "status": 500},
