@@ -379,6 +379,8 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
         "tools": [
             _tool(tool, assistant.tool_resources, ask.given) for tool in assistant.tools if _is_of_use(tool, ask)
         ],
+        "tool_choice": ask.tool_choice,
+        "parallel_tool_calls": assistant.parallel_tool_calls,
         "include": _INCLUDE if assistant.tools else None,
         "temperature": assistant.temperature,
         "top_p": assistant.top_p,
