@@ -284,13 +284,15 @@ class Bench:
         """Tell a run live from a stream that is open, or look for one; the chains go on meanwhile."""
 
         async def resume(before: Live | None) -> Live | None:
+            if not protocol.resumes:
+                return None
             async with self._permits.getting(claim.protocol):
                 return await protocol.resume_live(thread, run, before)
 
-        if self._desk.wanted(run) and (live is not None or protocol.resumes):
-            self._desk.begin(claim.id, run, live, resume)
-        elif live is not None:
-            await live.close()
+        if live is not None:
+            await self._desk.take(claim.id, run, live, resume)
+        elif protocol.resumes and self._desk.wanted(run):
+            self._desk.begin(claim.id, run, resume)
 
     async def _fetched(self, claim: Claim, answer: Answer) -> Answer:
         """The answer with its files here. Meanwhile the job has no place among the calls that are open."""

@@ -188,19 +188,26 @@ class Looks(Creates):
                 return
             await self._create(claim, claim.thread_id or "", assistant, protocol, outputs)
             return
+        thread, run = claim.thread_id or "", claim.run_id or ""
         begun = time.monotonic()
         try:
             async with self._permits.getting(claim.protocol) as gets:
                 if not self._leases.fresh(claim):
                     gets.made = False
                     return
-                status = await protocol.submit_tool_outputs(claim.thread_id or "", claim.run_id or "", outputs)
+                # Where the first time brought no usable reply, nobody asks again whether there are streams.
+                if claim.live and not claim.errors:
+                    status, live = await protocol.submit_tool_outputs_live(thread, run, outputs)
+                else:
+                    status, live = await protocol.submit_tool_outputs(thread, run, outputs), None
         except CallError as error:
             await self._settle(claim, rounds.not_submitted(claim, error, jitter()), error)
         else:
             await self._account.answered(claim.protocol, begun=begun)
             pace = await self._pace(claim)
             await self._commit(claim, rounds.submitted(claim, status, assistant, jitter(), pace))
+            if live is not None:
+                await self._watch(claim, thread, run, live, protocol)
 
     async def _nobody_runs(self, claim: Claim) -> bool:
         """Whether no worker is there that runs functions; asked for jobs that have waited for a while."""

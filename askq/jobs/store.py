@@ -209,8 +209,9 @@ class Store(Protocol):
 
     # -- live logs ---------------------------------------------------------------------------------------
 
-    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
-        """Add to a job's live log. One may tell at a time, until it has said nothing for a few seconds.
+    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece], *, relieves: bool = False) -> Outcome:
+        """Add to a job's live log. One may tell at a time, until it has said nothing for a few seconds, or another
+        `relieves` it, who knows more of the run.
 
         `ALREADY`: the job has ended. `NOT_YOURS`: another tells, or the job has another run than this. Without pieces
         nothing is added; the teller keeps, or takes, the right to tell.

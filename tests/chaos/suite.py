@@ -17,6 +17,7 @@ from tests.chaos.profiles import (
     recovery,
     redis,
     rollback,
+    streams,
     tools,
     zombie,
 )
@@ -35,6 +36,7 @@ PROFILES: dict[str, ModuleType] = {
     "tools": tools,
     "conversations": conversations,
     "files": files,
+    "streams": streams,
     "mix": mix,
 }
 
@@ -43,7 +45,7 @@ ALONE = ("recovery",)
 """What measures time, and so shares the machine with no other experiment."""
 
 
-BY_NAME = ("tools", "conversations", "files")
+BY_NAME = ("tools", "conversations", "files", "streams")
 """What assistants can do besides answering. The full profile would take half as long again with these, and more than a
 quarter of an hour: in full size each is carried out when it is named."""
 
