@@ -300,9 +300,20 @@ class Bench:
         try:
             if made := objects_made(answer, self._account.name):
                 await asyncio.to_thread(self.store.remember, claim.id, made)
-            return await self._downloads.fetch(claim, answer, self._filing())
+            others = await self._files_before(claim) if any(call.get("container_id") for call in answer.code) else ()
+            return await self._downloads.fetch(claim, answer, self._filing(), of_others=others)
         finally:
             self._fetching.discard(task)
+
+    async def _files_before(self, claim: Claim) -> set[str]:
+        """The files of the question before it in its conversation: they may lie in the same container, and have been
+        made in the same second in which its run began."""
+        if claim.after is None:
+            return set()
+        batch, _ = split_job_id(claim.id)
+        before = await asyncio.to_thread(self.store.job, job_id(batch, claim.after))
+        answer = None if before is None else before.answer
+        return set() if answer is None else {str(file["file_id"]) for file in answer.files if file.get("file_id")}
 
     async def _of_refusal(self, ask: Ask, error: CallError) -> CallError:
         """The error, or what follows where it was for a file that is gone."""

@@ -52,8 +52,9 @@ class Downloads:
         self._kept: dict[tuple[str, str], Kept] = {}
         """What this process has fetched of answers that are not complete yet."""
 
-    async def fetch(self, claim: Claim, answer: Answer, filing: Filing) -> Answer:
+    async def fetch(self, claim: Claim, answer: Answer, filing: Filing, *, of_others: Collection[str] = ()) -> Answer:
         """The answer with its files in the folder: each has a path and a size, or an error that says why it has none.
+        `of_others`: ids of files that are left out unless it cites them.
 
         Raises NotNow while it is worth another try, and Blocked and Limited as calls do.
         """
@@ -64,6 +65,8 @@ class Downloads:
             if not last or not isinstance(error, (Gone, Refused)):
                 raise
             made, notes = [], [error.message]
+        cited = {file.get("file_id") for file in answer.files}
+        made = [one for one in made if one.file_id not in of_others or one.file_id in cited]
         files: list[Mapping[str, Any]] = []
         left = self._limits.total_bytes
         # Pictures that are part of the reply itself come last: as a rule they are files of the container once more.

@@ -218,7 +218,7 @@ class Filing:
 
     async def made(self, answer: Answer) -> tuple[list[Made], list[str]]:
         """The files of an answer, also those in its containers that nothing cites; and why a container could not be
-        looked into."""
+        looked into. Questions of a conversation share a container: what is older than this run, another has made."""
         found = {made.key: made for made in (_made(file) for file in answer.files)}
         notes: list[str] = []
         containers = [a_text(part.get("container_id")) for part in (*answer.code, *answer.files)]
@@ -239,7 +239,8 @@ class Filing:
                     raise
                 continue
             for file in files:
-                if file.get("source") != "user":
+                older = answer.since is not None and 0 < a_count(file.get("created_at")) < answer.since
+                if file.get("source") != "user" and (not older or file.get("id") in found):
                     _add(found, _contained(file, container_id))
         images = [made for made in found.values() if made.file_id is None and made.url is not None]
         if any(made.container_id for made in found.values()):

@@ -224,6 +224,28 @@ async def test_files_that_nothing_cites_are_found_in_the_container(service: tupl
     assert said.calls == ["GET /containers/cntr_1/files"]
 
 
+async def test_what_was_in_the_container_before_the_run_is_not_its_own(service: tuple[Service, Filing]) -> None:
+    """Questions of a conversation work in one container."""
+    said, filing = service
+
+    def file(id_: str, made_at: int | None) -> dict[str, Any]:
+        return {"id": id_, "path": f"/mnt/data/{id_}.csv", "bytes": 2, "source": "assistant", "created_at": made_at}
+
+    said.lists(
+        file("before", 99), file("same second", 100), file("after", 105), file("cited", 50), file("no time", None)
+    )
+    cited = ({"kind": "file", "file_id": "cited", "container_id": "cntr_1"},)
+    found, _ = await filing.made(dataclasses.replace(WITH_CODE, files=cited, since=100))
+    assert {one.file_id for one in found} == {"cited", "same second", "after", "no time"}
+
+
+async def test_files_of_the_question_before_it_are_left_out_unless_they_are_cited(folder: Folder) -> None:
+    answer = dataclasses.replace(WITH_CODE, files=({"kind": "file", "file_id": "f2", "container_id": "cntr_1"},))
+    remote: Any = Remote(made("f1", "a.csv"), made("f2", "b.csv"), made("f3", "c.csv"))
+    fetched = await Downloads(folder, LIMITS).fetch(claim(), answer, remote, of_others={"f1", "f2"})
+    assert [file["name"] for file in fetched.files] == ["b.csv", "c.csv"]
+
+
 async def test_a_container_that_has_expired_costs_its_files_alone(service: tuple[Service, Filing]) -> None:
     said, filing = service
     said.refuses(404, "Container with id 'cntr_1' has expired.", type="invalid_request_error")
