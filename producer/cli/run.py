@@ -17,7 +17,7 @@ from askq.embedded.supervisor import Supervisor
 from askq.errors import InputError, WaitTimeout
 from askq.jobs.model import BatchStatus, State
 from askq.jobs.store import Store
-from producer.answers.outputs import Outputs
+from producer.answers.outputs import Outputs, line
 from producer.answers.plain import plain
 from producer.answers.record import to_record
 from producer.answers.writer import Writer, writer_for
@@ -155,8 +155,7 @@ def ask_command(
     elif record["answer"] is not None and not stream:
         click.echo(plain(record["answer"]))
     for file in record["files"]:
-        if "path" in file:
-            session.say(f"{session.settings.files_dir / file['path']} ({file['size']:,} bytes)")
+        session.say(line(file, session.settings.files_dir))
     if record["error"] is not None:
         session.say(f"askq: {record['error']['code']}: {plain(record['error']['message'] or '')}")
         session.say(record["error"]["remedy"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from askq.jobs.library import Item
-from producer.answers.plain import plain
+from producer.answers.plain import padded, plain
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.cli.shelves import (
     carry_out,
@@ -87,7 +87,7 @@ def list_command(session: Session, *, as_json: bool) -> int:
     for item, users in items:
         name = plain(item.name.removeprefix("store:"), one_line=True)
         used = f"used by {len(users)}" if users else ""
-        click.echo("  ".join((item.remote or "-", f"{name:<24}", item.progress(), used)).rstrip())
+        click.echo("  ".join((item.remote or "-", padded(name, 24), item.progress(), used)).rstrip())
         for file, reason in item.failures:
             click.echo(f"    {plain(file, one_line=True)}: {plain(reason, one_line=True)}")
         if item.error is not None:
