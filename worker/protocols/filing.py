@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -144,9 +145,11 @@ class Filing:
 
     async def create_store(self, *, name: str, item: str) -> str:
         """Make an empty store for an item of the library; its id."""
+        # A header takes no other letters than those of ASCII, and a store may be called anything.
+        key = hashlib.sha256(f"{OURS}-{item}".encode()).hexdigest()
         reply = await self._wire.call(
             self._client.vector_stores.with_raw_response.create(
-                name=name, metadata={OURS: item[:512]}, extra_headers={"Idempotency-Key": f"{OURS}-{item}"[:200]}
+                name=name, metadata={OURS: item[:512]}, extra_headers={"Idempotency-Key": key}
             )
         )
         return str(reply.body["id"])

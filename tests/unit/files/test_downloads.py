@@ -298,6 +298,16 @@ async def test_an_upload_says_name_type_and_purpose(service: tuple[Service, Fili
     assert "요금.csv".encode() in body or b"filename*=" in body
 
 
+async def test_a_store_may_be_called_anything(service: tuple[Service, Filing]) -> None:
+    said, filing = service
+    for name in ("설명서", "دليل 📚", "x" * 500):
+        said.says({"id": "vs_1", "object": "vector_store"})
+        assert await filing.create_store(name=name, item=f"acc/store:{name}") == "vs_1"
+    keys = {request.headers["idempotency-key"] for request in said.requests}
+    assert len(keys) == 3
+    assert all(key.isascii() and len(key) <= 255 for key in keys)
+
+
 async def test_stores_are_found_by_what_they_were_made_for(service: tuple[Service, Filing]) -> None:
     said, filing = service
     said.lists(
