@@ -319,7 +319,7 @@ def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
         if record["usage"]["total_tokens"]:
             cost = record["usage"]["cost_usd"]
             facts.append(("used", f"{record['usage']['total_tokens']} tokens" + ("" if cost is None else f", ${cost}")))
-        facts += [(name, value) for name, value in record["input"].items()]
+        facts += [(name, value) for name, value in record["input"].items() if value not in ("", None)]
         if job.question.files:
             sent = [one.url if one.file is None else f"{one.file.name} ({one.tool})" for one in job.question.files]
             facts.append(("attached", ", ".join(filter(None, sent))))

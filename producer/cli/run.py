@@ -23,6 +23,7 @@ from producer.answers.record import to_record
 from producer.answers.writer import Writer, writer_for
 from producer.batch import require_budget
 from producer.budget import bounded
+from producer.cli.changing import many
 from producer.cli.options import assistant_options, bounds, budget_option, input_options
 from producer.cli.shared import Session, json_option, known_status, pass_session, print_json
 from producer.cli.workers import ToolsWorker, add_workers, foreground, kept_running, require_hope
@@ -254,11 +255,11 @@ def _finished_before(store: Store, submission: Submission) -> BatchStatus | None
 
 def _say_submitted(session: Session, submission: Submission, submitted: Submitted) -> None:
     if submitted.created:
-        many = submission.summary.conversations
-        talks = f" in {many} conversation{'' if many == 1 else 's'}" if many and submission.limit is None else ""
-        session.say(f"Batch {submitted.batch}: {submitted.added} questions{talks} for {submission.assistant.name}")
+        talked = submission.summary.conversations
+        talks = f" in {talked} conversation{'' if talked == 1 else 's'}" if talked and submission.limit is None else ""
+        session.say(f"Batch {submitted.batch}: {many(submitted.added)}{talks} for {submission.assistant.name}")
     else:
-        session.say(f"Batch {submitted.batch} goes on: {submitted.already} questions known, {submitted.added} added")
+        session.say(f"Batch {submitted.batch} goes on: {many(submitted.already)} known, {submitted.added} added")
 
 
 def _wait(
