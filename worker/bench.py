@@ -30,7 +30,6 @@ from worker.downloads import Limits as Output
 from worker.leases import Leases
 from worker.library import Library
 from worker.limits.durations import Durations
-from worker.limits.gate import Grant
 from worker.limits.permits import Permits
 from worker.live import Desk
 from worker.materials import Materials
@@ -275,15 +274,8 @@ class Bench:
         """Tell a run live from a stream that is open, or look for one; the chains go on meanwhile."""
 
         async def resume(before: Live | None) -> Live | None:
-            grants: list[Grant] = []
-            try:
-                grants = await self._permits.get(claim.protocol)
-                stream = await protocol.resume_live(thread, run, before)
-            except CallError as error:
-                self._permits.got(claim.protocol, grants, error)
-                raise
-            self._permits.got(claim.protocol, grants, None)
-            return stream
+            async with self._permits.getting(claim.protocol):
+                return await protocol.resume_live(thread, run, before)
 
         if self._desk.wanted(run) and (live is not None or protocol.resumes):
             self._desk.begin(claim.id, run, live, resume)

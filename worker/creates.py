@@ -288,7 +288,7 @@ class Creates(Bench):
     def _found_asking(self, claim: Claim, found: Found, assistant: Assistant, protocol: Protocol) -> steps.Decision:
         """The conversation shows the calls of a run whose id nobody has seen."""
         fields: steps.Fields = {
-            **steps._CLEAN,
+            **steps.CLEAN,
             "run": None,
             "runs": claim.runs + 1,
             "deadline": (claim.intent_at or claim.now) + assistant.timeout_s,

@@ -13,7 +13,6 @@ from worker import rounds, steps
 from worker.bench import jitter
 from worker.creates import Creates
 from worker.downloads import NotNow
-from worker.limits.gate import Grant
 from worker.priced import priced_answer, priced_status
 from worker.protocols.base import (
     CallError,
@@ -34,17 +33,14 @@ class Looks(Creates):
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
         begun = time.monotonic()
-        grants: list[Grant] = []
         try:
-            grants = await self._permits.get(claim.protocol)
-            if steps.to_cancel(claim):
-                await protocol.cancel(thread, run)
-            status = priced_status(await protocol.poll(thread, run), assistant)
+            async with self._permits.getting(claim.protocol):
+                if steps.to_cancel(claim):
+                    await protocol.cancel(thread, run)
+                status = priced_status(await protocol.poll(thread, run), assistant)
         except CallError as error:
-            self._permits.got(claim.protocol, grants, error)
             await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
         else:
-            self._permits.got(claim.protocol, grants, None)
             self._learn(claim, status)
             await self._account.answered(claim.protocol, begun=begun)
             await self._commit(claim, await self._polled(claim, status, assistant, protocol))
@@ -60,7 +56,7 @@ class Looks(Creates):
             status.tool_calls,
             await self._calls(claim),
             assistant,
-            {"polls": claim.polls + 1, "remote": status.raw, **steps._CLEAN},
+            {"polls": claim.polls + 1, "remote": status.raw, **steps.CLEAN},
             run_id=claim.run_id,
             usage=status.usage,
             answer=status.answer,
@@ -79,33 +75,22 @@ class Looks(Creates):
             gate.used(claim.estimated, status.usage.total_tokens)
 
     async def _collect(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
-        grants: list[Grant] = []
         if len(self._fetching) >= _FETCHING and _may_fetch(assistant):
             await self._commit(claim, steps.waits_to_fetch(claim))
             return
         try:
-            grants = await self._permits.get(claim.protocol, 2 if _may_fetch(assistant) else 1)
-            answer = await protocol.answer(claim.thread_id or "", claim.run_id or "", assistant)
+            async with self._permits.getting(claim.protocol, 2 if _may_fetch(assistant) else 1):
+                answer = await protocol.answer(claim.thread_id or "", claim.run_id or "", assistant)
             answer = priced_answer(answer, assistant)
-        except CallError as error:
-            self._permits.got(claim.protocol, grants, error)
-            await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
-            return
-        self._permits.got(claim.protocol, grants, None)
-        grants = []
-        try:
             if steps.makes_files(answer):
                 # The container's list, and each file's description and content.
-                grants = await self._permits.get(claim.protocol, 1 + 2 * len(answer.files))
-                answer = await self._fetched(claim, answer)
+                async with self._permits.getting(claim.protocol, 1 + 2 * len(answer.files)):
+                    answer = await self._fetched(claim, answer)
         except NotNow as why:
-            self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.not_fetched(claim, str(why), jitter()))
         except CallError as error:
-            self._permits.got(claim.protocol, grants, error)
             await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
         else:
-            self._permits.got(claim.protocol, grants, None)
             await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
 
     async def _answer_calls(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
@@ -129,18 +114,16 @@ class Looks(Creates):
                 return
             await self._create(claim, claim.thread_id or "", assistant, protocol, outputs)
             return
-        grants: list[Grant] = []
         begun = time.monotonic()
         try:
-            grants = await self._permits.get(claim.protocol)
-            if not self._leases.fresh(claim):
-                return
-            status = await protocol.submit_tool_outputs(claim.thread_id or "", claim.run_id or "", outputs)
+            async with self._permits.getting(claim.protocol) as gets:
+                if not self._leases.fresh(claim):
+                    gets.made = False
+                    return
+                status = await protocol.submit_tool_outputs(claim.thread_id or "", claim.run_id or "", outputs)
         except CallError as error:
-            self._permits.got(claim.protocol, grants, error)
             await self._settle(claim, rounds.not_submitted(claim, error, jitter()), error)
         else:
-            self._permits.got(claim.protocol, grants, None)
             await self._account.answered(claim.protocol, begun=begun)
             pace = await self._pace(claim)
             await self._commit(claim, rounds.submitted(claim, status, assistant, jitter(), pace))

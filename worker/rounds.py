@@ -16,11 +16,18 @@ from askq.jobs.model import Answer, Claim, Move, State, Usage
 from askq.names import QUEUE_TOOLS
 from worker.protocols.base import Blocked, CallError, Gone, Limited, Refused, RunState, Status, ToolCall, ToolOutput
 from worker.schedule import Pace, backoff, until_poll
-from worker.steps import _CLEAN as CLEAN
-from worker.steps import MOST_ERRORS, MOST_GONE, Decision, Fields, end, summed
-from worker.steps import _blocked as blocked
-from worker.steps import _limited as limited
-from worker.steps import _move as moved
+from worker.steps.decision import (
+    CLEAN,
+    MOST_ERRORS,
+    MOST_GONE,
+    Decision,
+    Fields,
+    blocked,
+    end,
+    limited,
+    moved,
+    summed,
+)
 
 LOOK_S = 5.0
 """After so long the first look at functions that still run; the last output makes the job due before that."""

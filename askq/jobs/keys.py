@@ -34,7 +34,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:pauses` | hash | account, or account/protocol → why it must not be called |
 | `askq:probe:<account>` | string | somebody is probing a paused account |
 | `askq:{sNN}:clock` | string | the shard's schedule has just followed a clock that was set back |
-| `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what it grants: rate, burst … (`limits.py`) |
+| `askq:{limits}:of:<account>/<protocol>/<model>` | hash | what it grants: rate, burst … (`limit_rule.py`) |
 | `askq:{limits}:waits` | sorted set | scopes in which calls wait for a permit → until when |
 | `askq:{library}:item:<account>:<name>` | hash | a file or store that is kept at the service (`library.py`) |
 | `askq:{library}:due:<account>` | sorted set | items to be worked on → when |

@@ -54,6 +54,9 @@ class Registry:
         self.bury(thing, (), self.clock(), receipt)
         return True
 
+    def uses(self, user: str) -> list[str]:
+        return sorted(thing for thing, users in self.users.items() if user in users)
+
     def bury(self, owner: str, objects: Sequence[RemoteObject], due: float, receipt: str | None) -> int:
         mine = self.entries.get(owner, {})
         names = [found.name for found in objects if found.name in mine] if objects else list(mine)

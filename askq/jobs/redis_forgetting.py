@@ -9,25 +9,28 @@ from functools import partial
 from typing import Any
 
 import redis
+from redis.client import Pipeline
 from redis.exceptions import ResponseError
 
 from askq.ids import SHARDS, job_id, shard_of, split_job_id
 from askq.jobs import keys
-from askq.jobs.model import TERMINAL, Outcome
+from askq.jobs.model import TERMINAL, BatchStatus, Outcome
 from askq.jobs.objects import Receipt, assistant_of_thing, receipt_name, receipt_of
 from askq.jobs.records import decoded, encoded
 from askq.jobs.redis_objects import RECEIPT_S, RedisObjects
+from askq.jobs.redis_reading import RedisReading
 from askq.jobs.redis_servers import Server, servers_of
-from askq.jobs.redis_wire import Call
+from askq.jobs.redis_wire import Call, words
 
 _ROWS = 1000
 _REWRITE_S = 300.0
 _INVENTORY_S = 600
-_ENDS = "," + ",".join(sorted(TERMINAL)) + ","
+_ENDS = words(TERMINAL)
+_STATUSES_PER_CALL = 50
 
 
-class RedisForgetting(RedisObjects):
-    """What `RedisStore` knows of forgetting."""
+class RedisForgetting(RedisReading, RedisObjects):
+    """What `RedisStore` knows of forgetting, when it is told to and when the time has come."""
 
     def begin_forgetting(self, what: str) -> None:
         def write() -> None:
@@ -139,6 +142,76 @@ class RedisForgetting(RedisObjects):
 
         found: str | None = self._run(rewrite)
         return found
+
+    def tidy(self, *, keep_s: float) -> int:
+        ids = [decoded(id_) for id_ in self._run(lambda: self._redis.zrange(keys.BATCHES, 0, -1))]
+
+        def lifetimes() -> list[int]:
+            pipe = self._redis.pipeline(transaction=False)
+            for id_ in ids:
+                pipe.ttl(keys.batch(id_))
+            return list(pipe.execute())
+
+        self._run(partial(self._forget_dead, keep_s))
+        ttls = dict(zip(ids, self._run(lifetimes), strict=True))
+        if gone := [id_ for id_, ttl in ttls.items() if ttl == -2]:
+            for id_ in gone:
+                # What it used is deleted at the service, unless others use it; and so is what it had made itself.
+                for thing in self.uses(id_):
+                    self.unshare(thing, id_)
+                self.bury(id_)
+            self._run(lambda: self._redis.zrem(keys.BATCHES, *gone))
+        # Only batches that are not marked yet are looked at: finished ones stay for weeks, and this runs every minute.
+        open_ = [id_ for id_, ttl in ttls.items() if ttl == -1]
+        marked = 0
+        for start in range(0, len(open_), _STATUSES_PER_CALL):
+            over = [status for status in self._statuses(open_[start : start + _STATUSES_PER_CALL]) if status.done]
+            self._run(partial(self._expire, over, int(keep_s)))
+            marked += len(over)
+        return marked
+
+    def _forget_dead(self, keep_s: float) -> None:
+        """Dead letters go when the records they are about do."""
+        seconds, _ = self._redis.time()
+        pipe = self._redis.pipeline(transaction=False)
+        for shard in range(SHARDS):
+            pipe.zremrangebyscore(keys.dead(shard), "-inf", seconds - keep_s)
+        pipe.execute()
+
+    def _expire(self, batches: Sequence[BatchStatus], keep_s: int) -> None:
+        rest, own = self._redis.pipeline(transaction=False), self._redis.pipeline(transaction=False)
+        for status in batches:
+            # It has gone on since it was last audited, or this is its first end.
+            rest.hdel(keys.batch(status.id), "audited")
+            # The batch itself last: that it expires is the sign that all else does, should this be cut off half-way.
+            record, *others = lasting(status.id, status.idempotency_key)
+            for name in others:
+                rest.expire(name, keep_s)
+            own.expire(record, keep_s)
+        rest.execute()
+        own.execute()
+
+
+def lasting(batch: str, idempotency_key: str | None) -> list[str]:
+    """The keys of a batch that last as long as any of its jobs has not ended."""
+    names = [keys.batch(batch), keys.budget(batch)]
+    if idempotency_key is not None:
+        names.append(keys.idempotency(idempotency_key))
+    for shard in range(SHARDS):
+        names += (keys.rows(shard, batch), keys.count(shard, batch))
+    return names
+
+
+def persisting(batch: str, idempotency_key: str | None) -> list[Callable[[Pipeline], None]]:
+    """What lets a batch stay, to be done in this order: once its record stays, `tidy` lets the rest expire again,
+    should this be cut off half-way."""
+    record, *others = lasting(batch, idempotency_key)
+
+    def persist(names: Sequence[str], pipe: Pipeline) -> None:
+        for name in names:
+            pipe.persist(name)
+
+    return [partial(persist, [record]), partial(persist, others)]
 
 
 def _rewritten(server: Server, until: float) -> str | None:

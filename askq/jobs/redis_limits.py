@@ -1,20 +1,50 @@
-"""Limits and durations as the scripts take and give them: what `RedisStore` sends, and how it reads the replies."""
+"""Limits and durations in Redis: what the scripts take, and how their replies are read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from askq.jobs import keys
-from askq.jobs.limits import Bound, Heard, Permit, Scope, Told, Wait
+from askq.jobs.limits import FORGOTTEN_S, Bound, Heard, Permit, Scope, Told, Wait
+from askq.jobs.records import decoded
+from askq.jobs.redis_wire import Call, RedisWire
 from askq.jobs.took import MANY, bucket_of
 
 KEEP_S = 7 * 86_400
 """How long what was learned stays after its last use: limits change, but seldom over a weekend."""
-FORGOTTEN_S = 2.0
-"""A wait that is over for so long was given up."""
 
 Arguments = tuple[list[str], list[str | int | float | bytes]]
+
+
+class RedisLimits(RedisWire):
+    """What `RedisStore` knows of limits."""
+
+    def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:
+        return self._limit(take(scope, asks, bound=bound, window=window))
+
+    def learn_limits(self, scope: Scope, heard: Heard) -> Permit:
+        return self._limit(learn(scope, heard))
+
+    def look_limits(self, scope: Scope) -> Permit:
+        return self._limit(look(scope))
+
+    def _limit(self, call: Arguments) -> Permit:
+        return permit(self._scripts([Call("limit", *call)])[0])
+
+    def waits(self) -> list[Wait]:
+        now = self.now()
+        # Who waits asks again when the time has come; what is older was left by a worker that is gone.
+        found = self._run(lambda: self._redis.zrangebyscore(keys.WAITS, now - FORGOTTEN_S, "+inf", withscores=True))
+        scopes = [scope(decoded(member)) for member, _ in found]
+        looks = self._scripts([Call("limit", *look(one)) for one in scopes])
+        return [
+            Wait.of(one, until, permit(looked)) for one, (_, until), looked in zip(scopes, found, looks, strict=True)
+        ]
+
+    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
+        (found,) = self._scripts([Call("took", *took(digest, seconds))])
+        return weights(found)
 
 
 def take(scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Arguments:
@@ -67,18 +97,6 @@ def permit(found: Sequence[Any]) -> Permit:
         tserial=float(tserial),
         held=bool(held),
         known=bool(known),
-    )
-
-
-def wait(scope: Scope, until: float, looked: Permit) -> Wait:
-    """A scope in which calls wait."""
-    return Wait(
-        account=scope.account,
-        protocol=scope.protocol,
-        model=scope.model,
-        until=max(until, looked.now + looked.wait_s),
-        now=looked.now,
-        rate=looked.rate,
     )
 
 

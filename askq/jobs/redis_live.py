@@ -9,10 +9,10 @@ from askq.jobs import keys, live
 from askq.jobs.live import LiveEntry, Piece
 from askq.jobs.model import PENDING, Lane, Outcome
 from askq.jobs.records import decoded, encoded
-from askq.jobs.redis_wire import Call, RedisWire
+from askq.jobs.redis_wire import Call, RedisWire, words
 
 _MOST_READ = 200
-_PENDING = "," + ",".join(sorted(PENDING)) + ","
+_PENDING = words(PENDING)
 
 
 class RedisLive(RedisWire):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
 from importlib import resources
 from typing import Any
@@ -28,7 +28,8 @@ from redis.exceptions import (
 from askq.errors import StoreDenied, StoreError, StoreUnreachable
 from askq.ids import SHARDS
 from askq.jobs import keys
-from askq.jobs.records import encoded
+from askq.jobs.model import State
+from askq.jobs.records import decoded, encoded
 from askq.jobs.redis_health import appendfsync, health_of
 from askq.jobs.redis_servers import ask, cluster_of, connect, execute_here, owner_of, servers_of
 from askq.jobs.store import Health
@@ -146,6 +147,15 @@ class RedisWire:
             for mark in cluster.marks():
                 pipe.exists(mark)
 
+    def _first(self, key: str, value: str) -> str:
+        """Put a value under a key unless there is one; the value that is there now."""
+        while not self._run(lambda: self._redis.set(key, value, nx=True)):
+            known = self._run(lambda: self._redis.get(key))
+            if known is not None:
+                return decoded(known)
+            # It went away between the two calls: the key is free after all.
+        return value
+
     def _wait_for_disk(self, seen: Seen) -> None:
         """Return when everything written so far is on the disks of these servers, and of as many replicas of each as
         was asked for.
@@ -227,7 +237,7 @@ class RedisWire:
     def clocks(self) -> list[float]:
         """The clock that each shard goes by (Unix seconds): that of the server that has it."""
         if cluster_of(self._redis) is None:
-            return [self._time()] * SHARDS
+            return [self.now()] * SHARDS
 
         def read() -> list[Any]:
             pipe = self._redis.pipeline(transaction=False)
@@ -237,7 +247,7 @@ class RedisWire:
 
         return list(self._run(read))
 
-    def _time(self) -> float:
+    def now(self) -> float:
         seconds, micros = self._run(self._redis.time)
         return float(seconds + micros / 1e6)
 
@@ -313,6 +323,16 @@ def lua() -> dict[str, tuple[str, str]]:
         sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         found[entry.name.removesuffix(".lua")] = (sha, text)
     return found
+
+
+def millis(seconds: float) -> int:
+    """A lifetime as Redis takes it: there is none of no time at all."""
+    return max(1, int(seconds * 1000))
+
+
+def words(states: Collection[State]) -> str:
+    """States as the scripts look them up."""
+    return "," + ",".join(sorted(states)) + ","
 
 
 def _remedy(exc: ResponseError) -> str | None:

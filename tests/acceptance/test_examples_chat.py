@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_examples_conversations import PROTOCOLS, example, step
+from tests.acceptance.examples import PROTOCOLS, example, step
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.stack import ROOT
+from tests.acceptance.examples import PROTOCOLS, example, step
 
 pytestmark = pytest.mark.timeout(300)
-PROTOCOLS = ("responses", "assistants")
-
-
-def step(folder: Path, script: str, *options: str) -> str:
-    """What a step of an example prints. It runs in a copy of the example, with the command that is installed here."""
-    home = {"HOME": str(folder.parent), "ASKQ_HOME": str(folder.parent / ".askq"), "PYTHONPATH": str(ROOT)}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {"PATH": path, "LANG": "C.UTF-8", "ASKQ_ASSISTANTS_DIR": str(ROOT / "assistants"), **home}
-    done = subprocess.run(
-        [str(folder / script), *options],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def example(name: str, folder: Path) -> Path:
-    return Path(shutil.copytree(ROOT / "examples" / name, folder / name))
 
 
 def answers(folder: Path) -> dict[str, dict[str, str]]:

@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.stack import ROOT
+from tests.acceptance.examples import PROTOCOLS, example, step
 
 pytestmark = pytest.mark.timeout(300)
-PROTOCOLS = ("responses", "assistants")
-
-
-def step(folder: Path, script: str, *options: str) -> str:
-    """What a step of an example prints. It runs in a copy of the example, with the command that is installed here."""
-    home = {"HOME": str(folder.parent), "ASKQ_HOME": str(folder / ".askq"), "PYTHONPATH": str(ROOT)}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [str(folder / script), *options],
-        env={"PATH": path, "LANG": "C.UTF-8", "ASKQ_TICK_S": "0.1", **home},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def example(name: str, folder: Path) -> Path:
-    return Path(shutil.copytree(ROOT / "examples" / name, folder / name))
 
 
 def answers(folder: Path) -> dict[str, dict[str, Any]]:
@@ -71,7 +45,7 @@ def _check_analyst(folder: Path) -> dict[str, float]:
 
     def content(row: str) -> bytes:
         (file,) = found[row]["files"]
-        data = (folder / ".askq" / "files" / file["path"]).read_bytes()
+        data = (folder.parent / ".askq" / "files" / file["path"]).read_bytes()
         assert len(data) == file["size"]
         return data
 

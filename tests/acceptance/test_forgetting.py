@@ -12,8 +12,8 @@ import pytest
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import State
+from tests.acceptance.examples import example, step
 from tests.acceptance.stack import Stack, running_stack
-from tests.acceptance.test_examples_conversations import example, step
 from tests.parts import eventually
 
 pytestmark = pytest.mark.timeout(300)

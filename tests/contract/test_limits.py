@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from askq.jobs import keys, redis_limits
-from askq.jobs.limits import FIELDS, FIRST_WINDOW, Bound, Heard, LimitRecord, Permit, Scope, Told
+from askq.jobs.limit_rule import FIELDS, LimitRecord
+from askq.jobs.limits import FIRST_WINDOW, Bound, Heard, Permit, Scope, Told
 from askq.jobs.model import Lane
 from askq.jobs.store import Store
 from askq.jobs.took import MANY, bucket_of, counted

@@ -462,7 +462,7 @@ def test_what_fails_to_be_stored_is_kept_until_it_is(
 def test_a_run_that_vanishes_fails_after_several_looks(
     store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.steps.backoff", lambda errors, jitter: 0.02)
+    monkeypatch.setattr("worker.steps.running.backoff", lambda errors, jitter: 0.02)
     batch = submit(store, 1)
     looks = 0
 
@@ -762,7 +762,7 @@ def test_a_cancelled_create_whose_reply_was_lost_is_found_first(
 def test_a_cancelled_create_that_never_arrived_is_taken_back_and_not_made(
     store: MemoryStore, cancelling: tuple[Cancelling, Engines], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.steps.SETTLE_S", 0.1)
+    monkeypatch.setattr("worker.steps.searching.SETTLE_S", 0.1)
     service, engines = cancelling
     batch = submit(store, 1)
 
@@ -972,7 +972,7 @@ def test_a_budget_that_covers_one_at_a_time_is_enough_for_all_in_the_end(
     store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given runs that cost next to nothing and a bound for one at worst, then nobody is told that it is used up."""
-    monkeypatch.setattr("worker.steps.BUDGET_S", 0.05)
+    monkeypatch.setattr("worker.steps.decision.BUDGET_S", 0.05)
     answer = service.answer
 
     async def cheap(thread_id: str, run_id: str, assistant: Assistant) -> Answer:

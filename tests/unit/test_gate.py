@@ -248,26 +248,50 @@ async def test_the_strictest_file_in_use_bounds_a_model() -> None:
 async def test_gets_cost_nothing_until_one_is_refused() -> None:
     store = MemoryStore()
     permits = Permits(store, "acc", "service.test")
-    assert await permits.get("assistants") == []
+    async with permits.getting("assistants") as free:
+        assert free.grants == []
     assert store._limits == {}
     assert await permits.get_room(1) == float("inf")
     refusal = Limited("rate_limit_exceeded", "slow down", retry_after=0.1, limits=NO_LIMITS)
-    permits.got("assistants", [], refusal)
+    with pytest.raises(Limited):
+        async with permits.getting("assistants"):
+            raise refusal
     gets = permits.gets("assistants")
     await settled(gets)
     assert gets.scope.model == GETS
-    grants = await permits.get("assistants")
-    assert len(grants) == 1, "now they are counted"
-    permits.got("assistants", grants, None)
+    async with permits.getting("assistants") as counted:
+        assert len(counted.grants) == 1, "now they are counted"
+
+
+async def test_the_permit_of_a_get_that_is_not_made_goes_back() -> None:
+    store = MemoryStore()
+    permits = Permits(store, "acc", "api.openai.com")
+    scope = permits.gets("assistants").scope
+
+    async def over() -> float:
+        """Permits given of which nobody is waited for any more."""
+        await settled(permits.gets("assistants"))
+        return store.look_limits(scope).serial - store._limits[scope].open
+
+    async with permits.getting("assistants"):
+        pass
+    assert await over() == 1
+    async with permits.getting("assistants") as gets:
+        gets.made = False
+    assert await over() == 2
+    assert store._limits[scope].since == 1, "only the first was answered"
 
 
 @pytest.mark.parametrize(("answered", "limited"), [(3, True), (20, False)])
 async def test_a_few_gets_of_many_that_are_refused_are_no_limit(*, answered: int, limited: bool) -> None:
     permits = Permits(MemoryStore(), "acc", "service.test")
     for _ in range(answered):
-        permits.got("assistants", [], None)
+        async with permits.getting("assistants"):
+            pass
     for _ in range(6):
-        permits.got("assistants", [], Limited("rate_limit_exceeded", "no", retry_after=1.0, limits=NO_LIMITS))
+        with pytest.raises(Limited):
+            async with permits.getting("assistants"):
+                raise Limited("rate_limit_exceeded", "no", retry_after=1.0, limits=NO_LIMITS)
     gets = permits.gets("assistants")
     await settled(gets)
     assert (await gets.look(older_than_s=0.0)).held == limited
@@ -277,7 +301,8 @@ async def test_where_the_limit_of_gets_is_documented_it_is_kept_unasked() -> Non
     permits = Permits(MemoryStore(), "acc", "api.openai.com")
     assert await permits.gets_per_s("assistants") == pytest.approx(15)
     assert await permits.gets_per_s("responses") is None
-    assert len(await permits.get("assistants", 2)) == 2
+    async with permits.getting("assistants", 2) as gets:
+        assert len(gets.grants) == 2
 
 
 async def test_a_process_gets_ready_its_share_of_the_permits_there_will_be() -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from askq.jobs.limits import FIRST_WINDOW, LONGEST_BACKOFF_S, NO_WINDOW, Bound, Heard, LimitRecord, Told
+from askq.jobs.limit_rule import LONGEST_BACKOFF_S, LimitRecord
+from askq.jobs.limits import FIRST_WINDOW, NO_WINDOW, Bound, Heard, Told
 
 STEP_S = 0.005
 

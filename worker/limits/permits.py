@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from askq.assistants.model import Assistant
@@ -25,6 +27,16 @@ _GET_BOUNDS: Mapping[tuple[str, str], float] = MappingProxyType(
 )
 """GETs a second that are allowed whatever is heard, by protocol and host: 1000 a minute (protocols A.7), less a tenth
 for others on the same account."""
+
+
+@dataclass(slots=True)
+class Gets:
+    """GETs that are being made."""
+
+    grants: list[Grant] = field(default_factory=list)
+    """None where no limit is known."""
+    made: bool = True
+    """False for calls that were given up before they were made: their permits go back."""
 
 
 class Permits:
@@ -96,7 +108,28 @@ class Permits:
 
     # -- GETs ------------------------------------------------------------------------------------------
 
-    async def get(self, protocol: str, many: int = 1) -> list[Grant]:
+    @asynccontextmanager
+    async def getting(self, protocol: str, many: int = 1) -> AsyncIterator[Gets]:
+        """Around so many GETs: their permits are there when it begins, and what came of them is told when it ends.
+        Raises Limited."""
+        gets = Gets()
+        try:
+            gets.grants = await self._get(protocol, many)
+            yield gets
+        except CallError as error:
+            self._got(protocol, gets.grants, error)
+            raise
+        except Exception:
+            # Something of ours went wrong with what the service had answered.
+            self._got(protocol, gets.grants, None)
+            raise
+        if gets.made:
+            self._got(protocol, gets.grants, None)
+        else:
+            for grant in gets.grants:
+                self.gets(protocol).give_back(grant)
+
+    async def _get(self, protocol: str, many: int = 1) -> list[Grant]:
         """Permits for GETs; none where no limit is known, because then nobody counts. Raises Limited."""
         gate = self.gets(protocol)
         if not await self._restricted(gate):
@@ -127,7 +160,7 @@ class Permits:
             return float("inf")
         return _share(sum(gate.forecast(_LEAD_S) - gate.line for gate in gates), executions)
 
-    def got(self, protocol: str, grants: list[Grant], error: CallError | None) -> None:
+    def _got(self, protocol: str, grants: list[Grant], error: CallError | None) -> None:
         """GETs were answered, or refused."""
         gate = self.gets(protocol)
         if isinstance(error, Limited) and error.limits is not None:

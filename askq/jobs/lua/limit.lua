@@ -16,7 +16,7 @@
 -- Returns {granted, wait, ready, rate or '', ratio, now, serial, serial in tokens, held, known}; numbers as text.
 -- Leaves behind: the record, with an expiry; the scope in `waits` until its next permit while calls wait for one.
 --
--- The rule is that of LimitRecord in limits.py, where its why is written; a test compares both field by field.
+-- The rule is that of LimitRecord in limit_rule.py, where its why is written; a test compares both field by field.
 
 local FLOOR, SHRINK, BELOW, LONGEST = 1 / 60, 0.7, 0.98, 3600
 local MANY, NEARLY = 1000000, 1e-6

@@ -1,0 +1,172 @@
+"""While a run exists: polls, cancelling, fetching what it made, and its end."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from askq.assistants.model import Assistant
+from askq.jobs.model import Answer, Claim, Move, Usage
+from worker.protocols.base import Blocked, CallError, Gone, Limited, RunState, Status
+from worker.schedule import CANCEL_GRACE_S, Pace, backoff, before_deadline, until_poll
+from worker.steps.decision import (
+    CLEAN,
+    DEADLINE_ERRORS_S,
+    MOST_GONE,
+    Decision,
+    Fields,
+    blocked,
+    end,
+    limited,
+    moved,
+    summed,
+)
+
+
+def to_cancel(claim: Claim) -> bool:
+    """Whether the service must be told to cancel the run: a person wants it, or it has outlived its deadline."""
+    return not claim.cancel_sent and (claim.cancel is not None or _overdue(claim))
+
+
+def _overdue(claim: Claim) -> bool:
+    return claim.deadline is not None and claim.now > claim.deadline
+
+
+def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float, pace: Pace | None = None) -> Decision:
+    """One poll was answered."""
+    fields: dict[str, str | int | float | None] = {"polls": claim.polls + 1, "remote": status.raw, **CLEAN}
+    if to_cancel(claim):
+        fields["cancel"] = claim.cancel or "deadline"
+        fields["cancel_sent"] = 1
+    match status.state:
+        case RunState.PENDING:
+            if claim.cancel_sent and claim.deadline is not None and claim.now > claim.deadline + CANCEL_GRACE_S:
+                return end(
+                    claim,
+                    _cancelled(claim, fields),
+                    f"still {status.raw} after its deadline and a cancel",
+                    fields=fields,
+                )
+            age = claim.now - (claim.started_at or claim.now)
+            delay = 1.0 if "cancel_sent" in fields else until_poll(assistant, age, status.poll_after, jitter, pace)
+            if claim.deadline is not None:
+                delay = before_deadline(delay, claim.deadline - claim.now, jitter)
+            fields["seen"] = round(age, 2)
+            return moved(claim, "poll", delay=delay, fields=fields)
+        case RunState.ACTION if _why_cancelled(claim, fields) is not None:
+            return end(
+                claim,
+                _cancelled(claim, fields),
+                "cancelled while the run waited for the output of a function",
+                fields=fields,
+                usage=status.usage,
+            )
+        case RunState.ACTION:
+            raise AssertionError("`worker.rounds.asked` decides what comes of calls")
+        case RunState.DONE | RunState.INCOMPLETE if status.answer is None or makes_files(status.answer):
+            usage = status.usage or Usage()
+            fields |= {
+                "in": usage.input_tokens,
+                "cached": usage.cached_tokens,
+                "out": usage.output_tokens,
+                "total": usage.total_tokens,
+                "cost": usage.cost_usd,
+                "error_code": status.error_code,
+                "error_message": status.error_message,
+            }
+            return moved(claim, "collect", fields=fields)
+    return finished(claim, status, fields)
+
+
+def _why_cancelled(claim: Claim, fields: Fields) -> str | None:
+    """Why the service was told to cancel, by an earlier poll or in this very step."""
+    return claim.cancel or ("deadline" if fields.get("cancel") == "deadline" else None)
+
+
+def makes_files(answer: Answer) -> bool:
+    """Whether there may be something to fetch: files, or a container in which code has run."""
+    return bool(answer.files) or any(call.get("container_id") for call in answer.code)
+
+
+def not_fetched(claim: Claim, why: str, jitter: float) -> Decision:
+    """Files of the answer could not be fetched; it is tried again as long as that may help."""
+    errors = claim.errors + 1
+    note = f"fetching the files of the answer: {why}"[:300]
+    return moved(claim, "defer", delay=backoff(min(errors, 5), jitter), fields={"errors": errors, "note": note})
+
+
+def waits_to_fetch(claim: Claim) -> Decision:
+    """Others fetch files already."""
+    return moved(claim, "defer", delay=1.0, fields={"note": "waits for its turn to fetch the files of the answer"})
+
+
+def took(claim: Claim, status: Status, share: float) -> float | None:
+    """How long a run took, as far as polls can tell: it ended somewhere between the last two, so at a `share` in [0, 1]
+    of that time. None for a run that has not ended, or not by itself."""
+    if status.state not in (RunState.DONE, RunState.INCOMPLETE) or claim.started_at is None or claim.cancel_sent:
+        return None
+    if claim.rounds and claim.began_at is None:
+        return None  # it has waited for functions meanwhile
+    age, seen = max(0.0, claim.now - claim.started_at), claim.seen or 0.0
+    return seen + share * max(0.0, age - seen)
+
+
+def _cancelled(claim: Claim, fields: Fields) -> str:
+    """The end of a job whose run was cancelled: by a person through askq, by its deadline, or by somebody else."""
+    why = _why_cancelled(claim, fields)
+    return {"asked": "cancelled", "deadline": "deadline"}.get(why or "", "cancelled_remotely")
+
+
+def finished(claim: Claim, status: Status, fields: Fields) -> Decision:
+    """The run ended, and the reply said everything."""
+    if status.state is RunState.DONE and status.answer is not None:
+        return answered(claim, status.answer, fields, usage=status.usage)
+    code = status.error_code or {
+        RunState.INCOMPLETE: "incomplete",
+        RunState.EXPIRED: "run_expired",
+    }.get(status.state, "run_failed")
+    if status.state is RunState.CANCELLED:
+        code = _cancelled(claim, fields)
+    message = status.error_message or f"the run ended {status.raw}"
+    return end(claim, code, message, fields=fields, answer=_with_usage(status.answer, status.usage), usage=status.usage)
+
+
+def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | None) -> Decision:
+    """The answer is here: the job completes, or ends as its run's end says."""
+    answer = _with_usage(answer, usage) or answer
+    if claim.error_code is not None:
+        return end(claim, claim.error_code, claim.error_message or "the run ended early", fields=fields, answer=answer)
+    if answer.text is None and not answer.code and not answer.files:
+        return end(claim, "no_answer", "the run completed without an assistant message", fields=fields, answer=answer)
+    answer = dataclasses.replace(answer, usage=summed(claim, answer.usage))
+    kept: Fields = {**CLEAN, **fields}
+    if unfetched := [file for file in answer.files if "error" in file]:
+        why = unfetched[0]["error"]["message"]
+        kept = {**kept, "note": f"{len(unfetched)} of {len(answer.files)} files were not kept: {why}"[:300]}
+    if _why_cancelled(claim, fields) is not None:
+        kept = {**kept, "note": "the run completed although it was to be cancelled"}
+    return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields=kept, answer=answer))
+
+
+def _with_usage(answer: Answer | None, usage: Usage | None) -> Answer | None:
+    if answer is None or answer.usage is not None or usage is None:
+        return answer
+    return dataclasses.replace(answer, usage=usage)
+
+
+def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
+    """A poll (or fetching the answer) failed: a failed poll is not a failed run."""
+    match error:
+        case Limited():
+            return limited(claim, error, "defer", jitter)
+        case Blocked():
+            return blocked(claim, error, "defer")
+    errors = claim.errors + 1
+    gone = claim.gone + 1 if isinstance(error, Gone) else claim.gone
+    if isinstance(error, Gone) and gone > MOST_GONE:
+        return end(claim, "run_vanished", error.message, usage=claim.usage)
+    if claim.deadline is not None and claim.now > claim.deadline + DEADLINE_ERRORS_S:
+        return end(
+            claim, "deadline", f"unreachable long after its deadline; the last error: {error}", usage=claim.usage
+        )
+    fields: Fields = {"errors": errors, "gone": gone or None, "note": str(error)[:300]}
+    return moved(claim, "defer", delay=backoff(errors, jitter), fields=fields)
