@@ -112,6 +112,8 @@ class Item(Wish):
                 return f"ready: {self.data.get('done', total)} of {total} files"
             case ItemState.MAKING:
                 return f"is being made of {total} files"
+            case ItemState.FILLING:
+                return f"{total} files are put into it"
             case ItemState.INDEXING:
                 return f"the service reads it: {self.data.get('done', 0)} of {total} files"
             case ItemState.FAILED:

@@ -30,8 +30,9 @@ from tests.unit.cli_stage import Asked, end_all
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
-    "run", "ask", "submit", "status", "watch", "results", "show", "list", "cancel", "retry", "resume", "sweep",
-    "assistants", "up", "worker", "flower", "local-api", "doctor", "completion",
+    "run", "ask", "chat", "submit", "status", "watch", "results", "show", "list", "cancel", "retry", "forget",
+    "cleanup", "resume", "sweep", "files", "stores", "assistants", "up", "worker", "flower", "local-api", "doctor",
+    "completion",
 ]  # fmt: skip
 
 
