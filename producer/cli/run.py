@@ -238,12 +238,19 @@ def _answer(
                 return wait(session, parts, store, supervisor, submitted.batch, timeout)
             except KeyboardInterrupt:
                 session.say(
-                    f"\nDetached: nothing is lost. The same command goes on with it;\n"
+                    f"\nDetached: nothing is lost. {_goes_on(submission)}\n"
                     f"`askq results {submitted.batch} --partial` shows what is answered."
                 )
                 raise
     finally:
         store.close()
+
+
+def _goes_on(submission: Submission) -> str:
+    """What answers the rest: without a key the same command would ask anew."""
+    if submission.idempotency_key is None:
+        return "It goes on as soon as a worker runs (`askq up`)."
+    return "The same command goes on with it."
 
 
 def _finished_before(store: Store, submission: Submission) -> BatchStatus | None:
@@ -281,7 +288,7 @@ def _wait(
             if until is not None and time.monotonic() >= until:
                 raise WaitTimeout(
                     f"batch {batch} is not finished after {timeout:g} s: {status.pending} of {status.total} pending",
-                    remedy="The same command goes on with it.",
+                    remedy=f"It goes on as soon as a worker runs; `askq results {batch} --partial` shows the answers.",
                 )
             time.sleep(_LOOK_EVERY_S)
 
