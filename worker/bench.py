@@ -96,8 +96,6 @@ class Bench:
         self._cleaner = Cleaner(store, account, self._any_protocol)
         self._called = 0
         """Creates that have their permit."""
-        self.called_at = 0.0
-        """When the last one got it (monotonic)."""
         self._assistants: dict[str, Assistant] = {}
         self._filing = filing or _no_filing
         files = folder or Folder(Path("askq-files"))

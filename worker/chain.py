@@ -27,11 +27,6 @@ _NAP_S = 0.05
 _WORTH_WAITING_S = 1.0
 """A chain whose next job is due later than this gives its pool process back; a timer revives it."""
 _MOST_PER_CLAIM = 100
-_PIONEERS = 8
-"""The first jobs of a chain that found nothing under way: their runs need not wait behind the preparation of a hundred
-others. On an account nothing is known of, no more could be created at once anyway."""
-_PIONEERS_S = 0.3
-"""The others follow as soon as one of these calls, or after so long: an intent may have to wait for the disk."""
 
 
 @dataclass(slots=True)
@@ -48,9 +43,7 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
     execution = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     share = _Share(engine.store, lane, execution)
     report = Slice()
-    begun = time.monotonic()
-    until = begun + slice_s
-    first = lane is Lane.START and engine.open_calls(lane) == 0
+    until = time.monotonic() + slice_s
     hit("chain.begin")
     engine.library.kick()
     await engine.clean()
@@ -58,8 +51,7 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
         while await share.update():
             if lane is Lane.POLL:
                 await engine.clean()
-            first = first and engine.called_at < begun and time.monotonic() < begun + _PIONEERS_S
-            claimed = await _claim(engine, lane, share, most=_PIONEERS - engine.open_calls(lane) if first else None)
+            claimed = await _claim(engine, lane, share)
             report.claimed += claimed
             if time.monotonic() >= until:
                 break
@@ -79,9 +71,9 @@ async def work(engine: Engine, lane: Lane, *, slice_s: float) -> Slice:
     return report
 
 
-async def _claim(engine: Engine, lane: Lane, share: _Share, *, most: int | None) -> int:
+async def _claim(engine: Engine, lane: Lane, share: _Share) -> int:
     shards = share.held
-    room = min(await engine.room(lane, executions=share.alive), _MOST_PER_CLAIM if most is None else most)
+    room = min(await engine.room(lane, executions=share.alive), _MOST_PER_CLAIM)
     if room <= 0 or not shards:
         return 0
     asked_at = time.monotonic()

@@ -237,7 +237,6 @@ class Creates(Bench):
         # A job of the start lane: those that submit outputs are claimed as the polls are.
         counted = not ask.outputs
         self._called += counted
-        self.called_at = time.monotonic()
         live: Live | None = None
         try:
             if ask.stream:

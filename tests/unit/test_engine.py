@@ -218,23 +218,6 @@ def test_every_question_gets_its_own_answer_from_one_run(
     assert service.assistants == 1, "the remote assistant is made once"
 
 
-def test_the_first_run_does_not_wait_behind_the_preparation_of_all_others(
-    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Given 60 questions and nothing under way, then a few are prepared and one is called before others are begun."""
-    monkeypatch.setattr(chain, "_PIONEERS_S", 60.0)
-    prepared: list[int] = []
-
-    def note(ask: Ask) -> None:
-        prepared.append(service.threads)
-
-    service.before = note
-    batch = submit(store, 60)
-    drive(engines(), finished(store, batch))
-    assert prepared[0] <= chain._PIONEERS
-    assert len(service.ledger) == 60
-
-
 def test_a_lost_reply_is_answered_by_looking_not_by_asking_again(
     store: MemoryStore, service: Service, engines: Engines
 ) -> None:
