@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,13 @@ from worker.protocols.base import (
 )
 from worker.protocols.filing import Filing
 from worker.schedule import Pace, crowd_s
+from worker.shared import Shared
 
 log = logging.getLogger(__name__)
 
 _UNSENT = 16
-"""Intents on record at once whose calls may not have been sent: as many questions may end in doubt when a process is
-killed, where the service can neither list runs nor be asked again safely."""
+"""Calls at once of which it is on record that they leave, and which may not have left: as many questions may end in
+doubt when a process is killed, where the service can neither list runs nor be asked again safely."""
 _OUTPUT = Output(files=20, file_bytes=100 << 20, total_bytes=500 << 20)
 
 
@@ -97,6 +99,7 @@ class Bench:
         self._called = 0
         """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
+        self._definitions: Shared[Assistant | None] = Shared()
         self._filing = filing or _no_filing
         files = folder or Folder(Path("askq-files"))
         self.library = Library(store, account, files, self._filing, lease_s=lease_s)
@@ -193,10 +196,15 @@ class Bench:
 
     async def _assistant(self, digest: str) -> Assistant | None:
         if digest not in self._assistants:
-            definition = await asyncio.to_thread(self.store.assistant, digest)
-            if definition is None:
-                return None
-            self._assistants[digest] = Assistant.from_json(definition)
+            # The first claims of a list all want the same.
+            return await self._definitions.get(digest, partial(self._read_assistant, digest))
+        return self._assistants[digest]
+
+    async def _read_assistant(self, digest: str) -> Assistant | None:
+        definition = await asyncio.to_thread(self.store.assistant, digest)
+        if definition is None:
+            return None
+        self._assistants[digest] = Assistant.from_json(definition)
         return self._assistants[digest]
 
     async def _remote_assistant(self, assistant: Assistant, protocol: Protocol, given: Given) -> str | None:
@@ -267,9 +275,9 @@ class Bench:
 
     async def _pace(self, claim: Claim) -> Pace:
         """What is known of when this job's run may end, and of all others that are to be polled."""
-        weights = self._durations.weights(claim.assistant_digest)
+        runs = self._durations.of(claim.assistant_digest)
         gets = await self._permits.gets_per_s(claim.protocol)
-        return Pace(weights, crowd_s(self._durations.runs_waiting, gets))
+        return Pace(runs, crowd_s(self._durations.runs_waiting, gets))
 
     async def _watch(self, claim: Claim, thread: str, run: str, live: Live | None, protocol: Protocol) -> None:
         """Tell a run live from a stream that is open, or look for one; the chains go on meanwhile."""

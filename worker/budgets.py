@@ -19,6 +19,7 @@ from askq.jobs.model import MOVES, TERMINAL, Claim, Move
 from askq.jobs.store import Store
 from askq.prices import at_worst
 from worker.protocols.base import Ask
+from worker.shared import Shared
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Budgets:
         self._store = store
         self._host = host
         self._bounded: dict[str, bool] = {}
+        self._looks: Shared[bool] = Shared()
         self._reconciled: dict[str, float] = {}
 
     async def reserve(self, claim: Claim, ask: Ask) -> Verdict:
@@ -95,10 +97,14 @@ class Budgets:
 
     async def _is_bounded(self, batch: str) -> bool:
         if batch not in self._bounded:
-            while len(self._bounded) >= _REMEMBERED:
-                del self._bounded[next(iter(self._bounded))]
-            status = await asyncio.to_thread(self._store.batch, batch)
-            self._bounded[batch] = status is not None and status.budget is not None
+            return await self._looks.get(batch, partial(self._look, batch))
+        return self._bounded[batch]
+
+    async def _look(self, batch: str) -> bool:
+        while len(self._bounded) >= _REMEMBERED:
+            del self._bounded[next(iter(self._bounded))]
+        status = await asyncio.to_thread(self._store.batch, batch)
+        self._bounded[batch] = status is not None and status.budget is not None
         return self._bounded[batch]
 
     def at_worst(self, ask: Ask) -> float | None:

@@ -66,9 +66,8 @@ class Looks(Creates):
         return decision
 
     def _learn(self, claim: Claim, status: Status) -> None:
-        """What a run that has ended teaches of the next ones."""
-        if (seconds := steps.took(claim, status, random.random())) is not None:  # noqa: S311  no secret
-            self._durations.note(claim.assistant_digest, seconds)
+        """What a poll teaches of the next runs."""
+        self._durations.note(claim.assistant_digest, steps.took(claim, status, random.random()))  # noqa: S311  no secret
         if status.state is not RunState.PENDING and status.usage is not None and claim.estimated:
             assistant = self._assistants[claim.assistant_digest]
             gate = self._permits.creates(claim.protocol, claim.asked_of or assistant.model)

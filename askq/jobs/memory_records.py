@@ -171,6 +171,7 @@ def claim_of(id_: str, record: Record, was_due: float, now: float, *, first: boo
         limited_at=record.number("limited"),
         created_at=record.created,
         intent_at=record.number("intent_at"),
+        never_sent=record.state is State.STARTING and "unsent" in record.fields,
         started_at=record.number("started"),
         deadline=record.number("deadline"),
         estimated=record.number("est"),

@@ -109,6 +109,8 @@ MOVES: Mapping[str, MoveRule] = MappingProxyType(
             # The durable record that precedes every paid call.
             # The outputs of function calls may go into a paid call of their own.
             _rule("intend", {State.QUEUED, State.ACTION}, State.STARTING, keeps_claim=True),
+            # The call of an intent leaves now: until then it is known that there was none.
+            _rule("send", {State.STARTING}, None, keeps_claim=True),
             # The paid call was answered with the id of a run.
             _rule("start", {State.STARTING}, State.RUNNING),
             # The reply was lost, but the run was found.
@@ -357,6 +359,8 @@ class Claim:
     """Since when nothing but "not now" was heard."""
     created_at: float
     intent_at: float | None
+    never_sent: bool = False
+    """Whether the call of its intent has certainly not left: its `send` would be on record."""
     started_at: float | None
     deadline: float | None
     asked_of: str | None = None

@@ -113,6 +113,7 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         limited_at=_float(values.get("limited")),
         created_at=float(values["created"]),
         intent_at=_float(values.get("intent_at")),
+        never_sent="never_sent" in values,
         started_at=_float(values.get("started")),
         deadline=_float(values.get("deadline")),
         estimated=_float(values.get("est")),

@@ -7,7 +7,7 @@ from a thread in batches, so that no connection is ever shared between cancelled
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from askq.jobs.calls import Calls
@@ -31,6 +31,7 @@ from askq.jobs.model import (
     State,
 )
 from askq.jobs.objects import Entry, Receipt, RemoteObject, Tombstone
+from askq.jobs.took import NO_RUNS, Counts
 
 if TYPE_CHECKING:
     # Most programs audit nothing, and need not import what an audit finds.
@@ -247,8 +248,8 @@ class Store(Reader, Protocol):
     def waits(self) -> list[Wait]:
         """The scopes in which calls wait for a permit."""
 
-    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
-        """Count runs of an assistant by how long they took; the weight of each bucket (`askq.jobs.took`)."""
+    def took(self, digest: str, more: Counts = NO_RUNS) -> Counts:
+        """Count runs of an assistant by how long they took (`askq.jobs.took`); all counts of it."""
 
     def waiting(self, lane: Lane) -> int:
         """How many jobs a lane holds."""

@@ -17,6 +17,7 @@ from worker.steps.beginning import (
     not_sent,
     not_yet,
     prepared,
+    send,
     unread,
     waits,
     waits_for_files,
@@ -55,6 +56,7 @@ from worker.steps.running import (
 from worker.steps.searching import (
     MOST_ATTEMPTS,
     adopted,
+    never_sent,
     not_searched,
     searched,
 )
@@ -82,6 +84,7 @@ __all__ = [
     "joined",
     "joined_again",
     "makes_files",
+    "never_sent",
     "not_created",
     "not_fetched",
     "not_joined",
@@ -96,6 +99,7 @@ __all__ = [
     "polled",
     "prepared",
     "searched",
+    "send",
     "suspect",
     "to_cancel",
     "took",

@@ -177,14 +177,16 @@ def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: flo
     return not_prepared(claim, error, jitter)
 
 
-def intent(claim: Claim, lease_s: float) -> Move:
-    """The durable record that precedes the paid call. The lease is kept."""
+def intent(claim: Claim, lease_s: float, *, told: bool = False) -> Move:
+    """The durable record that precedes the paid call. The lease is kept. `told`: it will be on record when the call
+    leaves (`send`)."""
     fields: Fields = {
         "attempts": claim.attempts + 1,
         "looks": None,
         "witness": None,
         "note": None,
         "live": 1 if claim.question is not None and claim.question.stream else None,
+        "unsent": 1 if told else None,
     }
     if claim.rounds:
         fields = {**fields, "began": claim.began_at or claim.started_at}
@@ -195,6 +197,11 @@ def intent(claim: Claim, lease_s: float) -> Move:
         delay=lease_s,
         fields=fields,
     )
+
+
+def send(claim: Claim, lease_s: float) -> Move:
+    """The call of the intent leaves now."""
+    return Move(job=claim.id, fence=claim.fence, name="send", delay=lease_s, fields={"unsent": None})
 
 
 def created(

@@ -6,6 +6,7 @@ import dataclasses
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import Answer, Claim, Move, Usage
+from askq.jobs.took import seen_between
 from worker.protocols.base import Blocked, CallError, Gone, Limited, RunState, Status
 from worker.schedule import CANCEL_GRACE_S, Pace, backoff, before_deadline, until_poll
 from worker.steps.decision import (
@@ -99,15 +100,16 @@ def waits_to_fetch(claim: Claim) -> Decision:
     return moved(claim, "defer", delay=1.0, fields={"note": "waits for its turn to fetch the files of the answer"})
 
 
-def took(claim: Claim, status: Status, share: float) -> float | None:
-    """How long a run took, as far as polls can tell: it ended somewhere between the last two, so at a `share` in [0, 1]
-    of that time. None for a run that has not ended, or not by itself."""
-    if status.state not in (RunState.DONE, RunState.INCOMPLETE) or claim.started_at is None or claim.cancel_sent:
-        return None
+def took(claim: Claim, status: Status, share: float) -> list[int]:
+    """What a poll tells of how long runs take (`askq.jobs.took`). One that has ended did so somewhere between the last
+    two polls, so at a `share` in [0, 1] of that time. Nothing for a run that has not ended by itself."""
+    ended = status.state in (RunState.DONE, RunState.INCOMPLETE)
+    if not (ended or status.state is RunState.PENDING) or claim.started_at is None or claim.cancel_sent:
+        return []
     if claim.rounds and claim.began_at is None:
-        return None  # it has waited for functions meanwhile
+        return []  # it has waited for functions meanwhile
     age, seen = max(0.0, claim.now - claim.started_at), claim.seen or 0.0
-    return seen + share * max(0.0, age - seen)
+    return seen_between(seen, seen + share * max(0.0, age - seen) if ended else age, ended=ended)
 
 
 def _cancelled(claim: Claim, fields: Fields) -> str:

@@ -41,6 +41,12 @@ def adopted(claim: Claim, run_id: str, assistant: Assistant, *, runs: int = 1) -
     )
 
 
+def never_sent(claim: Claim) -> Decision:
+    """There is no run of the intent, and none will come: the attempt did not happen."""
+    fields: Fields = {"attempts": max(0, claim.attempts - 1), "looks": None, "note": None}
+    return moved(claim, way_back(claim), fields=fields)
+
+
 def searched(
     claim: Claim,
     found: Found,
@@ -72,8 +78,7 @@ def searched(
                 )
             )
         case Search.NOT_STARTED if claim.looks >= 1 and since >= lease_s + SETTLE_S:
-            fields = {"attempts": max(0, claim.attempts - 1), "looks": None, "note": None}
-            return moved(claim, way_back(claim), fields=fields)
+            return never_sent(claim)
         case Search.NOT_STARTED:
             wait = max(1.0, lease_s + SETTLE_S - since)
             return moved(claim, "defer", delay=wait, fields={"looks": claim.looks + 1, "errors": None})
