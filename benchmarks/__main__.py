@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import commands, cost, enqueue, kill_everything, limits, main_job, survival, waiting
+from benchmarks import commands, cost, enqueue, kill_everything, limits, main_job, survival, waiting, workers
 from benchmarks.machine import describe
 from benchmarks.peers import scenarios
 from benchmarks.peers.manifest import read_manifest
@@ -17,6 +17,7 @@ SCENARIOS = {
     "cost": cost.run_cost,
     "sustained": cost.run_sustained,
     "waiting": waiting.run,
+    "workers": workers.run,
     "enqueue": enqueue.run,
     "commands": commands.run,
     "limits": limits.run,
@@ -40,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="a few questions only: shows that the scenario works")
     parser.add_argument("--peers", action="store_true", help="measure other tools too, in environments made for them")
     parser.add_argument("--only", action="append", metavar="NAME", help="askq, or one of these tools; repeatable")
+    parser.add_argument("--runs", type=int, default=10_000, metavar="N", help="how many wait in `waiting` (10000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     options = parser.parse_args(argv)
     if unknown := set(options.scenario) - set(names):
@@ -48,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no tool called {', '.join(sorted(wrong))} in benchmarks/peers/manifest.toml")
     results = {"machine": describe()}
     for name in options.scenario or names:
-        if name in SCENARIOS:
+        if name == "waiting":
+            results[name] = waiting.run(tiny=options.tiny, runs=options.runs)
+        elif name in SCENARIOS:
             results[name] = SCENARIOS[name](tiny=options.tiny)
         else:
             results[name] = SIDE_BY_SIDE[name](tiny=options.tiny, peers=options.peers, only=options.only or ())

@@ -1,7 +1,8 @@
 """`enqueue`: how long a list takes to be stored, in what memory, and how soon the first run is created.
 
 A Redis with its append-only file on. Three times `askq submit` on a CSV file: into an empty Redis; into one to which a
-producer that was SIGKILLed half-way has given a part of the same list under the same key; and while a worker runs.
+producer that was SIGKILLed half-way has given a part of the same list under the same key; and while a worker runs, once
+with a Redis that writes to its disk each second, and once with one that does at once, as the embedded one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.parts import eventually
 
 _BOOT_S = 60.0
 _DEADLINE_S = 600.0
+_TIMES = 5
 
 
 def run(*, tiny: bool) -> dict[str, Any]:
@@ -38,10 +40,17 @@ def run(*, tiny: bool) -> dict[str, Any]:
         with running_stack(folder / "quiet") as stack:
             found["alone"] = _alone(stack, listed)
             found["after_a_killed_producer"] = _again(stack, listed, rows)
-        (folder / "busy").mkdir()
-        with running_stack(folder / "busy") as stack:
-            found["while_a_worker_runs"] = _beside_a_worker(stack, listed)
+        found["while_a_worker_runs"] = {
+            fsync: [_fresh(folder / f"{fsync}-{number}", listed, fsync) for number in range(1 if tiny else _TIMES)]
+            for fsync in ("everysec", "always")
+        }
         return found
+
+
+def _fresh(folder: Path, listed: Path, fsync: str) -> dict[str, Any]:
+    folder.mkdir()
+    with running_stack(folder, fsync=fsync) as stack:
+        return _beside_a_worker(stack, listed)
 
 
 def _submit(stack: Stack, listed: Path, key: str) -> Ended:
@@ -104,7 +113,7 @@ def _beside_a_worker(stack: Stack, listed: Path) -> dict[str, Any]:
     )
     try:
         first = eventually(
-            lambda: stack.admin("ledger?limit=1")["data"], seconds=_BOOT_S, what="a run is created", every=0.02
+            lambda: stack.admin("ledger?limit=1")["data"], seconds=_BOOT_S, what="a run is created", every=0.01
         )[0]
         created = time.time()
     finally:

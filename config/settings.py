@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from dotenv.parser import Binding, parse_stream
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
 
 
 class SettingsError(ValueError):
@@ -338,6 +338,10 @@ def _dotenv(folder: Path) -> tuple[_Told, list[str]]:
     found = next((place / ".env" for place in (start, *start.parents) if _is_there(place / ".env")), None)
     if found is None:
         return {}, []
+    # Here, because commands are to start fast, and often there is no such file.
+    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
+
     try:
         # Editors of Windows begin a file with a mark that would become part of the first name.
         lines = list(parse_stream(io.StringIO(found.read_text("utf-8-sig"))))

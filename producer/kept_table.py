@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from askq.structured import columns_of
-from producer.questions import Summary
+
+if TYPE_CHECKING:
+    from producer.questions import Summary
 
 
 class KeptTable(TypedDict, total=False):

@@ -9,18 +9,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from askq.assistants import file as assistant_files
-from askq.assistants.model import Assistant, ProtocolName
 from askq.errors import AssistantError, ConfigError, InputError, Problem
-from askq.files.folder import Folder
 from askq.postponed import postpone
 from config.settings import Secret, Settings
 from producer.api import OPENAI, Api
-from producer.questions.attachments import ToolsOf
 
 if TYPE_CHECKING:
+    from askq.assistants.model import Assistant, ProtocolName
     from askq.embedded.stack import Embedded
+    from askq.files.folder import Folder
     from askq.jobs.redis_store import RedisStore
+    from askq.jobs.store import Reader
+    from producer.questions.attachments import ToolsOf
 
 
 class Parts:
@@ -72,6 +72,12 @@ class Parts:
         if must_be_safe and not self.settings.allow_unsafe_redis:
             store.health().require_safe()
         return store
+
+    def reader(self) -> Reader:
+        """The job store for those who only look."""
+        from askq.jobs.redis_reader import RedisReader
+
+        return RedisReader(self.redis_url())
 
     def api(self) -> Api:
         """Where runs are asked for: OpenAI (or OPENAI_BASE_URL) with a key, else the embedded local API."""
@@ -169,6 +175,9 @@ class Parts:
     def assistant(self, name: str | None, protocol: str | None, *, keep: bool = True) -> Assistant:
         """The assistant to ask; its files are copied to the folder unless told not to `keep` them. Raises
         AssistantError."""
+        # Here, because who only looks at a batch reads no assistant file.
+        from askq.assistants import file as assistant_files
+
         settings = self.settings
         told = None if protocol is None else _protocol(protocol)
         loaded = assistant_files.load(
@@ -204,6 +213,8 @@ class Parts:
 
     def files(self) -> Folder:
         """The folder that keeps files."""
+        from askq.files.folder import Folder
+
         return Folder(self.settings.files_dir)
 
     def tools_of(self, assistant: str | None, protocol: str | None) -> ToolsOf:

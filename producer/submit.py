@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,9 +21,14 @@ from producer.questions.question_list import same_thread
 from producer.questions.reading import quoted
 
 CHUNK_ROWS = 1000
-"""Most rows per round trip: two chunks are in memory at a time, whatever the length of the list."""
+"""Most rows per round trip: three chunks are in memory at a time, whatever the length of the list."""
+FIRST_ROWS = 50
+"""Rows of the first chunk: a worker is told of them while the next ones are read."""
 CHUNK_TEXT = 4 << 20
 """No chunk grows once its questions have so many characters."""
+CHUNKS_AT_ONCE = 2
+"""Chunks on their way: while Redis works on one, the next is packed. With one alone 30,000 rows took 3.4 s instead of
+2.0 (on two busy cores); with three no less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +97,13 @@ class Submission:
             )
 
         chunk: list[NewJob] = []
-        text = 0
+        text, most = 0, FIRST_ROWS
         for question in self.rows_asked():
             chunk.append(job(question))
             text += len(question.text)
-            if len(chunk) == CHUNK_ROWS or text >= CHUNK_TEXT:
+            if len(chunk) == most or text >= CHUNK_TEXT:
                 yield chunk
-                chunk, text = [], 0
+                chunk, text, most = [], 0, CHUNK_ROWS
         if chunk:
             yield chunk
 
@@ -153,14 +159,13 @@ def submit(
         # somebody may just have done so.
         store.share(assistant_thing(assistant.digest), batch)
         store.save_assistant(assistant.digest, assistant.to_json())
+    there: set[int] = set()
     if not created:
         _require_kept(store, batch)
         _renew_budget(store, batch, submission)
-        conflicts = [row for chunk in submission.jobs() for row in store.compare(batch, chunk).conflicts]
-        if conflicts:
-            raise _conflict(batch, submission, conflicts)
+        there = _compare(store, batch, submission)
     added = already = 0
-    for found in _add(store, batch, submission):
+    for found in _add(store, batch, submission, there):
         if begun is not None and added + already == 0:
             begun()
         added += found.added
@@ -172,23 +177,62 @@ def submit(
     return Submitted(batch=batch, created=created, added=added, already=already)
 
 
-def _add(store: Store, batch: str, submission: Submission) -> Iterator[Added]:
-    """Add chunk after chunk; while the store takes one, the next is read."""
-    with ThreadPoolExecutor(1, thread_name_prefix="askq-submit") as writer:
-        under_way: Future[Added] | None = None
-        sent = {file.sha256 for assistant in _all(submission) for file in _files_of(assistant)}
-        noted: set[str] = set()
-        for chunk in submission.jobs():
-            if under_way is not None:
-                yield under_way.result()
+def _compare(store: Store, batch: str, submission: Submission) -> set[int]:
+    """The chunks (their numbers) whose rows are all there already. Raises InputError when a row is another there."""
+    there: set[int] = set()
+    conflicts: list[str] = []
+    compared = _side_by_side(((chunk, store.compare) for chunk in submission.jobs()), batch)
+    for number, (chunk, found) in enumerate(compared):
+        conflicts += found.conflicts
+        # Of a conversation each row is told to the one before it, which a producer that died may have left undone.
+        if found.already == len(chunk) and all(new.after is None for new in chunk):
+            there.add(number)
+    if conflicts:
+        raise _conflict(batch, submission, conflicts)
+    return there
+
+
+def _add(store: Store, batch: str, submission: Submission, there: Collection[int]) -> Iterator[Added]:
+    """Add chunk after chunk, but for those that are there; while the store takes some, the next are read."""
+    sent = {file.sha256 for assistant in _all(submission) for file in _files_of(assistant)}
+    noted: set[str] = set()
+
+    def chunks() -> Iterator[tuple[list[NewJob], _Send]]:
+        nonlocal sent, noted
+        for number, chunk in enumerate(submission.jobs()):
             sent |= {file.file.sha256 for new in chunk for file in new.question.files if file.file is not None}
             for sha256 in sent - noted:
                 # So that whoever forgets the batch knows which copies nobody else needs.
                 store.share(content_thing(sha256), batch)
             noted |= sent
-            under_way = writer.submit(store.add, batch, chunk)
-        if under_way is not None:
-            yield under_way.result()
+            yield chunk, _known if number in there else store.add
+
+    for _, found in _side_by_side(chunks(), batch):
+        yield found
+
+
+_Send = Callable[[str, Sequence[NewJob]], Added]
+
+
+def _known(batch: str, chunk: Sequence[NewJob]) -> Added:
+    return Added(added=0, already=len(chunk), conflicts=())
+
+
+def _side_by_side(chunks: Iterable[tuple[list[NewJob], _Send]], batch: str) -> Iterator[tuple[list[NewJob], Added]]:
+    """Send each chunk; what comes of it, in their order. While the store works on one the next is written to it, and
+    the one after that is read."""
+    with ThreadPoolExecutor(CHUNKS_AT_ONCE, thread_name_prefix="askq-submit") as senders:
+        under_way: deque[tuple[list[NewJob], Future[Added]]] = deque()
+        for chunk, send in chunks:
+            # A question of a conversation is told to the one before it: that has to be there.
+            alone = any(new.after is not None for new in chunk)
+            while under_way and (alone or len(under_way) == CHUNKS_AT_ONCE or under_way[0][1].done()):
+                sent, found = under_way.popleft()
+                yield sent, found.result()
+            under_way.append((chunk, senders.submit(send, batch, chunk)))
+        while under_way:
+            sent, found = under_way.popleft()
+            yield sent, found.result()
 
 
 def _files_of(assistant: Assistant) -> Iterator[FileRef]:

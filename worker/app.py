@@ -80,7 +80,7 @@ def create_app(settings: Settings) -> Application:
     # The handlers are kept by the signals weakly, unless told otherwise.
     signals.worker_init.connect(partial(_check_store, app), weak=False)
     signals.worker_shutting_down.connect(lambda **_: process.leave_in_time(), weak=False)
-    signals.worker_process_init.connect(_after_fork, weak=False)
+    signals.worker_process_init.connect(partial(_after_fork, app), weak=False)
     signals.worker_process_shutdown.connect(_before_exit, weak=False)
     return app
 
@@ -192,11 +192,13 @@ def _check_store(app: Application, *, sender: Any, **_: Any) -> None:
         store.close()
 
 
-def _after_fork(**_: Any) -> None:
+def _after_fork(app: Application, **_: Any) -> None:
     # A line per request, on every poll, is for finding faults and not for keeping.
     for name in ("httpx2", "openai"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
     process.tie_to_parent()
+    if serves_chains(queues_of(app)):
+        process.warm_up()
 
 
 def _before_exit(**_: Any) -> None:

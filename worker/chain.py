@@ -132,9 +132,9 @@ class _Share:
         rest = [shard for shard in range(SHARDS) if shard not in keep and shard not in surplus]
         random.shuffle(rest)
         held = self._store.hold(self._lane, self._execution, keep, ttl_s=_TTL_S)
-        for shard in rest:
-            if len(held) >= fair:
-                break
-            held += self._store.hold(self._lane, self._execution, [shard], ttl_s=_TTL_S)
+        # As many as are lacking in one round trip, then as many others as of those belonged to somebody.
+        while rest and (lacking := fair - len(held)) > 0:
+            asked, rest = rest[:lacking], rest[lacking:]
+            held += self._store.hold(self._lane, self._execution, asked, ttl_s=_TTL_S)
         self.held = held
         return True

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from askq.errors import AskqError
 from askq.jobs.store import Store
 from worker.engine import Engine
 from worker.tools.host import Host
@@ -55,6 +56,20 @@ def current_engine() -> Engine:
             gc.freeze()
             _engine = (os.getpid(), engine)
         return _engine[1]
+
+
+def warm_up() -> None:
+    """Make this process's engine now, beside everything else: the first job of a worker that has just started need not
+    wait for imports and certificates."""
+
+    def build() -> None:
+        try:
+            current_engine()
+        except AskqError as error:
+            # The first job tries again, and says what is wrong.
+            log.info("the engine is made later: %s", error.message)
+
+    threading.Thread(target=build, name="askq-warm-up", daemon=True).start()
 
 
 def build_tools_with(build: Callable[[], tuple[Store, Host]]) -> None:

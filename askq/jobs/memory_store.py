@@ -8,6 +8,7 @@ from askq.ids import split_job_id
 from askq.jobs import memory_calls
 from askq.jobs.books import Books
 from askq.jobs.calls import Calls
+from askq.jobs.health import Health
 from askq.jobs.library import Change, Item, Wish
 from askq.jobs.live import LiveEntry, Piece
 from askq.jobs.memory_asking import MemoryAsking
@@ -19,7 +20,6 @@ from askq.jobs.memory_records import remote_of
 from askq.jobs.memory_sharing import MemorySharing
 from askq.jobs.model import TERMINAL, Outcome, State
 from askq.jobs.objects import Entry, RemoteObject, Tombstone, receipt_name
-from askq.jobs.store import Health
 
 
 class MemoryStore(MemoryAsking, MemoryForgetting, MemorySharing, MemoryBudgets):

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from askq.files.model import Attachment
-from askq.jobs.calls import WantedCall
-from askq.jobs.limits import Wait
+if TYPE_CHECKING:
+    # Named in annotations alone: who only looks at a batch need not import them.
+    from askq.files.model import Attachment
+    from askq.jobs.calls import WantedCall
+    from askq.jobs.limits import Wait
 
 
 class State(StrEnum):

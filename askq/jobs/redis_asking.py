@@ -10,7 +10,7 @@ from typing import Any
 from redis.client import Pipeline
 
 from askq.errors import StoreError
-from askq.ids import SHARDS, job_id, new_batch_id, shard_of, split_job_id
+from askq.ids import job_id, new_batch_id, shard_of, split_job_id
 from askq.jobs import codec, keys
 from askq.jobs.model import (
     ASKED_AGAIN,
@@ -190,15 +190,6 @@ class RedisAsking(RedisWorking):
 
         found = zip(jobs, self._run(read), strict=True)
         return [job_id(split_job_id(job)[0], decoded(row)) for job, row in found if row is not None]
-
-    def dead_letters(self) -> dict[str, float]:
-        def read() -> list[Any]:
-            pipe = self._redis.pipeline(transaction=False)
-            for shard in range(SHARDS):
-                pipe.zrange(keys.dead(shard), 0, -1, withscores=True)
-            return list(pipe.execute())
-
-        return {decoded(job): when for members in self._run(read) for job, when in members}
 
 
 def _parts(batch: str, jobs: Sequence[NewJob]) -> Iterator[tuple[int, list[tuple[int, str]]]]:

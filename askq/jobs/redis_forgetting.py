@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import redis
-from redis.client import Pipeline
+from redis.client import Pipeline, Redis
 from redis.exceptions import ResponseError
 
 from askq.ids import SHARDS, job_id, shard_of, split_job_id
@@ -230,7 +229,7 @@ def _rewritten(server: Server, until: float) -> str | None:
     return None
 
 
-def _written(client: redis.Redis, begin: Callable[[], object], running: str, last: str, until: float) -> str | None:
+def _written(client: Redis, begin: Callable[[], object], running: str, last: str, until: float) -> str | None:
     _is_over(client, running, until)
     try:
         begin()
@@ -244,7 +243,7 @@ def _written(client: redis.Redis, begin: Callable[[], object], running: str, las
     return None if told == "ok" else f"the server could not write its file: {last} is {told}"
 
 
-def _is_over(client: redis.Redis, running: str, until: float) -> bool:
+def _is_over(client: Redis, running: str, until: float) -> bool:
     while True:
         info = client.info("persistence")
         if not info.get(running) and not info.get("aof_rewrite_scheduled"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import redis
+from redis.client import Redis
 from redis.exceptions import ResponseError
 
+from askq.jobs.health import Health
 from askq.jobs.redis_servers import Server
-from askq.jobs.store import Health
 
 
 def health_of(servers: list[Server]) -> Health:
@@ -58,7 +58,7 @@ def _confirms(server: Server, info: Mapping[str, Any]) -> bool:
     return honest and fsync != "no" and (server.replica or _knows_waitaof(server.client))
 
 
-def _knows_waitaof(client: redis.Redis) -> bool:
+def _knows_waitaof(client: Redis) -> bool:
     try:
         # For no copy at all it need not wait.
         client.execute_command("WAITAOF", 0, 0, 1)
@@ -67,7 +67,7 @@ def _knows_waitaof(client: redis.Redis) -> bool:
     return True
 
 
-def appendfsync(client: redis.Redis) -> str | None:
+def appendfsync(client: Redis) -> str | None:
     """When a server writes to its disk, where it says so."""
     try:
         return client.config_get("appendfsync").get("appendfsync")

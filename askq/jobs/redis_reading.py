@@ -108,3 +108,12 @@ class RedisReading(RedisAccounts, RedisLimits):
                 due = next((score for score in scores if score is not None), None)
                 jobs.append(job_of(id_, values, question, answer, due))
         return jobs
+
+    def dead_letters(self) -> dict[str, float]:
+        def read() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            for shard in range(SHARDS):
+                pipe.zrange(keys.dead(shard), 0, -1, withscores=True)
+            return list(pipe.execute())
+
+        return {decoded(job): when for members in self._run(read) for job, when in members}

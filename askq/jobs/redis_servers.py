@@ -7,11 +7,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.client import Pipeline
+from redis.client import Pipeline, Redis
+from redis.connection import ConnectionPool, SSLConnection
+from redis.driver_info import DriverInfo
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLConnection
 
 from askq.jobs.redis_address import Address, address_of
 
@@ -26,10 +26,10 @@ class Server:
     name: str
     """Its address; empty where there is but one."""
     replica: bool
-    client: redis.Redis
+    client: Redis
 
 
-def connect(url: str, *, timeout_s: float) -> redis.Redis:
+def connect(url: str, *, timeout_s: float) -> Redis:
     """The client for an address. Opens nothing. Raises ValueError and TypeError, whose texts may hold a password."""
     address = address_of(url)
     waits: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "max_connections": 64}
@@ -43,15 +43,19 @@ def connect(url: str, *, timeout_s: float) -> redis.Redis:
     waits |= {"health_check_interval": 10, "retry": Retry(ExponentialBackoff(cap=0.2, base=0.05), 1)}
     if address.kind == "sentinel":
         return _watched(address, waits, timeout_s)
-    client: redis.Redis = redis.Redis.from_url(url, **waits)
+    # The client's own version is not told to the server: to find it out, the package's metadata would be read.
+    client: Redis = Redis.from_url(url, driver_info=DriverInfo(lib_version=None), **waits)
     # A connection is made of the address only when it is first needed; one made here tells what is wrong.
     pool = client.connection_pool
     pool.connection_class(**pool.connection_kwargs)
     return client
 
 
-def _watched(address: Address, waits: dict[str, Any], timeout_s: float) -> redis.Redis:
+def _watched(address: Address, waits: dict[str, Any], timeout_s: float) -> Redis:
     """The client of whichever server Sentinel calls the master."""
+    # Here for the same reason as the cluster's.
+    from redis.sentinel import Sentinel, SentinelManagedSSLConnection
+
     tls = {"connection_class": SentinelManagedSSLConnection} if address.tls else {}
     sentinels = Sentinel(
         list(address.nodes),
@@ -64,32 +68,32 @@ def _watched(address: Address, waits: dict[str, Any], timeout_s: float) -> redis
             **address.sentinel_options,
         },
     )
-    client: redis.Redis = sentinels.master_for(address.service, **{**waits, **address.options, **tls})
+    client: Redis = sentinels.master_for(address.service, **{**waits, **address.options, **tls})
     return client
 
 
-def cluster_of(client: redis.Redis) -> ClusterRedis | None:
+def cluster_of(client: Redis) -> ClusterRedis | None:
     """A client as that of a cluster, if it is one."""
     return getattr(client, "as_cluster", None)
 
 
 @contextmanager
-def servers_of(client: redis.Redis) -> Iterator[list[Server]]:
+def servers_of(client: Redis) -> Iterator[list[Server]]:
     """Every server behind a client, replicas too. Their clients last as long as the block."""
     if (cluster := cluster_of(client)) is not None:
         yield [Server(name, role == "replica", one) for name, role, one in cluster.servers()]
         return
-    pool = client.connection_pool
-    if not isinstance(pool, SentinelConnectionPool):
+    pool: Any = client.connection_pool
+    if not hasattr(pool, "sentinel_manager"):
         yield [Server("", replica=False, client=client)]
         return
     host, port = pool.get_master_address()
     found = [Server(f"{host}:{port}", replica=False, client=client)]
     options = {name: value for name, value in pool.connection_kwargs.items() if name != "connection_pool"}
-    tls = {"connection_class": redis.SSLConnection} if issubclass(pool.connection_class, redis.SSLConnection) else {}
+    tls = {"connection_class": SSLConnection} if issubclass(pool.connection_class, SSLConnection) else {}
     opened = []
     for host, port in pool.sentinel_manager.discover_slaves(pool.service_name):
-        one = redis.Redis(connection_pool=redis.ConnectionPool(host=host, port=port, **{**options, **tls}))
+        one = Redis(connection_pool=ConnectionPool(host=host, port=port, **{**options, **tls}))
         opened.append(one)
         found.append(Server(f"{host}:{port}", replica=True, client=one))
     try:
@@ -100,7 +104,7 @@ def servers_of(client: redis.Redis) -> Iterator[list[Server]]:
                 one.connection_pool.disconnect()
 
 
-def owner_of(client: redis.Redis, key: str) -> redis.Redis:
+def owner_of(client: Redis, key: str) -> Redis:
     """The client of the server that has a key."""
     return client if (cluster := cluster_of(client)) is None else cluster.owner(key)
 

@@ -50,9 +50,6 @@ class RedisStore(RedisAsking, RedisForgetting, RedisSharing, RedisBudgets, Redis
             clocks=self.clocks,
             infos=self._infos,
             scripts=lambda calls: self._scripts([Call(*call) for call in calls]),
-            text=lambda name: lua()[name][1],
+            text=lambda name: lua(name)[1],
             keep_s=self._keep_s,
         )
-
-    def close(self) -> None:
-        self._redis.close()

@@ -7,11 +7,11 @@ import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-import redis
-from redis.client import Pipeline
+from redis import exceptions
+from redis.client import Pipeline, Redis
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -28,15 +28,16 @@ from redis.exceptions import (
 from askq.errors import StoreDenied, StoreError, StoreUnreachable
 from askq.ids import SHARDS
 from askq.jobs import keys
+from askq.jobs.health import Health
 from askq.jobs.model import State
 from askq.jobs.records import decoded, encoded
 from askq.jobs.redis_health import appendfsync, health_of
 from askq.jobs.redis_servers import ask, cluster_of, connect, execute_here, owner_of, servers_of
-from askq.jobs.store import Health
 
 _DISK_WAIT_MS = 1500
 """How long one question whether something is on disk may stay open; below the time-out of a reply."""
 _DISK_S = 10.0
+_LUA = Path(__file__).with_name("lua")
 _INCLUDE = re.compile(r"^-- include (parts/\w+\.lua)\n", re.MULTILINE)
 _OWN, _THEIRS = "its disk", "the disks of as many replicas as was asked for"
 
@@ -68,7 +69,7 @@ class RedisWire:
         self._short: set[str] = set()
         """Those that know no WAITAOF at all, and so can only say what their replicas have in memory."""
         try:
-            self._redis: redis.Redis = connect(url, timeout_s=timeout_s)
+            self._redis: Redis = connect(url, timeout_s=timeout_s)
         except (ValueError, TypeError):
             # Whoever parsed it may quote a part of the password, so neither text nor cause is passed on.
             raise StoreError(
@@ -107,7 +108,7 @@ class RedisWire:
         """Scripts by their digests or their texts; errors are replies. `seen` gets the servers that ran them."""
         pipe = self._redis.pipeline(transaction=False)
         for call in calls:
-            sha, source = lua()[call.script]
+            sha, source = lua(call.script)
             if text:
                 pipe.eval(source, len(call.keys), *call.keys, *call.args)
             else:
@@ -278,6 +279,10 @@ class RedisWire:
         found: Health = self._run(read)
         return found
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
     def _run(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
@@ -285,7 +290,7 @@ class RedisWire:
             raise StoreDenied(
                 f"Redis at {self._shown} refused us: {exc}", remedy="Put the right user and password into REDIS_URL."
             ) from exc
-        except (redis.ConnectionError, redis.TimeoutError) as exc:
+        except (exceptions.ConnectionError, exceptions.TimeoutError) as exc:
             raise StoreUnreachable(
                 f"Redis at {self._shown} does not answer: {exc}",
                 remedy="Check that it is running and that REDIS_URL is right.",
@@ -309,20 +314,14 @@ def run_id_of(server: Any) -> str:
 
 
 @cache
-def lua() -> dict[str, tuple[str, str]]:
-    """Name → (SHA-1, text) of every transition, read from the package once.
+def lua(name: str) -> tuple[str, str]:
+    """SHA-1 and text of a transition, read once.
 
     A line `-- include parts/….lua` stands for that file: what several transitions do as a part of their one step.
     """
-    folder = resources.files("askq.jobs") / "lua"
-    found = {}
-    for entry in folder.iterdir():
-        if not entry.name.endswith(".lua"):
-            continue
-        text = _INCLUDE.sub(lambda part: (folder / part.group(1)).read_text("utf-8"), entry.read_text("utf-8"))
-        sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        found[entry.name.removesuffix(".lua")] = (sha, text)
-    return found
+    text = (_LUA / f"{name}.lua").read_text("utf-8")
+    text = _INCLUDE.sub(lambda part: (_LUA / part.group(1)).read_text("utf-8"), text)
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), text
 
 
 def millis(seconds: float) -> int:

@@ -8,11 +8,10 @@ from a thread in batches, so that no connection is ever shared between cancelled
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from askq.errors import StoreUnsafe
 from askq.jobs.calls import Calls
+from askq.jobs.health import Health
 from askq.jobs.library import Change, Item, Wish
 from askq.jobs.limits import Bound, Heard, Permit, Scope, Wait
 from askq.jobs.live import LiveEntry, Piece
@@ -39,53 +38,35 @@ if TYPE_CHECKING:
     from askq.jobs.books import Books
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """How the server behind a store is set up, as far as it matters for not losing jobs."""
+class Reader(Protocol):
+    """What those need who only look: batches, jobs and workers."""
 
-    version: str
-    append_only: bool
-    eviction: str
-    """`maxmemory-policy`; only `noeviction` is safe."""
-    used_memory: int
-    """Bytes."""
-    max_memory: int
-    """Bytes; 0 = no limit."""
-    confirms: bool = True
-    """Whether it can say that something is on its disk: with `appendfsync always`, or by WAITAOF where that is true
-    (Redis 8)."""
-    replicas: int = 0
-    """How many follow it (of several servers: the one with fewest)."""
-    name: str = ""
-    """Its address, where it is one of several."""
-    replica: bool = False
-    """Whether it only stands by."""
-    servers: tuple[Health, ...] = ()
-    """Each of several."""
+    def batch(self, batch: str) -> BatchStatus | None:
+        """One batch with its counters."""
 
-    @property
-    def danger(self) -> str | None:
-        """Why this server would lose jobs, or None when it would not."""
-        if self.servers:
-            return "; ".join(f"{one.name}: {one.danger}" for one in self.servers if one.danger is not None) or None
-        wrong = []
-        if not self.append_only:
-            wrong.append("its append-only file is off, so a restart would lose every job")
-        if self.eviction != "noeviction":
-            wrong.append(f"its maxmemory-policy is {self.eviction}, so it may drop jobs when memory is short")
-        return "; ".join(wrong) or None
+    def batches(self, *, limit: int = 20) -> list[BatchStatus]:
+        """The newest batches, newest first."""
 
-    def require_safe(self) -> None:
-        """Raise StoreUnsafe for a server that would lose jobs."""
-        if self.danger is not None:
-            raise StoreUnsafe(
-                f"this Redis is not safe for jobs: {self.danger}",
-                remedy="Set `appendonly yes` and `maxmemory-policy noeviction`, or ASKQ_ALLOW_UNSAFE_REDIS=1 to risk "
-                "it.",
-            )
+    def find_batches(self, prefix: str) -> list[str]:
+        """Ids of batches that begin with a prefix, newest first, at most 10."""
+
+    def job(self, job: str) -> Job | None:
+        """One whole job."""
+
+    def jobs(self, batch: str, *, states: Collection[State] | None = None) -> Iterator[Job]:
+        """The jobs of a batch in input order, read in pages: memory does not grow with the batch."""
+
+    def dead_letters(self) -> dict[str, float]:
+        """Jobs given up because workers died on them, and when (Unix seconds), as long as their records last."""
+
+    def nodes(self) -> list[Node]:
+        """The workers that are alive."""
+
+    def close(self) -> None:
+        """Close the connections."""
 
 
-class Store(Protocol):
+class Store(Reader, Protocol):
     """Records, schedule, leases and counters."""
 
     # -- asking ------------------------------------------------------------------------------------------
@@ -132,26 +113,6 @@ class Store(Protocol):
         One that is queued and in nobody's hands ends at once, whether or not the account may be called; for any other
         the wish is noted, and whoever claims it next carries it out.
         """
-
-    def dead_letters(self) -> dict[str, float]:
-        """Jobs given up because workers died on them, and when (Unix seconds), as long as their records last."""
-
-    # -- reading -----------------------------------------------------------------------------------------
-
-    def batch(self, batch: str) -> BatchStatus | None:
-        """One batch with its counters."""
-
-    def batches(self, *, limit: int = 20) -> list[BatchStatus]:
-        """The newest batches, newest first."""
-
-    def find_batches(self, prefix: str) -> list[str]:
-        """Ids of batches that begin with a prefix, newest first, at most 10."""
-
-    def job(self, job: str) -> Job | None:
-        """One whole job."""
-
-    def jobs(self, batch: str, *, states: Collection[State] | None = None) -> Iterator[Job]:
-        """The jobs of a batch in input order, read in pages: memory does not grow with the batch."""
 
     # -- working -----------------------------------------------------------------------------------------
 
@@ -454,9 +415,6 @@ class Store(Protocol):
     def beat(self, node: Node, *, ttl_s: float) -> None:
         """Say that a worker is alive for the next `ttl_s` seconds."""
 
-    def nodes(self) -> list[Node]:
-        """The workers that are alive."""
-
     def health(self) -> Health:
         """How the server is set up."""
 
@@ -471,6 +429,3 @@ class Store(Protocol):
 
     def books(self) -> Books:
         """What an audit reads and repairs (`askq.jobs.auditor`)."""
-
-    def close(self) -> None:
-        """Close the connections."""

@@ -11,7 +11,8 @@ import click
 from askq.assistants import file as assistants
 from askq.errors import AskqError, EmbeddedError, StoreError
 from askq.jobs.audit import LastAudit
-from askq.jobs.store import Health, Store
+from askq.jobs.health import Health
+from askq.jobs.store import Store
 from producer.answers.plain import plain
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.parts import Parts

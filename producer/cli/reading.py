@@ -6,15 +6,17 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from askq.errors import InputError, NotFound, WaitTimeout
 from askq.jobs.model import PENDING, TERMINAL, BatchStatus, Job, State
-from askq.jobs.store import Store
 from askq.pauses import PAUSES
 from producer.cli.shared import Session, json_option, known_status, on_terminal, pass_session, print_json
+
+if TYPE_CHECKING:
+    from askq.jobs.store import Reader
 
 STILL_PENDING, SOME_FAILED = 8, 5
 _ONLY = {
@@ -82,7 +84,7 @@ def status_record(status: BatchStatus) -> dict[str, Any]:
 @pass_session
 def status_command(session: Session, *, batch: str, exit_status: bool, as_json: bool) -> int:
     """Show how far BATCH is (default: the last one submitted from this folder)."""
-    with session.store() as store:
+    with session.reader() as store:
         status = known_status(store, session.batch_id(store, batch))
         workers = len(store.nodes())
     if as_json:
@@ -159,7 +161,7 @@ def watch_command(
     session: Session, *, batch: str, interval: float, timeout: float | None, exit_status: bool, as_json: bool
 ) -> int:
     """Follow BATCH until it ends. Ctrl-C stops watching and nothing else."""
-    with session.store() as store:
+    with session.reader() as store:
         found = session.batch_id(store, batch)
         if not known_status(store, found).done and not store.nodes():
             session.say("No worker is running: `askq up` or `askq worker` answers it.")
@@ -171,7 +173,7 @@ def watch_command(
 
 def follow(
     session: Session,
-    store: Store,
+    store: Reader,
     batch: str,
     *,
     timeout: float | None,
@@ -232,7 +234,7 @@ def results_command(
     from producer.kept_table import kept
 
     wanted = "jsonl" if as_json else format_
-    with session.store() as store:
+    with session.reader() as store:
         status = known_status(store, session.batch_id(store, batch))
         if not (status.done or partial or only):
             session.say(f"askq: batch {status.id} is not finished: {status.pending} of {status.total} pending")
@@ -270,7 +272,7 @@ def show_command(session: Session, *, job: str, code: bool, as_json: bool) -> in
     """Show everything about one question. JOB is `<batch>.<row id>`, as in the results."""
     from producer.answers.record import to_record
 
-    with session.store() as store:
+    with session.reader() as store:
         found = store.job(_job_id(session, store, job))
     if found is None:
         raise NotFound(f"there is no job {job}", remedy="A job's id is `<batch>.<row id>`: see `askq results`.")
@@ -283,7 +285,7 @@ def show_command(session: Session, *, job: str, code: bool, as_json: bool) -> in
     return 0
 
 
-def _job_id(session: Session, store: Store, given: str) -> str:
+def _job_id(session: Session, store: Reader, given: str) -> str:
     batch, dot, row = given.partition(".")
     if not dot:
         raise NotFound(f"{given} is no job's id", remedy="A job's id is `<batch>.<row id>`, e.g. @last.q0001.")
@@ -375,7 +377,7 @@ def list_command(session: Session, *, limit: int, dead: bool, as_json: bool) -> 
     from producer.answers.record import timestamp
     from producer.progress import counts_in_words
 
-    with session.store() as store:
+    with session.reader() as store:
         found = store.batches(limit=limit)
     if as_json:
         print_json([status_record(status) for status in found])
@@ -397,7 +399,7 @@ def list_command(session: Session, *, limit: int, dead: bool, as_json: bool) -> 
 def _list_dead(session: Session, *, as_json: bool) -> int:
     from producer.answers.record import timestamp
 
-    with session.store() as store:
+    with session.reader() as store:
         found = sorted(store.dead_letters().items(), key=lambda letter: letter[1], reverse=True)
     if as_json:
         print_json([{"id": job, "given_up_at": timestamp(when)} for job, when in found])

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from askq.postponed import postpone
+
 if TYPE_CHECKING:
     from askq.jobs.model import BatchStatus
-    from askq.jobs.store import Store
+    from askq.jobs.store import Reader, Store
     from config.settings import Settings
     from producer.parts import Parts
 
@@ -65,6 +67,22 @@ class Session:
             finally:
                 store.close()
 
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """The job store for a command that only looks."""
+        # Half of what importing the client costs, and a command that asks one server a few questions uses none of it:
+        # clusters, Sentinel, notifications, the asyncio side, and how to read the version of a package.
+        for package in ("redis", "redis.asyncio", "importlib.metadata"):
+            postpone(package)
+        # Named in the client's annotations.
+        postpone("asyncio", names={"IncompleteReadError": "exceptions", "Lock": "locks", "StreamReader": "streams"})
+        with self.parts() as parts:
+            reader = parts.reader()
+            try:
+                yield reader
+            finally:
+                reader.close()
+
     def remember(self, batch: str) -> None:
         """Make `@last` mean this batch, where a file can be written; it is a convenience and no more."""
         try:
@@ -73,7 +91,7 @@ class Session:
         except OSError as error:
             self.say(f"@last is not remembered: {error}")
 
-    def batch_id(self, store: Store, given: str) -> str:
+    def batch_id(self, store: Reader, given: str) -> str:
         """The batch a person means: a whole id, a beginning that only one has, or `@last`. Raises NotFound."""
         from askq.errors import NotFound
 
@@ -107,7 +125,7 @@ def typed() -> Iterator[None]:
         raise InputError(bare, remedy=None if error.remedy == CORRECT_THE_LIST else error.remedy) from error
 
 
-def known_status(store: Store, batch: str) -> BatchStatus:
+def known_status(store: Reader, batch: str) -> BatchStatus:
     """The counters of a batch. Raises NotFound."""
     from askq.errors import NotFound
 

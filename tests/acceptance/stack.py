@@ -96,9 +96,16 @@ class Stack:
     """One Redis, one local API with the script engine, any number of workers."""
 
     def __init__(
-        self, folder: Path, *, script: Mapping[str, Any] | None = None, engine: str = "script", keyed: bool = False
+        self,
+        folder: Path,
+        *,
+        script: Mapping[str, Any] | None = None,
+        engine: str = "script",
+        keyed: bool = False,
+        fsync: str = "everysec",
     ) -> None:
         self.folder = folder
+        self._fsync = fsync
         self.redis_port = free_port()
         self.redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
         self._script = script
@@ -133,7 +140,7 @@ class Stack:
         data = self.folder / "redis"
         data.mkdir()
         argv = [redis_binary(), "--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(data)]
-        argv += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+        argv += ["--appendonly", "yes", "--appendfsync", self._fsync, "--save", ""]
         process = self._process("redis", argv)
         process.outlives_file_limits = True
         process.start()

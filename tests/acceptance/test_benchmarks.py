@@ -123,13 +123,22 @@ def test_runs_that_wait_are_polled(tiny: Tiny) -> None:
     assert found["redis_bytes_per_waiting_job_besides_its_text"] > 0
 
 
+def test_a_worker_that_comes_helps_and_one_that_goes_is_replaced(tiny: Tiny) -> None:
+    found = tiny("workers")
+    assert found["a_worker_helps_after_it_is_ready_s"] < 30
+    assert found["shards_it_held"] > 0
+    assert 0 < found["its_runs_are_claimed_again_s"]["first"] <= found["its_runs_are_claimed_again_s"]["last"] < 30
+
+
 def test_a_list_is_stored_once_and_its_first_run_does_not_wait_for_its_last_row(tiny: Tiny) -> None:
     found = tiny("enqueue")
     assert found["alone"]["stored"] == found["rows"]
     again = found["after_a_killed_producer"]
     assert again["same_batch"]
     assert again["stored_before_the_kill"] + again["added"] == again["stored"] == found["rows"]
-    assert found["while_a_worker_runs"]["first_run_after_its_row_s"] > 0
+    assert set(found["while_a_worker_runs"]) == {"everysec", "always"}
+    for (once,) in found["while_a_worker_runs"].values():
+        assert once["first_run_after_its_row_s"] > 0
 
 
 def test_the_commands_that_look_are_timed(tiny: Tiny) -> None:
@@ -191,6 +200,7 @@ def test_no_scenario_is_left_out() -> None:
         "cost",
         "sustained",
         "waiting",
+        "workers",
         "enqueue",
         "commands",
         "limits",

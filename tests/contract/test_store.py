@@ -14,6 +14,7 @@ import pytest
 from askq.errors import StoreError, StoreUnreachable, StoreUnsafe
 from askq.ids import SHARDS, job_id, shard_of, split_job_id
 from askq.jobs import keys
+from askq.jobs.health import Health
 from askq.jobs.model import (
     LANE_OF,
     MOVES,
@@ -29,7 +30,7 @@ from askq.jobs.model import (
     Usage,
 )
 from askq.jobs.redis_store import RedisStore
-from askq.jobs.store import Health, Store
+from askq.jobs.store import Store
 from tests.conftest import StartRedis
 from tests.contract.store_stage import (
     ALL,

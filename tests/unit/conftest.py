@@ -21,6 +21,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ASKQ_ASSISTANTS_DIR", str(ROOT / "assistants"))
     monkeypatch.setattr(Parts, "store", lambda self, *, must_be_safe=False: memory)
+    monkeypatch.setattr(Parts, "reader", lambda self: memory)
     monkeypatch.setattr(Parts, "nudge", lambda self: None)
     return memory
 

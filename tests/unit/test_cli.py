@@ -15,9 +15,9 @@ import pytest
 from askq.assistants.model import Assistant
 from askq.embedded.supervisor import Supervisor
 from askq.errors import AskqError, ConfigError, EmbeddedError, InputError
+from askq.jobs.health import Health
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Lane, Move, State
-from askq.jobs.store import Health
 from askq.pauses import PAUSES
 from producer import Client
 from producer.cli import run

@@ -207,6 +207,14 @@ def test_whatever_headers_say_a_call_is_tried_within_about_a_minute(told: Told) 
         record.learn(now + 0.01, heard(told, token=told))
 
 
+def test_where_more_remains_than_the_limit_the_bucket_holds_what_remains() -> None:
+    record, now = LimitRecord(), 1_800_000_000.0
+    takes(record, now)
+    record.learn(now, heard(Told(limit=10, remaining=500, reset_s=60)))
+    assert record.burst == 500
+    assert record.take(now + 0.1, [0.0] * 300, bound=Bound(), window=FIRST_WINDOW).granted == 300
+
+
 def test_headers_that_change_from_reply_to_reply_do_no_harm() -> None:
     record, now = LimitRecord(), 1_800_000_000.0
     draw = random.Random(7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -11,24 +12,27 @@ from askq.errors import InputError, StoreUnreachable
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Added, NewJob, State
 from producer.questions import open_items
-from producer.submit import CHUNK_ROWS, CHUNK_TEXT, Submission, submit
+from producer.submit import CHUNK_ROWS, CHUNK_TEXT, CHUNKS_AT_ONCE, FIRST_ROWS, Submission, submit
 
-MANY = 3 * CHUNK_ROWS + 7
+MANY = FIRST_ROWS + 3 * CHUNK_ROWS + 7
 
 
 class Dying(MemoryStore):
-    """A store that is out of reach from its n-th call of `add` on."""
+    """A store that takes so many rows, and then is out of reach."""
 
-    def __init__(self, *, calls: int) -> None:
+    def __init__(self, *, rows: int = 1_000_000) -> None:
         super().__init__()
-        self.calls = calls
+        self.rows = rows
         self.sizes: list[int] = []
+        self._one = threading.Lock()
 
     def add(self, batch: str, jobs: Sequence[NewJob]) -> Added:
-        if len(self.sizes) == self.calls:
-            raise StoreUnreachable("Redis at localhost does not answer")
-        self.sizes.append(len(jobs))
-        return super().add(batch, jobs)
+        # Two may come at once.
+        with self._one:
+            if sum(self.sizes) + len(jobs) > self.rows:
+                raise StoreUnreachable("Redis at localhost does not answer")
+            self.sizes.append(len(jobs))
+            return super().add(batch, jobs)
 
 
 def submission(many: int, *, changed: int | None = None) -> Submission:
@@ -61,25 +65,26 @@ def test_workers_are_called_once_the_first_rows_are_there_and_not_after_the_last
     submitted = submit(store, submission(MANY), begun=begun)
     assert submitted.added == MANY
     (there,) = seen
-    assert CHUNK_ROWS <= there < MANY
+    assert FIRST_ROWS <= there < MANY
 
 
 def test_a_list_is_stored_in_chunks() -> None:
-    store = Dying(calls=99)
+    store = Dying()
     told: list[int] = []
     submit(store, submission(MANY), progress=told.append)
-    assert store.sizes == [CHUNK_ROWS] * 3 + [7]
-    assert told == [CHUNK_ROWS, 2 * CHUNK_ROWS, 3 * CHUNK_ROWS, MANY]
+    # The first one is small, so that workers can begin.
+    assert sorted(store.sizes) == sorted([FIRST_ROWS] + [CHUNK_ROWS] * 3 + [7])
+    assert told == [FIRST_ROWS, *(FIRST_ROWS + many * CHUNK_ROWS for many in (1, 2, 3)), MANY]
 
 
 def test_a_chunk_of_long_questions_has_fewer_rows() -> None:
-    store = Dying(calls=99)
+    store = Dying()
     long = "x" * (CHUNK_TEXT // 20)
     submit(store, submission_of([f"{number} {long}" for number in range(50)]))
-    assert store.sizes == [20, 20, 10]
+    assert sorted(store.sizes) == [10, 20, 20]
 
 
-def test_no_more_is_read_than_one_chunk_ahead_of_the_store() -> None:
+def test_no_more_is_read_than_two_chunks_ahead_of_the_store() -> None:
     given = submission(MANY)
     read: list[int] = []
 
@@ -95,8 +100,8 @@ def test_no_more_is_read_than_one_chunk_ahead_of_the_store() -> None:
     def jobs(self: Submission) -> Iterator[list[NewJob]]:
         for chunk in whole():
             read.append(len(chunk))
-            # Two at most are in memory: the one the store is taking, and the next.
-            assert sum(read) - sum(stored) <= 2 * CHUNK_ROWS
+            # Those the store is taking, and the next.
+            assert sum(read) - sum(stored) <= (CHUNKS_AT_ONCE + 1) * CHUNK_ROWS
             yield chunk
 
     with pytest.MonkeyPatch.context() as patch:
@@ -106,27 +111,37 @@ def test_no_more_is_read_than_one_chunk_ahead_of_the_store() -> None:
 
 
 def test_after_a_store_that_was_out_of_reach_the_same_call_adds_exactly_what_is_missing() -> None:
-    store = Dying(calls=2)
+    store = Dying(rows=FIRST_ROWS + 2 * CHUNK_ROWS)
     with pytest.raises(StoreUnreachable):
         submit(store, submission(MANY))
     (status,) = store.batches()
     assert not status.sealed
-    assert status.counts[State.QUEUED] == sum(store.sizes) == 2 * CHUNK_ROWS
-    store.calls = 99
+    there = sum(store.sizes)
+    assert status.counts[State.QUEUED] == there >= CHUNK_ROWS
+    store.rows, store.sizes = 1_000_000, []
     again = submit(store, submission(MANY))
     assert (again.batch, again.created) == (status.id, False)
-    assert (again.added, again.already) == (MANY - 2 * CHUNK_ROWS, 2 * CHUNK_ROWS)
+    assert (again.added, again.already) == (MANY - there, there)
+    assert sum(store.sizes) == MANY - there, "chunks that are there are not sent again"
     (status,) = store.batches()
     assert status.sealed
     assert status.total == MANY
 
 
+def test_a_chunk_that_is_there_in_part_is_sent_again() -> None:
+    store = Dying()
+    submit(store, submission(FIRST_ROWS + 3))
+    again = submit(store, submission(FIRST_ROWS + 9))
+    assert (again.added, again.already) == (6, FIRST_ROWS + 3)
+
+
 def test_a_list_with_another_question_in_its_last_chunk_adds_nothing() -> None:
-    store = Dying(calls=1)
+    store = Dying(rows=FIRST_ROWS + CHUNK_ROWS)
     with pytest.raises(StoreUnreachable):
         submit(store, submission(MANY))
-    store.calls = 99
+    there = sum(store.sizes)
+    store.rows = 1_000_000
     with pytest.raises(InputError, match="row q0004"):
         submit(store, submission(MANY, changed=3))
     (status,) = store.batches()
-    assert status.counts[State.QUEUED] == CHUNK_ROWS
+    assert status.counts[State.QUEUED] == there
