@@ -26,6 +26,8 @@ LONGEST_WINDOW_POLL_S = 300.0
 JITTER = 0.2
 LEARNED_JITTER = 0.1
 """Where a delay is known to be right, straying from it costs polls or time; crowds are spread in any case."""
+HINTED_JITTER = 0.04
+"""Of a hint's time, and never before it."""
 FLEET_POLLS_PER_S = 1000.0
 """More polls a second than this are spread over a longer time, whatever the service allows."""
 BUDGET_SHARE = 0.8
@@ -56,8 +58,7 @@ def until_poll(assistant: Assistant, age: float, hint: float | None, jitter: flo
     """Seconds until a run of this age (seconds) is polled again; the server's hint wins. `jitter` is in [-1, 1]."""
     pace = pace or Pace()
     if hint is not None:
-        # Hints are the same for all runs, so a crowd is spread here too.
-        return min(max(hint, 0.05) + _spread(pace) * (1 + jitter) / 2, LONGEST_WINDOW_POLL_S)
+        return min(_hinted(max(hint, 0.05), age, jitter, pace), LONGEST_WINDOW_POLL_S)
     if assistant.completion_window in ("2h", "8h"):
         delay = min(max(60.0, GROWTH * age), LONGEST_WINDOW_POLL_S)
     else:
@@ -80,9 +81,13 @@ def _learned(runs: Durations, age: float) -> float:
     return min(max(expected(runs, age), SHORTEST_POLL_S), longest)
 
 
-def _spread(pace: Pace) -> float:
-    """A crowd worth spreading beyond what the hint says."""
-    return pace.crowd_s if pace.crowd_s >= 1.0 else 0.0
+def _hinted(hint: float, age: float, jitter: float, pace: Pace) -> float:
+    """Hints are the same for all runs: of a crowd that began together each is put into a place of its own once, before
+    its first poll, and keeps it. Later polls stray a little, so that those an outage has gathered part again."""
+    crowd = pace.crowd_s if pace.crowd_s >= 1.0 else 0.0
+    if age < hint:
+        return hint + crowd * (1 + jitter) / 2
+    return max(hint, crowd) * (1 + HINTED_JITTER * (1 + jitter) / 2 * (crowd > 0))
 
 
 def crowd_s(waiting: int, gets_per_s: float | None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
+from statistics import mean
 
 import pytest
 
@@ -128,6 +129,17 @@ def test_ten_thousand_runs_created_together_do_not_come_due_together() -> None:
     hinted = [until_poll(PLAIN, 0, 2.0, draw.uniform(-1, 1), pace) for _ in range(10_000)]
     assert max(Counter(int(due) for due in hinted).values()) <= 1200
     assert min(hinted) >= 2.0, "never before the server's hint"
+
+
+def test_a_crowd_with_hints_is_parted_once_and_then_polled_as_often_as_it_was_told() -> None:
+    draw = random.Random(2)
+    pace = Pace(crowd_s=crowd_s(10_000, None))
+    first = [until_poll(PLAIN, 0, 10.0, draw.uniform(-1, 1), pace) for _ in range(2000)]
+    assert mean(first) == pytest.approx(15.0, rel=0.03), "spread over ten seconds"
+    later = [until_poll(PLAIN, age, 10.0, draw.uniform(-1, 1), pace) for age in first]
+    assert min(later) >= 10.0
+    assert mean(later) == pytest.approx(10.2, rel=0.01)
+    assert until_poll(PLAIN, 10, 2.0, -1.0, pace) == 10.0, "no more polls a second than a fleet makes"
 
 
 def test_what_the_account_allows_stretches_the_polls() -> None:
