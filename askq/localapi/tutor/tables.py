@@ -184,10 +184,14 @@ def _program(asked: Asked, table: Table, *, korean: bool) -> TableProgram:
     if asked.chart:
         chart = f"{stem}.png"
         title = _title(asked)
-        font, drawable = font_for([title, *(group.name if group else "",), "한" if korean and not group else ""])
-        if not title.isascii() and not drawable:
-            title = ""
-        lines += bar_chart(title, chart, font, show, numbered=False)
+        labels = group.signs if group is not None and not asked.banded else ""
+        font, drawable = font_for([title, labels])
+        if not drawable:
+            # The labels are more than the title, which the answer has anyway.
+            font, drawable = font_for([labels]) if title.isascii() is False and labels else (None, not labels)
+            title = title if title.isascii() else ""
+            numbered = not drawable
+        lines += bar_chart(title, chart, font, show, numbered=numbered)
     if asked.file:
         file = f"{stem}.csv"
         heads = [group.name if group else "group", "count", *([] if asked.measure == "count" else [_head(asked)])]
@@ -199,7 +203,7 @@ def _program(asked: Asked, table: Table, *, korean: bool) -> TableProgram:
             f"    writer.writerow({json.dumps(heads, ensure_ascii=False)})",
             f"    writer.writerows({cells} for label, count, value in result)",
         ]
-    readable = () if font is None else (font,)
+    readable = () if font is None else (font.path,)
     code = "\n".join(lines) + "\n"
     return TableProgram(code, table.name, asked, korean, chart, file, readable, numbered)
 
