@@ -256,6 +256,7 @@ class Bench:
             instructions=question.instructions,
             resets=claim.resets,
             metadata=dict(assistant.metadata),
+            corrects=mends is not None,
             outputs=outputs,
             stream=question.stream,
             joined=claim.joined,

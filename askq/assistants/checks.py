@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import extend
 
-from askq.assistants import functions, local_files
+from askq.assistants import choice, functions, local_files
 from askq.assistants.lines import line_of
 from askq.assistants.notation import completion_window, schema, seconds, table, text_of
 from askq.errors import Problem
@@ -113,6 +113,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
     found = _beyond((), values) or [*_not_json((), values), *_by_schema(values), *_by_hand(path, values)]
     if not found:
         values, found = functions.described(path, values)
+    if not found:
+        found = choice.unknown(values)
     problems = [Problem(file=file, line=line_of(text, where), message=message) for where, message in found]
     return values, sorted(problems, key=lambda problem: problem.line or 0)
 
@@ -178,7 +180,7 @@ def _explain(error: ValidationError, where: tuple[str | int, ...]) -> list[Found
         things = {"maxLength": "characters", "maxItems": "items", "maxProperties": "entries"}[error.validator]
         return [(where, f"{name} has {len(given)} {things}; at most {rule} are taken{_comment(error)}")]
     if error.validator == "anyOf":
-        return []  # a tool: `_tools` says what is wrong with it
+        return []  # a tool, or a choice of one: said by hand
     return [(where, _wrong_value(error, name))]
 
 
@@ -231,7 +233,7 @@ def _by_hand(path: Path, values: Mapping[str, Any]) -> list[Found]:
     if isinstance(timeout, str | int) and seconds(timeout) is None:
         told = f'run.timeout is {_short(timeout)}; write "90s", "10m", "2h" or seconds above 0, at most 30 days'
         found.append((("run", "timeout"), told))
-    return [*found, *_tools(values), *_format(path, values), *local_files.wrong(path, values)]
+    return [*found, *_tools(values), *choice.wrong(values), *_format(path, values), *local_files.wrong(path, values)]
 
 
 def _same(values: Mapping[str, Any]) -> list[Found]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from askq.assistants import functions
+from askq.assistants import choice, functions
 from askq.assistants.local_files import LEVELS, level, remote_ids, resources
 from askq.assistants.model import Assistant, ProtocolName
 from askq.assistants.notation import completion_window, flat_tool, schema, seconds, table, text_of
@@ -131,6 +131,8 @@ def _build(
         temperature=values.get("temperature"),
         top_p=values.get("top_p"),
         tools=tuple(flat_tool(tool) for tool in values.get("tools", [])),
+        tool_choice=choice.flat(values.get("tool_choice")),
+        parallel_tool_calls=values.get("parallel_tool_calls"),
         tool_resources=remote_ids(own),
         resources=resources(path, own, folder=files, ids=False),
         thread_resources=resources(path, level(values, LEVELS["thread"]), folder=files, ids=True),

@@ -26,6 +26,8 @@ _LATER: Mapping[str, object] = {
     "on_failure": "stop",
     "keep": None,
     "on_invalid": "fail",
+    "tool_choice": None,
+    "parallel_tool_calls": None,
 }
 """Fields that came later, and what they are where nobody uses them."""
 
@@ -49,6 +51,11 @@ class Assistant:
     top_p: float | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     """Tools in the Responses shape: `{"type": "code_interpreter"}`, `{"type": "file_search", …}` …"""
+    tool_choice: str | Mapping[str, Any] | None = None
+    """Whether a run may, must or must not call a tool, and which; in the shape of Responses. It holds for a question's
+    first call: once a tool was called, nothing forces another."""
+    parallel_tool_calls: bool | None = None
+    """Whether the model may ask for several calls at once; None: as the service has it, which is yes."""
     tool_resources: Mapping[str, Any] = field(default_factory=dict)
     reasoning_effort: str | None = None
     text_format: Mapping[str, Any] | None = None

@@ -394,8 +394,20 @@ def run_body(ask: Ask) -> dict[str, Any]:
         "max_completion_tokens": assistant.max_output_tokens,
         "max_prompt_tokens": assistant.max_prompt_tokens,
         "truncation_strategy": {"type": "auto"} if assistant.truncation == "auto" else None,
+        "tool_choice": _choice(ask.tool_choice),
+        "parallel_tool_calls": assistant.parallel_tool_calls,
     }
     return {name: value for name, value in body.items() if value is not None}
+
+
+def _choice(choice: str | Mapping[str, Any] | None) -> str | dict[str, Any] | None:
+    """A choice in the nested shape of Assistants; None for one that only Responses has."""
+    if not isinstance(choice, Mapping):
+        return choice
+    kind = choice["type"]
+    if kind == "function":
+        return {"type": kind, kind: {"name": choice["name"]}}
+    return {"type": kind} if kind in ("code_interpreter", "file_search") else None
 
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:

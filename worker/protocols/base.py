@@ -15,11 +15,13 @@ CallError
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 from typing import Protocol as TypingProtocol
 
+from askq.assistants.choice import after_a_call
 from askq.assistants.model import Assistant
 from askq.jobs.live import Piece
 from askq.jobs.model import Answer, Usage
@@ -253,8 +255,17 @@ class Ask:
     given: Given = NOTHING_GIVEN
     """Files, stores and images."""
     metadata: dict[str, str] = field(default_factory=dict)
+    corrects: bool = False
+    """It asks for the answer before it in another form."""
     outputs: tuple[ToolOutput, ...] = ()
     """What the run is to go on from, instead of the question: the outputs of the functions the last run asked for."""
+
+    @property
+    def tool_choice(self) -> str | Mapping[str, Any] | None:
+        """The assistant's choice of a tool, for a run that begins with the question. Later runs of the question are not
+        forced: that would call the tool again and again."""
+        choice = self.assistant.tool_choice
+        return after_a_call(choice) if self.outputs or self.corrects else choice
 
     @property
     def thread_metadata(self) -> dict[str, str]:

@@ -370,6 +370,8 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
         "previous_response_id": None if thread_id else ask.previous,
         "metadata": ask.run_metadata | ({_WINDOW: window} if window in ("2h", "8h") else {}),
         "tools": [_tool(tool, assistant.tool_resources, ask.given) for tool in assistant.tools],
+        "tool_choice": ask.tool_choice,
+        "parallel_tool_calls": assistant.parallel_tool_calls,
         "include": _INCLUDE if assistant.tools else None,
         "temperature": assistant.temperature,
         "top_p": assistant.top_p,

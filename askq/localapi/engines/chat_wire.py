@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from askq.localapi.engines.base import Call, Outcome, Output, Request, Text, Turn, Usage
 from askq.localapi.engines.live import Live
+from askq.localapi.engines.written_calls import form_of_a_call, may_be_calls, written_calls
 from askq.localapi.wire import JsonObject, derived_id
 
 SNIPPET_CHARS = 300
@@ -20,12 +22,15 @@ def chat_body(request: Request, model: str | None) -> JsonObject:
     body: JsonObject = {"model": model or request.model, "messages": _messages(request)}
     options = request.options
     tools = [_function(tool) for tool in request.tools if tool.get("type") == "function"]
+    choice = options.get("tool_choice")
+    if choice not in (None, "none", "required"):
+        # A function by its name: llama.cpp and LM Studio know no such choice, but all know what this comes to.
+        tools = [tool for tool in tools if tool["function"]["name"] == choice]
+        choice = "required"
     if tools:
         body["tools"] = tools
-        choice = options.get("tool_choice")
         if choice is not None:
-            plain = choice in ("none", "required")
-            body["tool_choice"] = choice if plain else {"type": "function", "function": {"name": choice}}
+            body["tool_choice"] = choice
         if options.get("parallel_tool_calls") is False:
             body["parallel_tool_calls"] = False
     body.update({name: options[name] for name in ("temperature", "top_p", "reasoning_effort") if name in options})
@@ -37,6 +42,41 @@ def chat_body(request: Request, model: str | None) -> JsonObject:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
     return body
+
+
+def as_a_form(body: JsonObject) -> JsonObject:
+    """A body that requires a call, for servers that cannot require one: the call becomes the form of the answer."""
+    functions = [tool["function"] for tool in body["tools"]]
+    told = [{name: value for name, value in function.items() if name != "strict"} for function in functions]
+    lines = "\n".join(json.dumps(function, ensure_ascii=False) for function in told)
+    rule = f'Call one of these functions: answer with JSON, {{"name": …, "arguments": …}}, and nothing else.\n{lines}'
+    messages = list(body["messages"])
+    if messages and messages[0]["role"] == "system":
+        messages[0] = {**messages[0], "content": f"{messages[0]['content']}\n\n{rule}"}
+    else:
+        messages.insert(0, {"role": "system", "content": rule})
+    rest = {
+        name: value
+        for name, value in body.items()
+        if name not in ("tools", "tool_choice", "parallel_tool_calls", "messages")
+    }
+    schema = {"name": "call", "schema": form_of_a_call(functions), "strict": True}
+    return {**rest, "messages": messages, "response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def reader_for(url: str, request: Request, body: JsonObject, live: Live | None) -> Reader:
+    """A reader for the answer to this body; it tells `live` what comes piece by piece."""
+    forced = body.get("tool_choice") == "required"
+    callable_ = forced or ("response_format" not in body and body.get("tool_choice") != "none")
+    return Reader(
+        url,
+        request.work_id,
+        live,
+        functions=[tool["function"]["name"] for tool in body.get("tools", ())] if callable_ else (),
+        forced=forced,
+        one_call=body.get("parallel_tool_calls") is False,
+        before=sum(turn.role == "call" for turn in request.turns),
+    )
 
 
 def _messages(request: Request) -> list[JsonObject]:
@@ -112,9 +152,8 @@ def _upstream_message(text: str) -> str:
         return text.strip()[:SNIPPET_CHARS] or "(an empty body)"
 
 
-def read_whole(url: str, text: str, work_id: str) -> Outcome:
+def read_whole(reader: Reader, text: str) -> Outcome:
     """The outcome of a completion that came as one object."""
-    reader = Reader(url, work_id, None)
     try:
         body = json.loads(text)
         choice = body["choices"][0]
@@ -132,7 +171,7 @@ def read_whole(url: str, text: str, work_id: str) -> Outcome:
             }
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return failed(f"{url} did not answer with a chat completion: {text.strip()[:SNIPPET_CHARS]}")
+        return failed(f"{reader.url} did not answer with a chat completion: {text.strip()[:SNIPPET_CHARS]}")
     return reader.outcome()
 
 
@@ -146,10 +185,28 @@ class _Growing:
 class Reader:
     """Puts the chunks of a streamed completion together, and tells them on."""
 
-    def __init__(self, url: str, work_id: str, live: Live | None) -> None:
-        self._url = url
+    def __init__(
+        self,
+        url: str,
+        work_id: str,
+        live: Live | None,
+        *,
+        functions: Collection[str] = (),
+        forced: bool = False,
+        one_call: bool = False,
+        before: int = 0,
+    ) -> None:
+        """`functions`: those that may be called, also by writing the call into the text; `forced`: one must
+        be; `one_call`: at most one may be; `before`: how many calls the conversation had before."""
+        self.url = url
         self._work_id = work_id
         self._live = live
+        self._functions = functions
+        self._forced = forced
+        self._one_call = one_call
+        self._before = before
+        self._held = bool(functions)
+        """Whether the text is kept back, because it may be calls, or in place of one that was asked for."""
         self._text: list[str] = []
         self._calls: dict[int, _Growing] = {}
         self._usage: Usage | None = None
@@ -167,13 +224,13 @@ class Reader:
         try:
             self.chunk(json.loads(data))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            self._error = f"{self._url} sent a chunk that is none: {data[:SNIPPET_CHARS]}"
+            self._error = f"{self.url} sent a chunk that is none: {data[:SNIPPET_CHARS]}"
         return self._error is None
 
     def chunk(self, chunk: Any) -> None:
         """Take in a chunk. Raises what a malformed one leads to."""
         if chunk.get("error"):
-            self._error = f"{self._url} broke off: {_upstream_message(json.dumps(chunk))}"
+            self._error = f"{self.url} broke off: {_upstream_message(json.dumps(chunk))}"
             return
         usage = chunk.get("usage")
         if usage:
@@ -187,21 +244,29 @@ class Reader:
         if delta.get("content"):
             piece = str(delta["content"])
             self._text.append(piece)
-            if self._live is not None:
-                self._live.text(piece)
+            self._tell(piece)
         for call in delta.get("tool_calls") or ():
             self._call(call)
         if choice.get("finish_reason"):
             self._finish = str(choice["finish_reason"])
 
+    def _tell(self, piece: str) -> None:
+        if self._held:
+            piece = "".join(self._text)
+            self._held = self._forced or may_be_calls(piece)
+        if self._live is not None and not self._held:
+            self._live.text(piece)
+
     def _call(self, given: Any) -> None:
+        if self._held and self._text and self._live is not None:
+            self._live.text("".join(self._text))
+        self._held = False
         index = given.get("index")
         index = len(self._calls) if index is None else int(index)
         function = given.get("function") or {}
         if index not in self._calls:
             # Some servers give no ids; whoever answers the call needs one.
-            call_id = given.get("id") or derived_id("call", self._work_id, index)
-            self._calls[index] = _Growing(str(call_id), str(function["name"]))
+            self._calls[index] = _Growing(str(given.get("id") or self._id(index)), str(function["name"]))
         growing = self._calls[index]
         arguments = function.get("arguments")
         piece = arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
@@ -209,14 +274,23 @@ class Reader:
         if self._live is not None:
             self._live.call(growing.call_id, growing.name, piece)
 
+    def _id(self, index: int) -> str:
+        return derived_id("call", self._work_id, self._before + index)
+
     def outcome(self) -> Outcome:
         """What it comes to, at the end of the stream."""
         text = "".join(self._text)
         outputs: tuple[Output, ...] = (Text(value=text),) if text else ()
+        if self._held and not self._calls and self._error is None and self._finish not in (None, "length"):
+            written = written_calls(text, self._functions)[: 1 if self._one_call else None]
+            if written:
+                calls = enumerate(written)
+                outputs = tuple(Call(call_id=self._id(at), name=name, arguments=args) for at, (name, args) in calls)
+                return Outcome(outputs=outputs, usage=self._usage)
         if self._error is not None:
             return failed(self._error, outputs=outputs)
         if self._finish is None:
-            return failed(f"{self._url} broke off before the end of its answer.", outputs=outputs)
+            return failed(f"{self.url} broke off before the end of its answer.", outputs=outputs)
         outputs += tuple(
             Call(call_id=call.call_id, name=call.name, arguments="".join(call.arguments))
             for _, call in sorted(self._calls.items())

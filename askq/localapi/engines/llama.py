@@ -106,7 +106,12 @@ class LlamaEngine:
             said = " ".join(self._said) or "it said nothing"
             raise LocalApiError(f"llama.cpp cannot load {self._file}: {said}") from exc
         self._chat = ChatEngine(
-            url, model=self._file.stem, key=key, timeout_s=self._timeout_s, concurrency=self.concurrency
+            url,
+            model=self._file.stem,
+            key=key,
+            timeout_s=self._timeout_s,
+            concurrency=self.concurrency,
+            by_form=True,  # llama.cpp takes `required`, and lets a model write on for ever instead
         )
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:

@@ -68,6 +68,9 @@ def _called(request: Request) -> Outcome | None:
         return None
     from askq.localapi.tutor.functions import report, wanted
 
+    if given:  # it goes on with the function it has begun with, whatever else is offered by now
+        begun = {call.name for call, _ in given}
+        functions = [function for function in functions if function["name"] in begun]
     calls = wanted(request.question, functions)
     remaining = calls[len(given) :]
     if request.options.get("parallel_tool_calls") is False:

@@ -280,7 +280,7 @@ class Stores:
         """A batch of files that were added together."""
         body: JsonObject = {
             "id": new_id("vsfb"),
-            "object": "vector_store.file_batch",
+            "object": "vector_store.files_batch",
             "created_at": int(self._clock()),
             "vector_store_id": store_id,
             "file_ids": list(file_ids),

@@ -12,6 +12,7 @@ from askq.localapi.wire import JsonObject
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _NAME_CHARS = 64
+TOOLS = 128
 _CHOICES = ("none", "auto", "required")
 
 
@@ -129,7 +130,23 @@ def checked_choice(body: JsonObject, tools: list[JsonObject]) -> Any:
             )
         if name not in {_function_name(tool) for tool in tools}:
             raise invalid(f"Tool choice '{name}' not found in 'tools' parameter.", param="tool_choice")
+    elif choice.get("type") == "allowed_tools":
+        _check_allowed(choice, tools)
     return choice
+
+
+def _check_allowed(choice: JsonObject, tools: list[JsonObject]) -> None:
+    if choice.get("mode") not in ("auto", "required"):
+        raise invalid(
+            f"Invalid value: '{choice.get('mode')}'. Supported values are: 'auto' and 'required'.",
+            param="tool_choice.mode",
+            code="invalid_value",
+        )
+    for index, named in enumerate(fields.objects(choice, "tools", most=TOOLS)):
+        kind, name = named.get("type"), named.get("name")
+        if not any(tool.get("type") == kind and (kind != "function" or tool.get("name") == name) for tool in tools):
+            where = f"tool_choice.tools[{index}]"
+            raise invalid(f"Tool choice '{name or kind}' not found in 'tools' parameter.", param=where)
 
 
 def _function_name(tool: JsonObject) -> Any:

@@ -55,7 +55,7 @@ class AssistantsScribe:
             "max_output_tokens": body["max_completion_tokens"],
             "reasoning_effort": body["reasoning_effort"],
             "format": _format(body["response_format"]),
-            **tool_options(body),
+            **tool_options(body, called=any(turn.role == "output" for turn in turns)),
         }
         return Request(
             work_id=work.id,

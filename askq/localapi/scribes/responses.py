@@ -8,7 +8,7 @@ from askq.localapi.engines.base import Call, Code, Outcome, Output, Request, Sea
 from askq.localapi.files.products import Products
 from askq.localapi.scribes.contained import Contained, search_item
 from askq.localapi.scribes.given import Belongings
-from askq.localapi.scribes.tools import tool_options
+from askq.localapi.scribes.tools import offered, tool_options
 from askq.localapi.store import Store
 from askq.localapi.wire import JsonObject, derived_id
 from askq.localapi.work import Work
@@ -52,7 +52,7 @@ class ResponsesScribe:
             model=body["model"],
             instructions=body["instructions"] or "",
             turns=turns(items),
-            tools=tuple(body["tools"]),
+            tools=tuple(offered(body)),
             options={name: value for name, value in options.items() if value is not None},
             metadata=body["metadata"],
             number=work.number if work.first is None else work.first,

@@ -100,10 +100,7 @@ def _part(item: JsonObject, index: int) -> Part:
             )
         case "function_call":
             say = delta("function_call_arguments")
-            end: Event = (
-                "response.function_call_arguments.done",
-                {**where, "name": item["name"], "arguments": item["arguments"]},
-            )
+            end: Event = ("response.function_call_arguments.done", {**where, "arguments": item["arguments"]})
             return Part(
                 opened=[opened(arguments="")],
                 said=[say(piece) for piece in pieces(item["arguments"])],

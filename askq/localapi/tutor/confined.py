@@ -9,8 +9,9 @@ On the connection the keeper says `+`, reads a frame (four bytes of length, then
 and answers with JSON, `{"ended", "output"}`. When the other end closes, the program dies.
 
 A program is confined by several fences, because none of them exists everywhere: namespaces without a network and
-without other processes (Linux, where unprivileged ones are allowed), resource limits, an audit hook with a list of
-what *is* allowed (Python's own fence: it cannot be taken off again), a deadline, and a bound on its output.
+without other processes (Linux, where unprivileged ones are allowed), what the kernel refuses besides (`kernel.py`),
+resource limits, an audit hook with a list of what *is* allowed (Python's own fence: it cannot be taken off again), a
+deadline, and a bound on its output.
 
 With `folder` in the frame the program works in that folder: the fence lets it read and write files there and nowhere
 else, `file_bytes`, `folder_bytes` and `files` bound what it leaves there, and `readable` names further files to read.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.util
 import json
 import os
 import resource
@@ -62,6 +64,14 @@ _IN_FOLDER = {
 _QUIET = frozenset({"glob.glob", "glob.glob/2", "pathlib.Path.glob", "pathlib.Path.rglob", "os.walk"})
 """Events that others follow, which are looked at."""
 FOLDER_CHECK_SECONDS = 0.25
+
+
+_spec = importlib.util.spec_from_file_location("askq_kernel", Path(__file__).with_name("kernel.py"))
+assert _spec is not None
+assert _spec.loader is not None
+# By its path: the folder it is in has modules that are called like Python's own.
+kernel = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(kernel)
 
 
 class Refused(PermissionError):
@@ -239,7 +249,6 @@ def _run_confined(request: Mapping[str, Any], writing: int, keeper: int) -> Neve
             os.dup2(source, target)
         os.closerange(3, 4096)
         _limit(request)
-        os.environ.clear()
         sys.argv = ["program.py"]
         sys.dont_write_bytecode = True
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # they live as long as the program
@@ -247,6 +256,9 @@ def _run_confined(request: Mapping[str, Any], writing: int, keeper: int) -> Neve
         folder = request.get("folder")
         if folder is not None:
             os.chdir(folder)
+        libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+        os.environ.clear()
+        kernel.enter([path for path in (*sys.path, *libraries) if path], folder, request.get("readable", ()))
         sys.addaudithook(_fence(folder, request.get("readable", ())))
         code = _execute(request["program"])
         sys.stdout.flush()

@@ -52,6 +52,8 @@ class Upstream:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.chunks: list[Any] = []
+        self.then: list[Any] | None = None
+        """What it streams from the second time on, if that is something else."""
         self.go_on = asyncio.Event()
         self.cut = False
         self.url = ""
@@ -60,7 +62,7 @@ class Upstream:
         self.asked.append(await request.json())
         reply = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await reply.prepare(request)
-        for chunk in self.chunks:
+        for chunk in self.chunks if self.then is None or len(self.asked) == 1 else self.then:
             if chunk is None:
                 await self.go_on.wait()
             else:
@@ -287,9 +289,121 @@ async def test_pictures_that_were_uploaded_reach_the_upstream_as_data(upstream: 
 
 
 def test_the_choice_of_a_function_is_spelt_as_chat_completions_do() -> None:
-    body = chat_body(request(tools=(TOOL,), options={"tool_choice": "add"}), None)
-    assert body["tool_choice"] == {"type": "function", "function": {"name": "add"}}
+    """A function by its name is what many of them do not know; that alone, and required, is the same."""
+    other = {"type": "function", "function": {"name": "sub"}}
+    body = chat_body(request(tools=(other, TOOL), options={"tool_choice": "add"}), None)
+    assert (body["tool_choice"], body["tools"]) == ("required", [TOOL])
+    assert chat_body(request(tools=(other, TOOL), options={"tool_choice": "none"}), None)["tool_choice"] == "none"
     assert "tool_choice" not in chat_body(request(options={"tool_choice": "none"}), None)
+
+
+ADD = {"type": "function", **TOOL["function"]}  # type: ignore[dict-item]
+SUB = {"type": "function", "name": "sub"}
+
+
+async def test_a_run_is_forced_to_call_once(upstream: Upstream) -> None:
+    """The choice is the run's, and cannot be changed with the outputs: forced again, it would never answer."""
+    upstream.chunks = [*CALLS, delta("tool_calls")]
+    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+        assistant = await it.good("POST", "/assistants", {"model": "m", "tools": [TOOL]})
+        thread = await it.good("POST", "/threads", {"messages": [{"role": "user", "content": "1 + 2?"}]})
+        path = f"/threads/{thread['id']}/runs"
+        body = {"assistant_id": assistant["id"], "stream": True, "tool_choice": "required"}
+        run = [data async for _, data in told(it, path, body)][-2]
+        upstream.chunks = [*HELLO, delta("stop")]
+        outputs = [
+            {"tool_call_id": each["id"], "output": "3"}
+            for each in run["required_action"]["submit_tool_outputs"]["tool_calls"]
+        ]
+        submit = {"tool_outputs": outputs, "stream": True}
+        names = [name async for name, _ in told(it, f"{path}/{run['id']}/submit_tool_outputs", submit)]
+        assert names[-2:] == ["thread.run.completed", "done"]
+    assert [asked.get("tool_choice") for asked in upstream.asked] == ["required", None]
+    assert [asked["tools"] for asked in upstream.asked] == [[TOOL], [TOOL]]
+
+
+async def test_a_choice_among_some_tools_leaves_the_others_out(upstream: Upstream) -> None:
+    upstream.chunks = [*HELLO, delta("stop")]
+    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+        for mode in ("required", "auto"):
+            choice = {"type": "allowed_tools", "mode": mode, "tools": [{"type": "function", "name": "sub"}]}
+            assert [event async for event in told(it, "/responses", respond(tools=[ADD, SUB], tool_choice=choice))]
+        for wrong, words in (
+            ({**choice, "mode": "none"}, "Supported values are: 'auto' and 'required'"),
+            ({**choice, "tools": [{"type": "function", "name": "mul"}]}, "Tool choice 'mul' not found"),
+        ):
+            status, said = await it.ask("POST", "/responses", respond(tools=[ADD], tool_choice=wrong))
+            assert (status, words in said["error"]["message"]) == (400, True), said
+    required, as_a_form, free = upstream.asked
+    assert (required.get("tool_choice"), free.get("tool_choice")) == ("required", None)
+    for asked in (required, free):
+        assert [tool["function"]["name"] for tool in asked["tools"]] == ["sub"]
+    assert as_a_form["response_format"]["json_schema"]["schema"]["properties"]["name"] == {"const": "sub"}
+
+
+def said_in_pieces(text: str) -> list[Any]:
+    return [*(delta(content=text[at : at + 7]) for at in range(0, len(text), 7)), delta("stop"), USAGE]
+
+
+async def test_a_call_in_the_text_is_a_call_and_other_json_is_an_answer(upstream: Upstream) -> None:
+    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+        upstream.chunks = said_in_pieces('{"name": "add", "arguments": {"a": 1}}')
+        events = [event async for event in told(it, "/responses", respond(tools=[ADD, SUB]))]
+        [item] = events[-1][1]["response"]["output"]
+        assert (item["type"], item["name"], item["arguments"]) == ("function_call", "add", '{"a": 1}')
+        assert not [name for name, _ in events if name == "response.output_text.delta"]
+        first = item["call_id"]
+        upstream.chunks = said_in_pieces('{"name": "add", "arguments": {"a": 2}}')
+        more = respond(
+            tools=[ADD, SUB],
+            previous_response_id=events[-1][1]["response"]["id"],
+            input=[{"type": "function_call_output", "call_id": first, "output": "2"}],
+        )
+        events = [event async for event in told(it, "/responses", more)]
+        assert events[-1][1]["response"]["output"][0]["call_id"] != first
+        upstream.chunks = said_in_pieces('{"name": "mul", "arguments": {}} is no function.')
+        for fields in ({"tools": [ADD]}, {"tools": [ADD], "tool_choice": "none"}, {}):
+            events = [event async for event in told(it, "/responses", respond(**fields))]
+            pieces = [data["delta"] for name, data in events if name == "response.output_text.delta"]
+            assert "".join(pieces) == '{"name": "mul", "arguments": {}} is no function.'
+
+
+async def test_text_that_cannot_be_a_call_is_told_as_it_comes(upstream: Upstream) -> None:
+    upstream.chunks = [delta(content="`"), delta(content="a"), None, delta(content="` it is."), delta("stop")]
+    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+        pieces = []
+        async for name, data in told(it, "/responses", respond(tools=[ADD])):
+            if name == "response.output_text.delta":
+                pieces.append(data["delta"])
+                upstream.go_on.set()  # only now does the upstream say the rest
+        assert pieces == ["`a", "` it is."]
+
+
+async def test_a_call_that_is_required_and_does_not_come_is_asked_for_as_a_form(upstream: Upstream) -> None:
+    """Ollama does not know the choice, and llama.cpp does not keep to it."""
+    upstream.chunks = said_in_pieces("It is hot indeed.")
+    upstream.then = said_in_pieces('{"name": "add", "arguments": {"a": 1}}')
+    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+        asked = respond(tools=[ADD, SUB], tool_choice="required", instructions="Be brief.")
+        events = [event async for event in told(it, "/responses", asked)]
+    [item] = events[-1][1]["response"]["output"]
+    assert (item["type"], item["name"], item["arguments"]) == ("function_call", "add", '{"a": 1}')
+    assert events[-1][1]["response"]["usage"]["input_tokens"] == 22, "both were used"
+    first, second = upstream.asked
+    assert first["tool_choice"] == "required"
+    assert {"tools", "tool_choice"}.isdisjoint(second)
+    names = [call["properties"]["name"] for call in second["response_format"]["json_schema"]["schema"]["anyOf"]]
+    assert names == [{"const": "add"}, {"const": "sub"}]
+    assert second["messages"][0]["content"].startswith("Be brief.\n\nCall one of these functions")
+    assert [message["role"] for message in second["messages"]] == ["system", "user"]
+
+
+async def test_what_brings_no_call_even_so_is_the_answer(upstream: Upstream) -> None:
+    upstream.chunks = said_in_pieces("It is hot indeed.")
+    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+        events = [event async for event in told(it, "/responses", respond(tools=[ADD], tool_choice="required"))]
+    assert events[-1][1]["response"]["output"][0]["content"][0]["text"] == "It is hot indeed."
+    assert len(upstream.asked) == 2
 
 
 def test_servers_that_give_no_ids_and_tables_for_arguments_are_understood() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -277,3 +278,22 @@ async def test_a_killed_server_takes_no_keeper_hostage(hasty: Sandbox) -> None:
     await _until(lambda: bool(_children(server)), "the program runs")
     os.kill(server, signal.SIGKILL)
     assert (await task).ended == "time"
+
+
+@linux
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="seccomp filters are written for these")
+async def test_the_kernels_fence_stands_around_every_program(shared: Sandbox) -> None:
+    await shared.run("print(1)")
+    server = _server_pid(shared)
+    await _until(lambda: not _children(server), "the keepers of earlier programs are gone")
+    task = asyncio.create_task(shared.run("import time\nprint('on', flush=True)\ntime.sleep(60)"))
+
+    def shut_in() -> bool:
+        programs = [pid for keeper in _children(server) for pid in _children(int(keeper))]
+        states = [Path(f"/proc/{pid}/status").read_text() for pid in programs]
+        return any("Seccomp:\t2" in state and "NoNewPrivs:\t1" in state for state in states)
+
+    await _until(shut_in, "the program runs behind a filter")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
