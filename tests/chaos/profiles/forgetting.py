@@ -136,7 +136,9 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         rows = sum(row.key.startswith(CANARY) for row in questions.read(world.file))
 
         # Somebody has deleted some of it already: the service says 404 then.
-        for id_ in world.pick.sample(sorted(gone.objects), 3):
+        # Of a conversation its items would stay, which nobody could delete then.
+        others = sorted(id_ for id_, (kind, _) in gone.objects.items() if kind is not Kind.CONVERSATION)
+        for id_ in world.pick.sample(others, 3):
             _delete(world, gone.objects[id_][0], id_)
         for name, rules in faults.DELETIONS.items():
             world.arm(name, *(faults.at(rule, 0.3, times=size.often) for rule in rules))
@@ -177,9 +179,9 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         problems.left += left
         problems.missing += [f"{kind} {id_}" for id_, (kind, _) in kept.objects.items() if not _has(world, kind, id_)]
         # From here on only what was kept is looked for.
-        others = [row for row in questions.read(world.file) if not row.key.startswith(CANARY)]
+        rest = [row for row in questions.read(world.file) if not row.key.startswith(CANARY)]
         world.file.write_text("", "utf-8")
-        questions.write(world.file, others)
+        questions.write(world.file, rest)
         problems.wrong += wrong_files(world)
 
     options = {
