@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from askq.localapi.wire import JsonObject
 METADATA_PAIRS = 16
 METADATA_KEY_CHARS = 64
 METADATA_VALUE_CHARS = 512
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+_NAME_CHARS = 64
 
 _JSON_NAMES = {
     bool: "a boolean",
@@ -43,7 +46,8 @@ def _wrong_type(param: str, expected: str, value: object) -> ApiError:
     )
 
 
-def _required(name: str) -> ApiError:
+def missing(name: str) -> ApiError:
+    """What is said of a parameter that must be there and is not."""
     return invalid(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
 
 
@@ -57,6 +61,20 @@ def check_length(value: str, param: str, most: int) -> str:
             code="string_above_max_length",
         )
     return value
+
+
+def check_name(value: object, param: str) -> str:
+    """The name of a function or of a form; raises ApiError when it is none."""
+    if value is None:
+        raise missing(param)
+    if not isinstance(value, str) or _NAME.fullmatch(value) is None:
+        raise invalid(
+            f"Invalid '{param}': string does not match pattern. Expected a string that matches the pattern "
+            "'^[a-zA-Z0-9_-]+$'.",
+            param=param,
+            code="invalid_value",
+        )
+    return check_length(value, param, _NAME_CHARS)
 
 
 def check_count(values: Sequence[object], param: str, most: int) -> None:
@@ -84,7 +102,7 @@ def required_text(body: JsonObject, name: str, *, most: int = 256_000) -> str:
     """A string that must be there and must not be empty."""
     value = text(body, name, most=most)
     if value is None:
-        raise _required(name)
+        raise missing(name)
     if not value:
         raise invalid(
             f"Invalid '{name}': empty string. Expected a string with minimum length 1, but got an empty string "

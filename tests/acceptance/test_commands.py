@@ -7,9 +7,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -289,8 +291,13 @@ def test_up_serves_other_processes_and_flower_shows_a_row_per_job(folder: Folder
     assert "What is 3 + 1?" in row["kwargs"]
     assert "Answer to: What is 3 + 1?" in row["result"]
     assert row["runtime"] > 0
-    with pytest.raises(urllib.error.HTTPError):
-        flower(port, "askq:wrong", "/api/tasks")
+    # Without a password Flower by itself shows its table, questions and answers included.
+    for user, path in (("askq:wrong", "/api/tasks"), ("askq:wrong", "/tasks/datatable"), ("", "/tasks/datatable")):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            flower(port, user, path)
+    # Whoever listens at every address listens there, too.
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.2", port), timeout=5)
     up.send_signal(signal.SIGTERM)
     up.communicate(timeout=40)
     assert up.returncode == 0

@@ -59,7 +59,7 @@ def check(
     strays = [job for job in paid if job not in known]
     report.stray_runs = sum(paid[job] for job in strays)
     report.problems += [f"stray: {paid[job]} runs of {job}" for job in strays[:5]]
-    left = _left_behind(client, leases_end_s)
+    left = left_behind(client, leases_end_s)
     report.left_behind = len(left)
     report.problems += [f"left behind: {name}" for name in left[:5]]
     return report
@@ -121,7 +121,7 @@ def _check_counters(report: Report, status: BatchStatus | None, jobs: Sequence[J
         )
 
 
-def _left_behind(client: redis.Redis, patience_s: float) -> list[str]:
+def left_behind(client: redis.Redis, patience_s: float) -> list[str]:
     """What must be gone once everything has ended: entries of the schedule, claims, leases."""
     until = time.monotonic() + patience_s
     while (left := [*_names(client, "*:due:*"), *_names(client, "*:lease:*"), *_names(client, "*:calls:*")]) and (

@@ -236,6 +236,16 @@ def test_reports_add_up() -> None:
     assert percentile([], 50) is None
 
 
+def test_the_figures_that_are_promised_are_there() -> None:
+    promised = (
+        "jobs kills points redis_restarts rollbacks api_faults fault_kinds lost stuck wrong paid_twice ledger_runs "
+        "counted_runs stale_commits recovery_p50_s recovery_p95_s"
+    )
+    found = Report(points=Counter(a=2, b=1), fault_kinds=Counter(c=3), recovery_s=[1.0]).to_json()
+    assert set(promised.split()) <= set(found)
+    assert (found["points"], found["api_faults"], found["fault_kinds"], found["recovery_p50_s"]) == (2, 3, 1, 1.0)
+
+
 def _diary(path: Path, *lines: tuple[str, str]) -> Path:
     """A diary of one call: what was noted of which execution."""
     path.write_text("".join(f"1.5\t{what}\t1\tWhy?\t{execution}\t0\n" for what, execution in lines), "utf-8")

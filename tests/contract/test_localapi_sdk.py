@@ -20,22 +20,10 @@ from askq.localapi.routes import assistants as assistant_routes
 from askq.localapi.routes import responses as response_routes
 from askq.localapi.routes import runs as run_routes
 from askq.localapi.server import Server, running
+from tests.parts import Clock
 
 SECONDS = 10.0
 """Duration of every scripted run; the clock is the test's."""
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class Stage:

@@ -14,21 +14,9 @@ from openai import AsyncOpenAI
 from askq.localapi.engines.script_file import parse_script
 from askq.localapi.options import Options
 from askq.localapi.server import running
+from tests.parts import Clock
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @contextlib.asynccontextmanager

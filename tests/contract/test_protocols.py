@@ -20,6 +20,7 @@ from askq.jobs.objects import Kind
 from askq.localapi.engines.script_file import parse_script
 from askq.localapi.options import Options
 from askq.localapi.server import Server, running
+from tests.parts import Clock
 from worker.protocols.assistants import AssistantsProtocol
 from worker.protocols.base import (
     Ambiguous,
@@ -51,16 +52,6 @@ ADAPTERS: Mapping[str, type[AssistantsProtocol | ResponsesProtocol]] = {
 def name(request: pytest.FixtureRequest) -> str:
     """The protocol a test is run with."""
     return str(request.param)
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Stage:

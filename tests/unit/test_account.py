@@ -9,20 +9,11 @@ import pytest
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Lane
 from askq.pauses import PAUSES
+from tests.parts import Clock
 from worker.account import Account
 from worker.protocols.base import Blocked
 
 PROBE_S = 30.0
-
-
-class Clock:
-    """Time that passes when told to, for the store and the process alike."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

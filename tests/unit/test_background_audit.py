@@ -15,18 +15,9 @@ from askq.jobs.memory_audit import MemoryBooks
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Lane, Move
 from tests.contract.store_stage import ALL, LONG, submit
-from tests.parts import eventually
+from tests.parts import Clock, eventually
 from worker import audit
 from worker.audit import BackgroundAudit
-
-
-class Clock:
-    """The store's time; a worker's own is real."""
-
-    now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from askq.localapi import fields
@@ -12,7 +11,6 @@ from askq.localapi.wire import JsonObject
 
 _KINDS = ("text", "json_object", "json_schema")
 _VERBOSITIES = ("low", "medium", "high")
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 def checked_text(body: JsonObject) -> JsonObject:
@@ -40,35 +38,26 @@ def checked_response_format(body: JsonObject) -> Any:
     if _kind(form, "response_format") == "json_schema":
         schema = fields.obj(form, "json_schema")
         if schema is None:
-            raise _missing("response_format.json_schema")
+            raise fields.missing("response_format.json_schema")
         _check_schema(schema, "response_format.json_schema", response_format=True)
     return form
 
 
 def _kind(form: JsonObject, where: str) -> str:
     if form.get("type") is None:
-        raise _missing(f"{where}.type")
+        raise fields.missing(f"{where}.type")
     kind = fields.one_of(form, "type", _KINDS)
     assert kind is not None
     return kind
 
 
 def _check_schema(form: JsonObject, where: str, *, response_format: bool) -> None:
-    name = form.get("name")
-    if name is None:
-        raise _missing(f"{where}.name")
-    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-        raise invalid(
-            f"Invalid '{where}.name': string does not match pattern. Expected a string that matches the pattern "
-            "'^[a-zA-Z0-9_-]+$'.",
-            param=f"{where}.name",
-            code="invalid_value",
-        )
+    name = fields.check_name(form.get("name"), f"{where}.name")
     schema = fields.obj(form, "schema")
     if schema is None:
         if response_format:
             return
-        raise _missing(f"{where}.schema")
+        raise fields.missing(f"{where}.schema")
     flaw = schema_flaw(schema, strict=form.get("strict") is True)
     if flaw is None and form.get("strict") is True and schema.get("type") != "object":
         flaw = f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{schema.get('type')}\"'."
@@ -78,7 +67,3 @@ def _check_schema(form: JsonObject, where: str, *, response_format: bool) -> Non
             param=f"{where}.schema",
             code="invalid_json_schema",
         )
-
-
-def _missing(param: str) -> Exception:
-    return invalid(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")

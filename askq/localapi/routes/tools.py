@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from askq.localapi import fields
@@ -10,8 +9,6 @@ from askq.localapi.engines.base import ProtocolName
 from askq.localapi.errors import ApiError, invalid
 from askq.localapi.wire import JsonObject
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]+")
-_NAME_CHARS = 64
 TOOLS = 128
 _CHOICES = ("none", "auto", "required")
 
@@ -26,7 +23,7 @@ def checked_tools(body: JsonObject, protocol: ProtocolName, *, most: int) -> lis
         if protocol == "assistants":
             function, where = fields.obj(tool, "function"), f"tools[{index}].function"
             if function is None:
-                raise invalid(f"Missing required parameter: '{where}'.", param=where, code="missing_required_parameter")
+                raise fields.missing(where)
         else:
             function, where = tool, f"tools[{index}]"
         _check_function(function, where)
@@ -34,19 +31,7 @@ def checked_tools(body: JsonObject, protocol: ProtocolName, *, most: int) -> lis
 
 
 def _check_function(function: JsonObject, where: str) -> None:
-    name = function.get("name")
-    if name is None:
-        raise invalid(
-            f"Missing required parameter: '{where}.name'.", param=f"{where}.name", code="missing_required_parameter"
-        )
-    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-        raise invalid(
-            f"Invalid '{where}.name': string does not match pattern. Expected a string that matches the pattern "
-            "'^[a-zA-Z0-9_-]+$'.",
-            param=f"{where}.name",
-            code="invalid_value",
-        )
-    fields.check_length(name, f"{where}.name", _NAME_CHARS)
+    name = fields.check_name(function.get("name"), f"{where}.name")
     parameters = fields.obj(function, "parameters")
     if parameters is not None:
         flaw = schema_flaw(parameters, strict=function.get("strict") is True)

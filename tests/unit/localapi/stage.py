@@ -16,19 +16,6 @@ from askq.localapi.server import Server, running
 HEADERS = {"Authorization": "Bearer any", "OpenAI-Beta": "assistants=v2"}
 
 
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @dataclass
 class Stage:
     server: Server
