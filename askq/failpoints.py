@@ -19,7 +19,7 @@ from pathlib import Path
 CALLS = (
     *("ensure_assistant", "prepare", "join", "start", "find", "poll", "submit", "answer", "cancel", "probe"),
     *("upload", "store.create", "store.fill", "store.look", "store.delete", "file.delete", "index", "made", "download"),
-    *("start_live", "resume_live"),
+    *("start_live", "resume_live", "submit_live"),
     "delete",
 )
 """Remote calls; each has a place before it and one after it."""

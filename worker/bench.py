@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from worker.account import Account
 from worker.budgets import Budgets
 from worker.cleaner import Cleaner
 from worker.commits import Commits
+from worker.conversations import files_before
 from worker.downloads import Downloads, objects_made
 from worker.downloads import Limits as Output
 from worker.leases import Leases
@@ -48,12 +50,13 @@ from worker.protocols.base import (
 )
 from worker.protocols.filing import Filing
 from worker.schedule import Pace, crowd_s
+from worker.shared import Shared
 
 log = logging.getLogger(__name__)
 
 _UNSENT = 16
-"""Intents on record at once whose calls may not have been sent: as many questions may end in doubt when a process is
-killed, where the service can neither list runs nor be asked again safely."""
+"""Calls at once of which it is on record that they leave, and which may not have left: as many questions may end in
+doubt when a process is killed, where the service can neither list runs nor be asked again safely."""
 _OUTPUT = Output(files=20, file_bytes=100 << 20, total_bytes=500 << 20)
 
 
@@ -97,6 +100,7 @@ class Bench:
         self._called = 0
         """Creates that have their permit."""
         self._assistants: dict[str, Assistant] = {}
+        self._definitions: Shared[Assistant | None] = Shared()
         self._filing = filing or _no_filing
         files = folder or Folder(Path("askq-files"))
         self.library = Library(store, account, files, self._filing, lease_s=lease_s)
@@ -136,7 +140,7 @@ class Bench:
         if MOVES[move.name].target in TERMINAL and (assistant := self._assistants.get(claim.assistant_digest)):
             move = judged(claim, move, assistant)
         move = _waking(claim, move)
-        if claim.rounds and MOVES[move.name].target in TERMINAL:
+        if (claim.rounds or claim.brought is not None) and MOVES[move.name].target in TERMINAL:
             move = await self._with_calls(claim, move)
         outcome = await self._commits.commit(move)
         if outcome in (Outcome.MOVED, Outcome.ALREADY):
@@ -193,10 +197,15 @@ class Bench:
 
     async def _assistant(self, digest: str) -> Assistant | None:
         if digest not in self._assistants:
-            definition = await asyncio.to_thread(self.store.assistant, digest)
-            if definition is None:
-                return None
-            self._assistants[digest] = Assistant.from_json(definition)
+            # The first claims of a list all want the same.
+            return await self._definitions.get(digest, partial(self._read_assistant, digest))
+        return self._assistants[digest]
+
+    async def _read_assistant(self, digest: str) -> Assistant | None:
+        definition = await asyncio.to_thread(self.store.assistant, digest)
+        if definition is None:
+            return None
+        self._assistants[digest] = Assistant.from_json(definition)
         return self._assistants[digest]
 
     async def _remote_assistant(self, assistant: Assistant, protocol: Protocol, given: Given) -> str | None:
@@ -267,21 +276,23 @@ class Bench:
 
     async def _pace(self, claim: Claim) -> Pace:
         """What is known of when this job's run may end, and of all others that are to be polled."""
-        weights = self._durations.weights(claim.assistant_digest)
+        runs = self._durations.of(claim.assistant_digest)
         gets = await self._permits.gets_per_s(claim.protocol)
-        return Pace(weights, crowd_s(self._durations.runs_waiting, gets))
+        return Pace(runs, crowd_s(self._durations.runs_waiting, gets))
 
     async def _watch(self, claim: Claim, thread: str, run: str, live: Live | None, protocol: Protocol) -> None:
         """Tell a run live from a stream that is open, or look for one; the chains go on meanwhile."""
 
         async def resume(before: Live | None) -> Live | None:
+            if not protocol.resumes:
+                return None
             async with self._permits.getting(claim.protocol):
                 return await protocol.resume_live(thread, run, before)
 
-        if self._desk.wanted(run) and (live is not None or protocol.resumes):
-            self._desk.begin(claim.id, run, live, resume)
-        elif live is not None:
-            await live.close()
+        if live is not None:
+            await self._desk.take(claim.id, run, live, resume)
+        elif protocol.resumes and self._desk.wanted(run):
+            self._desk.begin(claim.id, run, resume)
 
     async def _fetched(self, claim: Claim, answer: Answer) -> Answer:
         """The answer with its files here. Meanwhile the job has no place among the calls that are open."""
@@ -293,7 +304,8 @@ class Bench:
         try:
             if made := objects_made(answer, self._account.name):
                 await asyncio.to_thread(self.store.remember, claim.id, made)
-            return await self._downloads.fetch(claim, answer, self._filing())
+            others = await files_before(self.store, claim)
+            return await self._downloads.fetch(claim, answer, self._filing(), others=others)
         finally:
             self._fetching.discard(task)
 

@@ -19,6 +19,7 @@ from askq.jobs.model import MOVES, TERMINAL, Claim, Move
 from askq.jobs.store import Store
 from askq.prices import at_worst
 from worker.protocols.base import Ask
+from worker.shared import Shared
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Budgets:
         self._store = store
         self._host = host
         self._bounded: dict[str, bool] = {}
+        self._looks: Shared[bool] = Shared()
         self._reconciled: dict[str, float] = {}
 
     async def reserve(self, claim: Claim, ask: Ask) -> Verdict:
@@ -51,7 +53,7 @@ class Budgets:
         if not await self._is_bounded(batch):
             return Verdict.GRANTED
         # An attempt of this round that is in doubt is covered by nothing: what was put aside for it is spent.
-        covers = claim.rounds > 0 and claim.attempts == claim.allowance
+        covers = claim.open_rounds > 0 and claim.attempts == claim.allowance
         worst, attempt = self.at_worst(ask), claim.attempts + 1
         if claim.joined is not None and claim.history is None:
             # Its run reads what was said before, and nobody knows how much that is.
@@ -74,10 +76,10 @@ class Budgets:
 
     def _with_earlier(self, claim: Claim, worst: float | None) -> float | None:
         """What a job may cost at worst with the runs it has had: outputs of functions go into a run of their own."""
-        if worst is None or not claim.rounds:
+        if worst is None or not claim.open_rounds:
             return worst
         known = None if claim.earlier is None else claim.earlier.cost_usd
-        return worst + (known if known is not None else worst * claim.rounds)
+        return worst + (known if known is not None else worst * claim.open_rounds)
 
     async def ended(self, claim: Claim, move: Move) -> None:
         """A move was made: settle what was put aside if it ended the job."""
@@ -95,10 +97,14 @@ class Budgets:
 
     async def _is_bounded(self, batch: str) -> bool:
         if batch not in self._bounded:
-            while len(self._bounded) >= _REMEMBERED:
-                del self._bounded[next(iter(self._bounded))]
-            status = await asyncio.to_thread(self._store.batch, batch)
-            self._bounded[batch] = status is not None and status.budget is not None
+            return await self._looks.get(batch, partial(self._look, batch))
+        return self._bounded[batch]
+
+    async def _look(self, batch: str) -> bool:
+        while len(self._bounded) >= _REMEMBERED:
+            del self._bounded[next(iter(self._bounded))]
+        status = await asyncio.to_thread(self._store.batch, batch)
+        self._bounded[batch] = status is not None and status.budget is not None
         return self._bounded[batch]
 
     def at_worst(self, ask: Ask) -> float | None:

@@ -72,6 +72,22 @@ async def turn(store: Store, claim: Claim, assistant: Assistant) -> Turn | None:
     return None
 
 
+async def files_before(store: Store, claim: Claim) -> frozenset[str]:
+    """Ids of the files that the questions before it in its conversation have brought. Code goes on in their container,
+    whose list has them still. Raises StoreError."""
+    batch, _ = split_job_id(claim.id)
+    found: set[str] = set()
+    at = claim.after
+    while at is not None:
+        job = await asyncio.to_thread(store.job, job_id(batch, at))
+        if job is None:
+            break
+        files = () if job.answer is None else job.answer.files
+        found.update(str(file["file_id"]) for file in files if file.get("file_id"))
+        at = job.after
+    return frozenset(found)
+
+
 def _joins(seen: Earlier) -> Joins:
     done = seen.state is State.COMPLETED
     return Joins(

@@ -8,7 +8,7 @@ import dataclasses
 import time
 
 from askq.assistants.model import Assistant
-from askq.jobs.model import Claim, Outcome
+from askq.jobs.model import Claim, Move, Outcome
 from askq.jobs.objects import keep_letters
 from worker import rounds, steps
 from worker.bench import Bench, jitter
@@ -179,6 +179,8 @@ class Creates(Bench):
         decision = steps.created(claim, status, assistant, jitter(), pace, estimated=tokens)
         if status.state is not RunState.ACTION or decision.move.name != "start":
             return decision
+        if status.answer is not None and steps.makes_files(status.answer):
+            return decision  # the id of the run first: the next poll has the files fetched
         # A server without background mode asks for functions at once.
         return rounds.asked(
             claim,
@@ -198,30 +200,32 @@ class Creates(Bench):
     ) -> asyncio.Future[tuple[Status, float, Live | None]] | None:
         """Write the intent, and send the call as soon as there is a permit for it; None when it must not be sent."""
         wanted = time.monotonic()
-        # Where runs can be listed a kill costs nothing; elsewhere each intent whose call was not sent ends in doubt.
-        async with contextlib.AsyncExitStack() as few:
-            with gate.on_the_way():
-                if not protocol.lists_runs:
-                    await few.enter_async_context(self._unsent)
-                if not await self._intend(claim):
-                    return None
-            self._permits.ready(time.monotonic() - wanted)
-            # Last of all: a permit that is used late comes to the service in a heap with others.
-            grant = await gate.take(estimated(ask))
+        # Where runs can be listed a kill costs nothing; elsewhere each call that may have left ends in doubt.
+        doubtful = not protocol.lists_runs
+        with gate.on_the_way():
+            if not await self._go_on(claim, steps.intent(claim, self.lease_s, told=doubtful)):
+                return None
+        self._permits.ready(time.monotonic() - wanted)
+        # Last of all: a permit that is used late comes to the service in a heap with others.
+        grant = await gate.take(estimated(ask))
+        async with self._unsent if doubtful else contextlib.nullcontext():
             if not self._leases.fresh(claim):
                 gate.give_back(grant)
                 await self._commit(claim, steps.not_sent(claim))
+                return None
+            if doubtful and not await self._go_on(claim, steps.send(claim, self.lease_s)):
+                gate.give_back(grant)
                 return None
             call = asyncio.ensure_future(self._start(ask, gate, grant, thread, remote, protocol))
             await asyncio.wait({call}, timeout=_SENT_S)
             return call
 
-    async def _intend(self, claim: Claim) -> bool:
-        """Write the intent; whether the call may be made now."""
+    async def _go_on(self, claim: Claim, move: Move) -> bool:
+        """Put on record what comes before the call, the intent or that it leaves; whether it may be made."""
         if not self._leases.fresh(claim):
             return False
         # "Already" is our own commit, made before its reply was lost: nobody else has this fence.
-        if await self._commits.commit(steps.intent(claim, self.lease_s)) not in (Outcome.MOVED, Outcome.ALREADY):
+        if await self._commits.commit(move) not in (Outcome.MOVED, Outcome.ALREADY):
             return False
         if not self._leases.fresh(claim):
             # Nobody need wait for the run of a call that was not made; whoever holds the job by now is not disturbed.
@@ -260,10 +264,13 @@ class Creates(Bench):
         if claim.witness is not None:
             await self._commit(claim, steps.adopted(claim, claim.witness, assistant))
             return
+        if claim.never_sent:
+            await self._commit(claim, steps.never_sent(claim))
+            return
         outputs = rounds.outputs_of(claim, await self._calls(claim))
         thread, ask = claim.thread_id or "", self._ask(claim, assistant, claim.attempts, outputs)
         try:
-            if claim.rounds and not outputs:
+            if claim.open_rounds and not outputs:
                 found = Found(search=Search.UNKNOWN)  # without them its run cannot be told from the one before
             else:
                 found = await protocol.find_started(ask, thread)

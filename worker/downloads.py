@@ -1,7 +1,11 @@
-"""The files of an answer, fetched as soon as its run has ended: containers expire twenty minutes after their last use.
+"""What a run has made, fetched as soon as it has ended: containers expire twenty minutes after their last use.
 
 A file is written without a name, brought to the disk and only then named, so that a process that dies leaves nothing
 half-written; the next claim fetches it again and finds the same content under the same name.
+
+A job may have several runs, where outputs of functions start one of their own, and those that come later often work on
+in the same container. What an earlier one has brought is on record with the job, and not fetched again; the limits are
+those of all of them together.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +22,7 @@ from askq.files.folder import Folder, Incoming, Kept
 from askq.files.kinds import media_type
 from askq.files.names import safe_name
 from askq.ids import split_job_id
+from askq.jobs.codec import files_brought
 from askq.jobs.model import Answer, Claim
 from askq.jobs.objects import Kind, RemoteObject
 from worker.protocols.base import Blocked, CallError, Gone, Refused
@@ -52,33 +57,45 @@ class Downloads:
         self._kept: dict[tuple[str, str], Kept] = {}
         """What this process has fetched of answers that are not complete yet."""
 
-    async def fetch(self, claim: Claim, answer: Answer, filing: Filing) -> Answer:
+    async def fetch(
+        self, claim: Claim, answer: Answer, filing: Filing, *, others: Collection[str] = frozenset()
+    ) -> Answer:
         """The answer with its files in the folder: each has a path and a size, or an error that says why it has none.
+        Those that the job has already (`claim.brought`) are left out, and of those of other answers (`others`, by their
+        ids) all that this one does not name.
 
         Raises NotNow while it is worth another try, and Blocked and Limited as calls do.
         """
         last = claim.errors + 1 >= MOST_TRIES
+        brought = _Brought(files_brought(claim.brought))
         try:
             made, notes = await filing.made(answer)
         except CallError as error:
             if not last or not isinstance(error, (Gone, Refused)):
                 raise
             made, notes = [], [error.message]
+        named = {file.get("file_id") for file in answer.files}
+        found = len(made)
+        made = [one for one in made if not brought.has(one) and (one.file_id not in others or one.file_id in named)]
         files: list[Mapping[str, Any]] = []
-        left = self._limits.total_bytes
+        paths = set(brought.paths)
+        left = self._limits.total_bytes - brought.size
         # Pictures that are part of the reply itself come last: as a rule they are files of the container once more.
         made.sort(key=lambda one: one.file_id is None)
         for one in made:
-            if len(files) >= self._limits.files:
+            if len(files) + len(brought.paths) >= self._limits.files:
                 files.append(_entry(one, error=("too_many", f"only {self._limits.files} files of an answer are kept")))
                 continue
-            known = {str(entry.get("sha256")) for entry in files}
-            entry = await self._one(claim, one, filing, min(left, self._limits.file_bytes), known, last=last)
-            if entry is None:
-                continue
-            left -= int(entry.get("size", 0)) if "path" in entry else 0
+            known = brought.contents | {str(entry.get("sha256")) for entry in files}
+            most = max(0, min(left, self._limits.file_bytes))
+            entry = await self._one(claim, one, filing, most, known, last=last)
+            if entry is None or entry.get("path") in paths:
+                continue  # nothing new: code has written the same once more
+            if "path" in entry:
+                paths.add(str(entry["path"]))
+                left -= int(entry["size"])
             files.append(entry)
-        if notes and not files:
+        if notes and not found:
             files.append({"kind": "file", "name": "?", "error": {"code": "gone", "message": notes[0][:300]}})
         self._forget(claim)
         return dataclasses.replace(answer, files=tuple(files))
@@ -125,6 +142,24 @@ class Downloads:
         with self._folder.incoming() as file:
             await filing.download(made, file.write, most=most)
             return await asyncio.to_thread(Incoming.keep, file)
+
+
+class _Brought:
+    """The files that earlier runs of the job have brought, those included that could not be had."""
+
+    def __init__(self, files: Sequence[Mapping[str, Any]]) -> None:
+        kept = [file for file in files if "path" in file]
+        self._known = {str(file["file_id"]): file for file in files if file.get("file_id")}
+        self.paths = {str(file["path"]) for file in kept}
+        self.contents = {str(file.get("sha256")) for file in kept}
+        self.size = sum(int(file.get("size", 0)) for file in kept)
+
+    def has(self, made: Made) -> bool:
+        """Whether a file is among them. One that code has written anew has another id, or at least another size."""
+        known = self._known.get(made.file_id or "")
+        if known is None or not {"path", "error"} & known.keys():
+            return False
+        return made.size is None or "size" not in known or made.size == known["size"]
 
 
 def objects_made(answer: Answer, account: str) -> list[RemoteObject]:

@@ -119,6 +119,7 @@ class Engine(Looks):
             await self.loop.shutdown_default_executor()
 
         self.call(stop())
+        self._commits.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
 
 from askq.errors import StoreError
 from askq.jobs import live
@@ -54,14 +55,32 @@ class Desk:
         """Whether a stream of this run may be opened by this process."""
         return run not in self._open and len(self._open) < MOST_STREAMS and self._breaks.get(run, 0) < MOST_RESUMES
 
-    def begin(self, job: str, run: str, stream: Live | None, resume: Resume) -> None:
-        """Tell what a run's stream brings, from one that is open or (None) one that `resume` opens."""
+    def begin(self, job: str, run: str, resume: Resume) -> None:
+        """Tell what a run's stream brings that `resume` opens, unless another process tells it."""
+        self._begin(job, run, None, resume)
+
+    async def take(self, job: str, run: str, stream: Live, resume: Resume) -> None:
+        """Tell what an open stream brings: that of a call that was just made, so that nobody knows more of the run.
+        Whoever tells the job's log, here or elsewhere, reads a stream of what was before, and is relieved."""
+        before = self._open.pop(run, None)
+        if before is not None:
+            before.cancel()
+        if len(self._open) >= MOST_STREAMS:
+            await stream.close()
+            return
+        self._begin(job, run, stream, resume)
+
+    def _begin(self, job: str, run: str, stream: Live | None, resume: Resume) -> None:
         task = asyncio.create_task(self._tell(job, run, stream, resume))
         self._open[run] = task
-        task.add_done_callback(lambda _: self._open.pop(run, None))
+        task.add_done_callback(partial(self._forget, run))
+
+    def _forget(self, run: str, task: asyncio.Task[None]) -> None:
+        if self._open.get(run) is task:
+            del self._open[run]
 
     async def _tell(self, job: str, run: str, stream: Live | None, resume: Resume) -> None:
-        teller = _Teller(self._store, job, self._me, run)
+        teller = _Teller(self._store, job, self._me, run, relieves=stream is not None)
         try:
             # Another process may tell this run's log by now: then it is not opened twice.
             while await teller.say([]):
@@ -137,13 +156,15 @@ async def _in_time(stream: Live) -> AsyncGenerator[Piece, None]:
 class _Teller:
     """Writes one run's pieces into its job's log, in batches."""
 
-    def __init__(self, store: Store, job: str, me: str, run: str) -> None:
+    def __init__(self, store: Store, job: str, me: str, run: str, *, relieves: bool) -> None:
         self.silenced = False
         """Whether there is nothing to tell any more: the job has ended, or somebody else tells."""
         self._store = store
         self._job = job
         self._me = me
         self._run = run
+        self._relieves = relieves
+        """Whether it takes the log over from whoever tells it, with its first word."""
         self._told = 0
         self._full = False
 
@@ -179,7 +200,9 @@ class _Teller:
 
     async def say(self, pieces: list[Piece]) -> bool:
         """Add to the log, or only say that somebody tells it; whether there is any use in going on."""
-        found = await asyncio.to_thread(self._store.tell, self._job, self._me, self._run, self._bounded(pieces))
+        tell = partial(self._store.tell, self._job, self._me, self._run, self._bounded(pieces), relieves=self._relieves)
+        found = await asyncio.to_thread(tell)
+        self._relieves = False
         self.silenced = found is not Outcome.MOVED
         return not self.silenced
 

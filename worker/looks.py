@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 import time
 
 from askq.assistants.model import Assistant
-from askq.jobs.model import Claim
+from askq.jobs.model import Answer, Claim
 from worker import rounds, steps
 from worker.bench import jitter
 from worker.creates import Creates
 from worker.downloads import NotNow
 from worker.priced import priced_answer, priced_status
 from worker.protocols.base import (
+    Blocked,
     CallError,
+    Gone,
+    Limited,
     Protocol,
+    Refused,
     RunState,
     Status,
 )
@@ -25,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _FETCHING = 20
 """Answers whose files one process fetches at once."""
+_TRIES_AT_AN_END = 4
+"""Attempts to fetch what a run has made that has not completed."""
 
 
 class Looks(Creates):
@@ -41,17 +48,38 @@ class Looks(Creates):
         except CallError as error:
             await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
         else:
-            self._learn(claim, status)
             await self._account.answered(claim.protocol, begun=begun)
-            await self._commit(claim, await self._polled(claim, status, assistant, protocol))
+            if (seen := await self._with_files_of_round(claim, status)) is None:
+                return
+            self._learn(claim, seen)
+            decision = await self._polled(claim, seen, assistant, protocol)
+            if (whole := await self._with_what_it_made(claim, decision, assistant, protocol)) is None:
+                return
+            await self._cancel_if_over(claim, whole, protocol)
+            await self._commit(claim, whole)
             if claim.live and claim.cancel is None and status.state is RunState.PENDING:
                 # Whoever read its stream may be gone.
                 await self._watch(claim, thread, run, None, protocol)
 
+    async def _with_files_of_round(self, claim: Claim, status: Status) -> Status | None:
+        """The status; of a run that has ended by asking for functions, with what it has made. None when that has to
+        wait. The container may expire before the functions have come to their end, and no later run lists the file
+        that it has written over."""
+        answer = status.answer
+        if status.state is not RunState.ACTION or answer is None or not steps.makes_files(answer):
+            return status
+        if claim.cancel_sent or steps.to_cancel(claim):
+            return status
+        if len(self._fetching) >= _FETCHING:
+            await self._commit(claim, steps.waits_to_fetch(claim))
+            return None
+        fetched = await self._with_files(claim, answer)
+        return None if fetched is None else dataclasses.replace(status, answer=fetched)
+
     async def _polled(self, claim: Claim, status: Status, assistant: Assistant, protocol: Protocol) -> steps.Decision:
         if status.state is not RunState.ACTION or claim.cancel_sent or steps.to_cancel(claim):
             return steps.polled(claim, status, assistant, jitter(), await self._pace(claim))
-        decision = rounds.asked(
+        return rounds.asked(
             claim,
             status.tool_calls,
             await self._calls(claim),
@@ -62,13 +90,48 @@ class Looks(Creates):
             answer=status.answer,
             new_runs=protocol.outputs_start_runs,
         )
-        await self._cancel_if_over(claim, decision, protocol)
-        return decision
+
+    async def _with_what_it_made(
+        self, claim: Claim, decision: steps.Decision, assistant: Assistant, protocol: Protocol
+    ) -> steps.Decision | None:
+        """The end of a job whose run has not completed, with what it has said and made until then; None when that has
+        to wait. Nothing will be there later, and what is not on record is never deleted. After a few tries the job ends
+        without."""
+        move = decision.move
+        if not steps.is_end(decision) or not assistant.uses("code_interpreter") or claim.run_id is None:
+            return decision
+        if len(self._fetching) >= _FETCHING:
+            await self._commit(claim, steps.waits_to_fetch(claim))
+            return None
+        answer, used = move.answer, None if move.answer is None else move.answer.usage
+        try:
+            if not protocol.outputs_start_runs:
+                # Their polls do not show what a run has brought.
+                async with self._permits.getting(claim.protocol, 3):
+                    answer = await protocol.answer(claim.thread_id or "", claim.run_id, assistant)
+            if answer is None or not steps.unfetched(answer):
+                fetched = answer
+            else:
+                async with self._permits.getting(claim.protocol, 1 + 2 * len(answer.files)):
+                    fetched = await self._fetched(claim, answer)
+        except Limited as error:
+            await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
+            return None
+        except (NotNow, CallError) as error:
+            if claim.errors + 1 < _TRIES_AT_AN_END and not isinstance(error, (Gone, Refused, Blocked)):
+                await self._commit(claim, steps.not_fetched(claim, str(error), jitter()))
+                return None
+            log.info("%s: what its run has made could not be fetched: %s", claim.id, error)
+            return decision
+        if fetched is None:
+            return decision
+        return dataclasses.replace(
+            decision, move=dataclasses.replace(move, answer=dataclasses.replace(fetched, usage=used))
+        )
 
     def _learn(self, claim: Claim, status: Status) -> None:
-        """What a run that has ended teaches of the next ones."""
-        if (seconds := steps.took(claim, status, random.random())) is not None:  # noqa: S311  no secret
-            self._durations.note(claim.assistant_digest, seconds)
+        """What a poll teaches of the next runs."""
+        self._durations.note(claim.assistant_digest, steps.took(claim, status, random.random()))  # noqa: S311  no secret
         if status.state is not RunState.PENDING and status.usage is not None and claim.estimated:
             assistant = self._assistants[claim.assistant_digest]
             gate = self._permits.creates(claim.protocol, claim.asked_of or assistant.model)
@@ -82,16 +145,25 @@ class Looks(Creates):
             async with self._permits.getting(claim.protocol, 2 if _may_fetch(assistant) else 1):
                 answer = await protocol.answer(claim.thread_id or "", claim.run_id or "", assistant)
             answer = priced_answer(answer, assistant)
-            if steps.makes_files(answer):
-                # The container's list, and each file's description and content.
-                async with self._permits.getting(claim.protocol, 1 + 2 * len(answer.files)):
-                    answer = await self._fetched(claim, answer)
+        except CallError as error:
+            await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
+            return
+        if (fetched := await self._with_files(claim, answer)) is not None:
+            await self._commit(claim, steps.answered(claim, fetched, {}, usage=claim.usage))
+
+    async def _with_files(self, claim: Claim, answer: Answer) -> Answer | None:
+        """The answer with its files here; None when they could not be fetched now, and the job comes back for them."""
+        if not steps.makes_files(answer):
+            return answer
+        try:
+            # The container's list, and each file's description and content.
+            async with self._permits.getting(claim.protocol, 1 + 2 * len(answer.files)):
+                return await self._fetched(claim, answer)
         except NotNow as why:
             await self._commit(claim, steps.not_fetched(claim, str(why), jitter()))
         except CallError as error:
             await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
-        else:
-            await self._commit(claim, steps.answered(claim, answer, {}, usage=claim.usage))
+        return None
 
     async def _answer_calls(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         """Wait for the outputs of functions, which others run, and submit them."""
@@ -102,8 +174,10 @@ class Looks(Creates):
         kept = await self._calls(claim)
         decision = rounds.undecided(claim, kept, nobody=await self._nobody_runs(claim))
         if decision is not None:
-            await self._cancel_if_over(claim, decision, protocol)
-            await self._commit(claim, decision)
+            if (whole := await self._with_what_it_made(claim, decision, assistant, protocol)) is None:
+                return
+            await self._cancel_if_over(claim, whole, protocol)
+            await self._commit(claim, whole)
             if decision.move.name == "wait":
                 await self._nudge()
             return
@@ -114,19 +188,26 @@ class Looks(Creates):
                 return
             await self._create(claim, claim.thread_id or "", assistant, protocol, outputs)
             return
+        thread, run = claim.thread_id or "", claim.run_id or ""
         begun = time.monotonic()
         try:
             async with self._permits.getting(claim.protocol) as gets:
                 if not self._leases.fresh(claim):
                     gets.made = False
                     return
-                status = await protocol.submit_tool_outputs(claim.thread_id or "", claim.run_id or "", outputs)
+                # Where the first time brought no usable reply, nobody asks again whether there are streams.
+                if claim.live and not claim.errors:
+                    status, live = await protocol.submit_tool_outputs_live(thread, run, outputs)
+                else:
+                    status, live = await protocol.submit_tool_outputs(thread, run, outputs), None
         except CallError as error:
             await self._settle(claim, rounds.not_submitted(claim, error, jitter()), error)
         else:
             await self._account.answered(claim.protocol, begun=begun)
             pace = await self._pace(claim)
             await self._commit(claim, rounds.submitted(claim, status, assistant, jitter(), pace))
+            if live is not None:
+                await self._watch(claim, thread, run, live, protocol)
 
     async def _nobody_runs(self, claim: Claim) -> bool:
         """Whether no worker is there that runs functions; asked for jobs that have waited for a while."""

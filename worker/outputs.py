@@ -6,13 +6,13 @@ import dataclasses
 
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
-from askq.jobs.codec import dump_usage
+from askq.jobs.codec import dump_brought, dump_usage
 from askq.jobs.model import FINISHING, Answer, Claim, Move, Usage
 from askq.structured import why_invalid
 
 MOST_CORRECTIONS = 1
-_OF_ROUNDS = ("rounds", "earlier", "acted", "began")
-"""Fields that speak of the function calls of one attempt."""
+_OF_ROUNDS = ("earlier", "acted", "began")
+"""Fields that speak of the functions asked for on the way to one answer."""
 
 
 def correction(reason: str) -> str:
@@ -36,9 +36,7 @@ def judged(claim: Claim, move: Move, assistant: Assistant) -> Move:
     reason = why_invalid(move.answer.text, schema)
     if reason is None:
         return _whole(claim, move)
-    # An answer that functions led to is not asked for again: their calls would begin anew under the same numbers.
-    again = assistant.on_invalid == "retry" and claim.fixes < MOST_CORRECTIONS and not claim.rounds
-    if again and claim.cancel is None:
+    if assistant.on_invalid == "retry" and claim.fixes < MOST_CORRECTIONS and claim.cancel is None:
         return _again(claim, move, reason)
     return _whole(claim, _end(move, "invalid_output", reason))
 
@@ -49,14 +47,22 @@ def _end(move: Move, code: str, message: str) -> Move:
 
 
 def _again(claim: Claim, move: Move, reason: str) -> Move:
-    """The job is queued once more, with what it has cost so far and the run that is to be corrected."""
-    used = _sum(claim.spent, None if move.answer is None else move.answer.usage)
+    """The job is queued once more, with what it has cost so far and the run that is to be corrected.
+
+    Functions that were called on the way have done what they do: their calls stay on record, under their numbers, and
+    so do code and files. The second answer, as a rule, repeats nothing but the text.
+    """
+    assert move.answer is not None, "what is to be mended is an answer"
+    used = _sum(claim.spent, move.answer.usage)
+    made = dataclasses.replace(move.answer, citations=())
     run = move.fields.get("run", claim.run_id)
     fields: dict[str, str | int | float | None] = {
         **dict(move.fields),
         "fixes": claim.fixes + 1,
         "wrong": reason,
         "refers": run or "",
+        "closed": claim.rounds or None,
+        "brought": dump_brought(made, claim.brought),
         "spent": None if used is None else dump_usage(used),
         "run": None,
         "note": f"asked again: {reason}"[:300],

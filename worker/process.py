@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -49,6 +50,9 @@ def current_engine() -> Engine:
             assert _build is not None, "create_app says how to build the engine"
             engine = _build()
             engine.call(engine.open())
+            # What is there by now stays: a collector that looks at all of it again and again holds up every call.
+            gc.collect()
+            gc.freeze()
             _engine = (os.getpid(), engine)
         return _engine[1]
 

@@ -54,16 +54,16 @@ def asked(
     """
     whole = summed(claim, usage) if new_runs else None
     if (refusal := _unanswerable(calls, assistant)) is not None:
-        return end(claim, "unknown_function", refusal, fields=fields, usage=usage)
+        return end(claim, "unknown_function", refusal, fields=fields, answer=_with_usage(answer, usage), usage=usage)
     wanted = _wanted(calls, claim.rounds)
     last = [call.wanted for call in known if call.round == claim.rounds]
     if last and claim.acted_run == run_id and _same(last, wanted):
         # Its outputs did not arrive, or were not understood to have: they are submitted once more.
         kept: Fields = {**fields, "errors": claim.errors or None}
         return Decision(Move(job=claim.id, fence=claim.fence, name="act", fields=kept, calls=tuple(last)))
-    if claim.rounds >= assistant.most_rounds:
-        told = f"the run asked for functions {claim.rounds + 1} times; [run] max_rounds is {assistant.most_rounds}"
-        return end(claim, "too_many_rounds", told, fields=fields, usage=usage)
+    if claim.open_rounds >= assistant.most_rounds:
+        told = f"the run asked for functions {claim.open_rounds + 1} times; [run] max_rounds is {assistant.most_rounds}"
+        return end(claim, "too_many_rounds", told, fields=fields, answer=_with_usage(answer, usage), usage=usage)
     if new_runs:
         brought = claim.brought if answer is None else dump_brought(answer, claim.brought)
         fields = {**fields, "brought": brought}
@@ -80,6 +80,10 @@ def asked(
     }
     calls_of_round = tuple(_wanted(calls, claim.rounds + 1))
     return Decision(Move(job=claim.id, fence=claim.fence, name="act", delay=LOOK_S, fields=new, calls=calls_of_round))
+
+
+def _with_usage(answer: Answer | None, usage: Usage | None) -> Answer | None:
+    return None if answer is None else dataclasses.replace(answer, usage=answer.usage or usage)
 
 
 def _unpriced(usage: Usage | None) -> Usage:
@@ -128,8 +132,8 @@ def of_this_round(claim: Claim, kept: Sequence[KeptCall]) -> list[KeptCall]:
 
 
 def outputs_of(claim: Claim, kept: Sequence[KeptCall]) -> tuple[ToolOutput, ...]:
-    """What is to be submitted; empty while an output is missing."""
-    calls = of_this_round(claim, kept)
+    """What is to be submitted; empty while an output is missing, and where none is waited for."""
+    calls = of_this_round(claim, kept) if claim.open_rounds else []
     found = {call.wanted.call_id: call.result.output for call in calls if call.result is not None}
     if any(call.result is None for call in calls):
         return ()

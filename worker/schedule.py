@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
-from askq.jobs.took import BUCKETS, bounds_of, bucket_of
+from askq.jobs.took import BUCKETS, NOTHING_KNOWN, Durations, bounds_of, bucket_of
 
 POLL_WORTH_S = 0.25
 """A poll is made when the answer is expected to have waited so long on average: fewer polls or sooner answers, this
@@ -18,7 +17,9 @@ GROWTH = 0.3
 """Where nothing is known of an assistant's runs: share of a run's age until its next poll."""
 LONGEST_POLL_S = 10.0
 KNOWN_RUNS = 3.0
-"""So many runs are something to go by."""
+"""So many runs that have ended are something to go by."""
+KNOWN_TO_LIVE = 10.0
+"""So are so many that lived to an age, for those that come to it."""
 SHORTEST_POLL_S = 0.1
 LONGEST_WINDOW_POLL_S = 300.0
 """Never rarer: where nothing is retained, an answer lives about ten minutes (protocols B.6)."""
@@ -29,11 +30,6 @@ FLEET_POLLS_PER_S = 1000.0
 """More polls a second than this are spread over a longer time, whatever the service allows."""
 BUDGET_SHARE = 0.8
 """Of the GETs an account allows, as many are polls: answers are fetched with GETs too."""
-
-_PRIOR_RUNS = 1.0
-_PRIOR = range(bucket_of(0.7), bucket_of(3600.0) + 1)
-"""Where no run took so long: as if one run had taken anything from a second to an hour, each
-magnitude as likely as the other."""
 
 BUDGET_S = 20.0
 """How long at most a job waits for its batch's budget before it asks for it again."""
@@ -51,8 +47,7 @@ CANCEL_GRACE_S = 60.0
 class Pace:
     """What is known of an assistant's runs, and of all that wait."""
 
-    weights: Mapping[int, float] = field(default_factory=dict)
-    """How many runs took how long (`askq.jobs.took`)."""
+    runs: Durations = NOTHING_KNOWN
     crowd_s: float = 0.0
     """How long one poll of every waiting run takes, at the rate the account allows."""
 
@@ -66,8 +61,8 @@ def until_poll(assistant: Assistant, age: float, hint: float | None, jitter: flo
     if assistant.completion_window in ("2h", "8h"):
         delay = min(max(60.0, GROWTH * age), LONGEST_WINDOW_POLL_S)
     else:
-        delay = _learned(pace.weights, age)
-    share = LEARNED_JITTER if sum(pace.weights.values()) >= KNOWN_RUNS else JITTER
+        delay = _learned(pace.runs, age)
+    share = LEARNED_JITTER if pace.runs.ended >= KNOWN_RUNS else JITTER
     delay = max(delay, pace.crowd_s)
     return min(delay + max(share * delay, pace.crowd_s / 2) * jitter, LONGEST_WINDOW_POLL_S)
 
@@ -77,13 +72,12 @@ def before_deadline(delay: float, left_s: float, jitter: float) -> float:
     return min(delay, left_s + 1.5 + jitter) if left_s > 0 else delay
 
 
-def _learned(weights: Mapping[int, float], age: float) -> float:
-    runs = sum(weights.values())
-    if runs < KNOWN_RUNS:
+def _learned(runs: Durations, age: float) -> float:
+    if runs.ended < KNOWN_RUNS and runs.known[bucket_of(age)] < KNOWN_TO_LIVE:
         return min(max(FIRST_POLL_S, GROWTH * age), LONGEST_POLL_S)
-    # Beyond what any run has taken nothing is expected, and something may be all the same.
-    longest = min(max(LONGEST_POLL_S, GROWTH * age, _median(weights) - age), LONGEST_WINDOW_POLL_S)
-    return min(max(expected(weights, age), SHORTEST_POLL_S), longest)
+    # Beyond what any run has taken little is expected, and something may be all the same.
+    longest = min(max(LONGEST_POLL_S, GROWTH * age, runs.median_s - age), LONGEST_WINDOW_POLL_S)
+    return min(max(expected(runs, age), SHORTEST_POLL_S), longest)
 
 
 def _spread(pace: Pace) -> float:
@@ -97,53 +91,34 @@ def crowd_s(waiting: int, gets_per_s: float | None) -> float:
     return waiting / max(rate, 1e-3)
 
 
-def expected(weights: Mapping[int, float], age: float) -> float:
+def expected(runs: Durations, age: float) -> float:
     """Seconds until a run of this age is worth a poll: the delay d at which the answer is expected to have waited
     `POLL_WORTH_S`, that is ∫ (d − t) p(t) dt over the next d seconds, p being what is known of runs that took longer
     than `age`."""
-    parts = _ahead(weights, age)
-    total = sum(mass for _, _, mass in parts)
-    if total <= 0:
+    bucket = bucket_of(age)
+    low, high = bounds_of(bucket)
+    here, after = runs.reach[bucket], runs.reach[bucket + 1]
+    if age > low:
+        here = after + (here - after) * max(0.0, high - age) / (high - low)
+    if here <= 0:
         return LONGEST_WINDOW_POLL_S
-    ended, waited, now = 0.0, 0.0, age
-    for low, high, mass in parts:
-        if low > now:
-            # Nothing ends here, but what has ended goes on waiting.
-            if ended > 0 and waited + ended * (low - now) >= POLL_WORTH_S:
-                return now - age + (POLL_WORTH_S - waited) / ended
-            waited += ended * (low - now)
-            now = low
-        density, width = mass / total / (high - now), high - now
+    total, ended, waited, now = here, 0.0, 0.0, age
+    while now - age < LONGEST_WINDOW_POLL_S:
+        width = high - now
+        density = (here - after) / total / width if width > 0 else 0.0
         if waited + ended * width + density * width * width / 2 >= POLL_WORTH_S:
-            root = math.sqrt(ended * ended + 2 * density * (POLL_WORTH_S - waited))
-            return now - age + (root - ended) / density
+            left = POLL_WORTH_S - waited
+            # Where hardly anything ends the square root would lose all its digits.
+            more = 2 * left / (math.sqrt(ended * ended + 2 * density * left) + ended)
+            return now - age + more
         waited += ended * width + density * width * width / 2
         ended += density * width
-        now = high
-    return now - age + (POLL_WORTH_S - waited) / ended
-
-
-def _ahead(weights: Mapping[int, float], age: float) -> list[tuple[float, float, float]]:
-    """From, to and mass of each bucket as far as it lies beyond an age."""
-    found = []
-    for bucket in range(BUCKETS):
-        mass = weights.get(bucket, 0.0) + (_PRIOR_RUNS / len(_PRIOR) if bucket in _PRIOR else 0.0)
-        low, high = bounds_of(bucket)
-        if high <= age or mass <= 0:
-            continue
-        if low < age:
-            mass, low = mass * (high - age) / (high - low), age
-        found.append((low, high, mass))
-    return found
-
-
-def _median(weights: Mapping[int, float]) -> float:
-    half, passed = sum(weights.values()) / 2, 0.0
-    for bucket in sorted(weights):
-        passed += weights[bucket]
-        if passed >= half:
-            return bounds_of(bucket)[0]
-    return 0.0
+        now, bucket = high, bucket + 1
+        if bucket >= BUCKETS:
+            break
+        _, high = bounds_of(bucket)
+        here, after = after, runs.reach[bucket + 1]
+    return LONGEST_WINDOW_POLL_S
 
 
 def backoff(errors: int, jitter: float) -> float:

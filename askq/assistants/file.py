@@ -86,7 +86,9 @@ def find(name: str | Path, *, folder: Path) -> Path:
 
 def describe(assistant: Assistant) -> dict[str, Any]:
     """What `askq assistants show --json` prints."""
-    return {**dataclasses.asdict(assistant), "digest": assistant.digest}
+    values = dataclasses.asdict(assistant)
+    del values["_digest"]
+    return {**values, "digest": assistant.digest}
 
 
 def _shipped() -> Path:

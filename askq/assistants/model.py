@@ -95,9 +95,12 @@ class Assistant:
     max_rounds: int | None = None
     """How often a run may ask for functions (`[run] max_rounds`)."""
 
+    _digest: str | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
+    """Reckoned once: it is asked for with every call."""
+
     def to_json(self) -> str:
         """Canonical JSON: equal assistants give equal text."""
-        values = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
+        values = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self) if spec.init}
         # A field that came later and is not used leaves the text, and so the digest, as it was.
         for name, unused in _LATER.items():
             if values[name] == unused:
@@ -124,7 +127,10 @@ class Assistant:
     @property
     def digest(self) -> str:
         """The first 16 hexadecimal digits of SHA-256 over the canonical JSON."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        if self._digest is None:
+            object.__setattr__(self, "_digest", hashlib.sha256(self.to_json().encode()).hexdigest()[:16])
+        assert self._digest is not None
+        return self._digest
 
     @property
     def most_rounds(self) -> int:

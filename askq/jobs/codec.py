@@ -17,9 +17,9 @@ COMPRESS_ABOVE = 1024
 _COMPRESSED = b"z"
 OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
-    *("polls", "witness", "cancel", "cancel_sent", "limited", "note", "error_code", "error_message", "model"),
+    *("polls", "witness", "cancel", "cancel_sent", "limited", "unsent", "note", "error_code", "error_message", "model"),
     *("in", "cached", "out", "total", "cost", "est", "seen", "live", "gone", "asked_of", "held"),
-    *("rounds", "earlier", "acted", "began", "brought"),
+    *("rounds", "closed", "earlier", "acted", "began", "brought"),
     *("joined", "previous", "history", "woken"),
     *("fixes", "wrong", "refers", "spent"),
 )
@@ -119,16 +119,49 @@ def load_usage(text: str) -> Usage:
 MOST_BROUGHT = 256 * 1024
 """Characters that are kept of what earlier runs have brought: they are a field of the record."""
 _BROUGHT = ("citations", "code", "files")
+_SHORTENED_TO = (8000, 800, 80)
+"""Characters left of each text of code, as far as it takes for all to have room."""
 
 
 def dump_brought(answer: Answer, earlier: str | None) -> str | None:
-    """What a run has brought besides text, after those before it, as one field of a record; None = nothing."""
-    kept = json.loads(earlier) if earlier is not None else {}
+    """What a run has brought besides text, after those before it, as one field of a record; None = nothing.
+
+    Where there is too much of it, what code has printed is shortened first, and files are kept longest: they are on
+    disk, and nothing else says so.
+    """
+    kept: dict[str, list[Any]] = json.loads(earlier) if earlier is not None else {}
     for name in _BROUGHT:
         if parts := [dict(part) for part in getattr(answer, name)]:
             kept[name] = kept.get(name, []) + parts
-    text = json.dumps(kept, separators=(",", ":"))
-    return (text if len(text) <= MOST_BROUGHT else earlier) if kept else None
+    if not kept:
+        return None
+    text = _packed(kept)
+    for most in _SHORTENED_TO:
+        if len(text) > MOST_BROUGHT and "code" in kept:
+            text = _packed({**kept, "code": [_shortened(call, most) for call in kept["code"]]})
+    if len(text) > MOST_BROUGHT:
+        files = sorted(kept.get("files", ()), key=lambda file: "path" not in file)
+        while files and len(text := _packed({"files": files})) > MOST_BROUGHT:
+            files = files[: len(files) * 9 // 10]
+        text = text if files else _packed({})
+    return text
+
+
+def _packed(kept: dict[str, list[Any]]) -> str:
+    return json.dumps(kept, separators=(",", ":"))
+
+
+def _shortened(call: dict[str, Any], most: int) -> dict[str, Any]:
+    return {
+        name: f"{part[: most - 1]}…" if isinstance(part, str) and len(part) > most else part
+        for name, part in call.items()
+    }
+
+
+def files_brought(earlier: str | None) -> list[dict[str, Any]]:
+    """The files among what earlier runs have brought (`dump_brought`)."""
+    files: list[dict[str, Any]] = [] if earlier is None else json.loads(earlier).get("files", [])
+    return files
 
 
 def with_brought(answer: Answer, earlier: str) -> Answer:

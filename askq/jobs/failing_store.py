@@ -79,9 +79,9 @@ class FailingStore(RedisStore):
         super().gone(owner, objects, deleted=deleted)
         hit("gone.after")
 
-    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
+    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece], *, relieves: bool = False) -> Outcome:
         hit("tell.before")
-        found = super().tell(job, teller, run, pieces)
+        found = super().tell(job, teller, run, pieces, relieves=relieves)
         hit("tell.after")
         return found
 

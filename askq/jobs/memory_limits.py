@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from askq.jobs.limit_rule import LimitRecord
 from askq.jobs.limits import FORGOTTEN_S, Bound, Heard, Permit, Scope, Wait
 from askq.jobs.memory_state import MemoryState
-from askq.jobs.took import counted
+from askq.jobs.took import NO_RUNS, Counts, counted
 
 
 class MemoryLimits(MemoryState):
@@ -38,7 +38,7 @@ class MemoryLimits(MemoryState):
                 Wait.of(scope, until, self.look_limits(scope)) for scope, until in self._waits.items() if until >= since
             ]
 
-    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
+    def took(self, digest: str, more: Counts = NO_RUNS) -> Counts:
         with self._lock:
-            self._took[digest] = counted(self._took.get(digest, {}), seconds)
+            self._took[digest] = counted(self._took.get(digest, {}), more)
             return dict(self._took[digest])

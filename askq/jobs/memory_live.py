@@ -24,9 +24,9 @@ class MemoryLog:
     teller: tuple[str, float] = ("", 0.0)
     """Who tells, and until when nobody else may."""
 
-    def may_tell(self, teller: str, now: float) -> bool:
-        """Whether this teller may: if so, nobody else may for a while."""
-        if self.teller[0] != teller and self.teller[1] > now:
+    def may_tell(self, teller: str, now: float, *, relieves: bool) -> bool:
+        """Whether this teller may: if so, nobody else may for a while, unless it relieves this one."""
+        if self.teller[0] != teller and self.teller[1] > now and not relieves:
             return False
         self.teller = (teller, now + live.TELLS_S)
         return True

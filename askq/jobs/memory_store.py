@@ -26,7 +26,7 @@ class MemoryStore(MemoryAsking, MemoryForgetting, MemorySharing, MemoryBudgets):
 
     # -- live logs -------------------------------------------------------------------------------------
 
-    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
+    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece], *, relieves: bool = False) -> Outcome:
         with self._lock:
             record, now = self._records.get(job), self._clock()
             if record is None:
@@ -34,7 +34,7 @@ class MemoryStore(MemoryAsking, MemoryForgetting, MemorySharing, MemoryBudgets):
             if record.state in TERMINAL:
                 return Outcome.ALREADY
             log = self._live.setdefault(job, MemoryLog())
-            if record.text("run") != run or not log.may_tell(teller, now):
+            if record.text("run") != run or not log.may_tell(teller, now, relieves=relieves):
                 return Outcome.NOT_YOURS
             if pieces:
                 log.add(run, pieces, now)

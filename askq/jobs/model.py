@@ -107,6 +107,8 @@ MOVES: Mapping[str, MoveRule] = MappingProxyType(
             # The durable record that precedes every paid call.
             # The outputs of function calls may go into a paid call of their own.
             _rule("intend", {State.QUEUED, State.ACTION}, State.STARTING, keeps_claim=True),
+            # The call of an intent leaves now: until then it is known that there was none.
+            _rule("send", {State.STARTING}, None, keeps_claim=True),
             # The paid call was answered with the id of a run.
             _rule("start", {State.STARTING}, State.RUNNING),
             # The reply was lost, but the run was found.
@@ -355,6 +357,8 @@ class Claim:
     """Since when nothing but "not now" was heard."""
     created_at: float
     intent_at: float | None
+    never_sent: bool = False
+    """Whether the call of its intent has certainly not left: its `send` would be on record."""
     started_at: float | None
     deadline: float | None
     asked_of: str | None = None
@@ -364,7 +368,10 @@ class Claim:
     seen: float | None = None
     """How old the run was when it was last seen pending, in seconds."""
     rounds: int = 0
-    """How often the job has asked for functions: a `starting` job with rounds submits the outputs of the last one."""
+    """How often the job has asked for functions."""
+    closed: int = 0
+    """Those of them that led to an answer which was asked for again: their calls stay on record, and their outputs are
+    never submitted any more."""
     earlier: Usage | None = None
     """What the runs before the present one have used: outputs of functions may go into a run of their own."""
     acted_run: str | None = None
@@ -395,6 +402,12 @@ class Claim:
     """Tokens of the conversation so far; None where nobody knows."""
     held: tuple[Attachment, ...] = ()
     """Files of the questions before it in its conversation, where the service does not remember them."""
+
+    @property
+    def open_rounds(self) -> int:
+        """Rounds of the answer that is being worked on: a `starting` job that has some submits the outputs of the
+        last one, any other asks a question."""
+        return self.rounds - self.closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

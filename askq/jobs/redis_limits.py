@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from askq.jobs import keys
 from askq.jobs.limits import FORGOTTEN_S, Bound, Heard, Permit, Scope, Told, Wait
 from askq.jobs.records import decoded
 from askq.jobs.redis_wire import Call, RedisWire
-from askq.jobs.took import MANY, bucket_of
+from askq.jobs.took import MANY, NO_RUNS, Counts
 
 KEEP_S = 7 * 86_400
 """How long what was learned stays after its last use: limits change, but seldom over a weekend."""
@@ -42,9 +42,9 @@ class RedisLimits(RedisWire):
             Wait.of(one, until, permit(looked)) for one, (_, until), looked in zip(scopes, found, looks, strict=True)
         ]
 
-    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
-        (found,) = self._scripts([Call("took", *took(digest, seconds))])
-        return weights(found)
+    def took(self, digest: str, more: Counts = NO_RUNS) -> Counts:
+        (found,) = self._scripts([Call("took", *took(digest, more))])
+        return counts(found)
 
 
 def take(scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Arguments:
@@ -100,14 +100,14 @@ def permit(found: Sequence[Any]) -> Permit:
     )
 
 
-def took(digest: str, seconds: Sequence[float]) -> Arguments:
+def took(digest: str, more: Counts) -> Arguments:
     """Keys and arguments of `took.lua`."""
-    return [keys.took(digest)], [KEEP_S, MANY, *(bucket_of(one) for one in seconds)]
+    return [keys.took(digest)], [KEEP_S, MANY, *(part for one in more.items() for part in one)]
 
 
-def weights(found: Sequence[Any]) -> dict[int, float]:
+def counts(found: Sequence[Any]) -> dict[int, float]:
     """The reply of `took.lua`."""
-    return {int(bucket): float(weight) for bucket, weight in zip(found[::2], found[1::2], strict=True)}
+    return {int(what): float(times) for what, times in zip(found[::2], found[1::2], strict=True)}
 
 
 def scope(text: str) -> Scope:

@@ -18,10 +18,11 @@ _PENDING = words(PENDING)
 class RedisLive(RedisWire):
     """The part of `Store` about live logs."""
 
-    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
+    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece], *, relieves: bool = False) -> Outcome:
         names = [keys.job(job), keys.live(job), keys.teller(job)]
         payload = live.dump(pieces) if pieces else b""
         args = [teller, int(live.TELLS_S * 1000), _PENDING, run, live.MOST_ENTRIES, live.KEPT_S, payload]
+        args.append(int(relieves))
         return Outcome(decoded(self._scripts([Call("tell", names, args)])[0]))
 
     def listen(self, job: str, after: str | None, *, wait_s: float) -> list[LiveEntry]:

@@ -7,7 +7,7 @@ from a thread in batches, so that no connection is ever shared between cancelled
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +32,7 @@ from askq.jobs.model import (
     State,
 )
 from askq.jobs.objects import Entry, Receipt, RemoteObject, Tombstone
+from askq.jobs.took import NO_RUNS, Counts
 
 if TYPE_CHECKING:
     # Most programs audit nothing, and need not import what an audit finds.
@@ -208,8 +209,9 @@ class Store(Protocol):
 
     # -- live logs ---------------------------------------------------------------------------------------
 
-    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece]) -> Outcome:
-        """Add to a job's live log. One may tell at a time, until it has said nothing for a few seconds.
+    def tell(self, job: str, teller: str, run: str, pieces: Sequence[Piece], *, relieves: bool = False) -> Outcome:
+        """Add to a job's live log. One may tell at a time, until it has said nothing for a few seconds, or another
+        `relieves` it, who knows more of the run.
 
         `ALREADY`: the job has ended. `NOT_YOURS`: another tells, or the job has another run than this. Without pieces
         nothing is added; the teller keeps, or takes, the right to tell.
@@ -286,8 +288,8 @@ class Store(Protocol):
     def waits(self) -> list[Wait]:
         """The scopes in which calls wait for a permit."""
 
-    def took(self, digest: str, seconds: Sequence[float] = ()) -> Mapping[int, float]:
-        """Count runs of an assistant by how long they took; the weight of each bucket (`askq.jobs.took`)."""
+    def took(self, digest: str, more: Counts = NO_RUNS) -> Counts:
+        """Count runs of an assistant by how long they took (`askq.jobs.took`); all counts of it."""
 
     def waiting(self, lane: Lane) -> int:
         """How many jobs a lane holds."""

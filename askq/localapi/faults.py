@@ -37,8 +37,13 @@ What happens: `kind`, and `perform` if the request is to be carried out or not a
 Of streams only (requests with `stream` true); `events` (3) says after how many events of this connection:
 
     cut_stream     yes           then the connection breaks
+    cut_event      yes           then half of an event comes, and the connection breaks
+    end_stream     yes           then the stream ends in good order, without the events that are missing
+    error_event    yes           then an event comes that says `code` and `message`, and the stream ends
     stall_stream   yes           then nothing comes for `seconds` (1), and then the rest
     garbage_line   yes           then a line comes that is no part of an event, and then the rest
+    bad_event      yes           then an event comes whose data is half of its JSON, and then the rest
+    odd_events     yes           then events come that are sound JSON and make no sense, and then the rest
 
 `slow_body`, `truncated_json`, `cut_body` and `patch` leave streams alone. A run goes on whatever happens to its stream.
 
@@ -69,10 +74,26 @@ _PERFORMS = {
     "timeout": False,
     "patch": True,
     "cut_stream": True,
+    "cut_event": True,
+    "end_stream": True,
+    "error_event": True,
     "stall_stream": True,
     "garbage_line": True,
+    "bad_event": True,
+    "odd_events": True,
 }
-_OF_STREAMS = frozenset({"cut_stream", "stall_stream", "garbage_line"})
+_OF_STREAMS = frozenset(
+    {
+        "cut_stream",
+        "cut_event",
+        "end_stream",
+        "error_event",
+        "stall_stream",
+        "garbage_line",
+        "bad_event",
+        "odd_events",
+    }
+)
 KINDS = tuple(_PERFORMS)
 _SECONDS = {"timeout": 3600.0}
 

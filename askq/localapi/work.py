@@ -48,6 +48,8 @@ class Work:
     made: list[JsonObject] = field(default_factory=list)
     """Run steps (assistants) or output items (responses)."""
 
+    unshown: JsonObject = field(default_factory=dict)
+    """What code has made before a run has asked for functions, and no message shows yet: `scribes.made.Made`."""
     container: str | None = None
     """The container that the code of a response works in, if it is not its own."""
     streamed: bool = False

@@ -102,7 +102,7 @@ class Runner:
         except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
             told = f"a {type(value).__name__} cannot be written as JSON: {error}"
             return _failed("unserializable", told[:500], began)
-        size = len(output.encode("utf-8", "surrogatepass"))
+        size = len(output.encode())
         if size > MOST_OUTPUT_BYTES:
             return _failed("too_large", f"the result has {size} bytes; at most {MOST_OUTPUT_BYTES} are taken", began)
         return {"output": output, "seconds": round(time.monotonic() - began, 4)}
@@ -114,11 +114,17 @@ async def _awaited(value: Any) -> Any:
 
 def _written(value: Any) -> str:
     """A result as text: a text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else to_json(value, inf_nan_mode="null").decode()
+    return _sendable(value) if isinstance(value, str) else to_json(value, inf_nan_mode="null").decode()
+
+
+def _sendable(text: str) -> str:
+    """A text without halves of characters, as names of files that are no UTF-8 have them: no service takes those."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _failed(code: str, message: str, began: float) -> dict[str, Any]:
-    return {"error": code, "output": error_output(code, message), "seconds": round(time.monotonic() - began, 4)}
+    told = error_output(code, _sendable(message))
+    return {"error": code, "output": told, "seconds": round(time.monotonic() - began, 4)}
 
 
 def _limit(memory_mb: int) -> None:
@@ -139,8 +145,12 @@ def main(argv: Sequence[str]) -> int:
     folders = [Path(folder) for folder in argv[2:]]
     make_importable(folders)
     runner = Runner(folders)
+    own = os.getpid()
     while (request := receive(channel)) is not None:
         reply = runner.answer(request)
+        if os.getpid() != own:
+            # A function has forked and came back from it twice: one of them would answer the next call.
+            os._exit(0)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()

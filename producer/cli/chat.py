@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
+import re
+import shlex
 import signal
 import sys
 import time
@@ -23,8 +27,8 @@ from producer.cli.follow import follow
 from producer.cli.options import assistant_options, bounds
 from producer.cli.prompt import Pipe, Source, Terminal
 from producer.cli.screen import Screen
-from producer.cli.shared import Session, pass_session
-from producer.cli.workers import add_workers, foreground, kept_running, require_hope
+from producer.cli.shared import Session, pass_session, typed
+from producer.cli.workers import ToolsWorker, add_workers, foreground, kept_running, require_hope
 from producer.conversation import Conversation
 from producer.outage import Outage
 from producer.parts import Parts
@@ -33,13 +37,17 @@ from producer.questions import open_items
 UNFINISHED = 5
 _AGAIN_S = 0.3
 COMMANDS = {
-    "/q": "Quit.",
+    "/q": "Quit; so does Ctrl-D.",
     "/l": "Show the code that the last answer ran, with its output.",
     "/new": "Begin another conversation.",
-    "/file": "/file PATH: attach a file to the next question. Several may be attached.",
-    "/image": "/image PATH or address: attach an image to the next question.",
+    "/file": "PATH: attach a file to the next question; may be repeated.",
+    "/image": "PATH or address: attach an image likewise.",
     "/help": "Show this.",
 }
+_KEYS = {"Ctrl-C": "Cancel the answer that comes; at the prompt, drop the line."}
+_COMMAND = re.compile(r"/[A-Za-z?-]+")
+"""What was meant as a command: questions may begin with a path."""
+_ENDS = ("/exit", "/quit", "/bye")
 
 
 @click.command("chat")
@@ -70,6 +78,8 @@ def chat_command(
             if not no_worker:
                 parts.check_api()
                 add_workers(supervisor, parts)
+                if conversation.assistant.functions:
+                    ToolsWorker(supervisor, parts).start()
             for line in parts.lines():
                 session.say(line)
             with foreground(), kept_running(supervisor):
@@ -111,13 +121,16 @@ class Chat:
             text = line.strip()
             if not text:
                 continue
-            if text == "/q":
+            name = text.split()[0]
+            if name == "/q" and not line[0].isspace():
                 break
             try:
-                if text.startswith("/") and text.split()[0] in COMMANDS:
+                if line[0].isspace() or not _COMMAND.fullmatch(name):
+                    self._ask(text)
+                elif name in COMMANDS:
                     self._command(text)
                 else:
-                    self._ask(text)
+                    raise _unknown(name)
             except InputError as error:
                 # What was typed is at fault, and can be typed again.
                 self._screen.note(f"askq: {error}")
@@ -156,7 +169,7 @@ class Chat:
         """The question with what goes along, checked as a row of a list is. Raises InputError."""
         row: dict[str, Any] = {"question": text, **{name: paths for name, paths in attached.items() if paths}}
         tools = frozenset(str(tool.get("type")) for tool in self._conversation.assistant.tools)
-        with open_items([row], **bounds(self._parts.settings)) as questions:
+        with typed(), open_items([row], **bounds(self._parts.settings)) as questions:
             questions.attach(folder=self._parts.files() if keep else None, tools_of=lambda _: tools).check()
             (question,) = questions
         return dataclasses.replace(question, input={})
@@ -223,7 +236,7 @@ class Chat:
         name, _, rest = text.partition(" ")
         match name:
             case "/help":
-                for command, about in COMMANDS.items():
+                for command, about in (COMMANDS | _KEYS).items():
                     self._session.say(f"  {command:7} {about}")
             case "/l":
                 self._show_code()
@@ -240,10 +253,10 @@ class Chat:
             waiting = [part for parts in self._attached.values() for part in parts]
             self._screen.note(f"attached to the next question: {', '.join(waiting) or 'nothing'}")
             return
-        unquoted = path[1:-1] if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"" else path
-        self._checked("?", {kind: [unquoted]}, keep=False)
-        self._attached[kind].append(unquoted)
-        self._screen.note(f"goes along with the next question: {plain(unquoted, one_line=True)}")
+        meant = _meant(path)
+        self._checked("?", {kind: [meant]}, keep=False)
+        self._attached[kind].append(meant)
+        self._screen.note(f"goes along with the next question: {plain(meant, one_line=True)}")
 
     def _show_code(self) -> None:
         code = self._last.answer.code if self._last is not None and self._last.answer is not None else ()
@@ -252,6 +265,26 @@ class Chat:
         for number, call in enumerate(code, 1):
             self._screen.block(f"code {number}", str(call.get("input") or ""))
             self._screen.block("output", str(call.get("output") or ""))
+
+
+def _meant(path: str) -> str:
+    """A path as a shell would take it: terminals quote those of files that are dropped on them, each in its way."""
+    # What is no path at all, is told by whoever looks at the file.
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        if Path(path).exists():
+            return path
+        words = shlex.split(path)
+        unquoted = words[0] if len(words) == 1 else path
+        return str(Path(unquoted).expanduser()) if unquoted.startswith("~") else unquoted
+    return path
+
+
+def _unknown(name: str) -> InputError:
+    near = difflib.get_close_matches(name, COMMANDS, n=1) or (["/q"] if name in _ENDS else [])
+    return InputError(
+        f"there is no command {name}" + (f"; did you mean {near[0]}?" if near else ""),
+        remedy="/help shows the commands. With a blank before it, it is a question.",
+    )
 
 
 def file_line(made: Mapping[str, Any], folder: Path) -> str:

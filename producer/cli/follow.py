@@ -110,8 +110,8 @@ class _Following:
             require_budget(status)
         pauses = status.paused if status is not None else ()
         why = f"paused: {pauses[0].message}" if pauses else job.note
-        if why is None and job.run_id is None and not self._outage.through(self._store.nodes):
-            why = "waiting: no worker is at work yet"
+        if not pauses and self._outage.through(self._store.nodes) == []:
+            why = "waiting: no worker is at work" + (" yet" if job.run_id is None else "")
         if why is not None and why != self._told:
             self._told = why
             self._screen.note(f"askq: {plain(why, one_line=True)}")

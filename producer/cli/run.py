@@ -24,7 +24,7 @@ from producer.answers.writer import Writer, writer_for
 from producer.batch import require_budget
 from producer.budget import bounded
 from producer.cli.options import assistant_options, bounds, budget_option, input_options
-from producer.cli.shared import Session, json_option, known_status, pass_session, print_json
+from producer.cli.shared import Session, json_option, known_status, pass_session, print_json, typed
 from producer.cli.workers import ToolsWorker, add_workers, foreground, kept_running, require_hope
 from producer.kept_table import keep, kept
 from producer.outage import Outage
@@ -139,8 +139,9 @@ def ask_command(
     item: dict[str, object] = {"question": question}
     item |= {name: list(paths) for name, paths in (("file", files), ("image", images)) if paths}
     with session.parts() as parts, open_items([item], **bounds(session.settings)) as questions:
-        questions.attach(folder=parts.files(), tools_of=parts.tools_of(assistant, protocol))
-        summary = questions.check()
+        with typed():
+            questions.attach(folder=parts.files(), tools_of=parts.tools_of(assistant, protocol))
+            summary = questions.check()
         submission = _submission(parts, questions, summary, assistant, protocol, name=None, limit=None, new=True)
         submission = dataclasses.replace(submission, stream=stream)
         status = _answer(session, parts, submission, timeout=timeout, no_worker=no_worker)
@@ -257,7 +258,8 @@ def _say_submitted(session: Session, submission: Submission, submitted: Submitte
     if submitted.created:
         many = submission.summary.conversations
         talks = f" in {many} conversation{'' if many == 1 else 's'}" if many and submission.limit is None else ""
-        session.say(f"Batch {submitted.batch}: {submitted.added} questions{talks} for {submission.assistant.name}")
+        what = f"{submitted.added} question{'' if submitted.added == 1 else 's'}"
+        session.say(f"Batch {submitted.batch}: {what}{talks} for {submission.assistant.name}")
     else:
         session.say(f"Batch {submitted.batch} goes on: {submitted.already} questions known, {submitted.added} added")
 

@@ -94,6 +94,19 @@ class Session:
         raise NotFound(f"there is no batch {given}", remedy="`askq list` shows the batches there are.")
 
 
+@contextmanager
+def typed() -> Iterator[None]:
+    """Within, a question is checked that somebody typed: what is wrong with it has no line and no column."""
+    from askq.errors import InputError, Problem
+    from producer.questions.question_list import CORRECT_THE_LIST
+
+    try:
+        yield
+    except InputError as error:
+        bare = [Problem(message=problem.message) for problem in error.problems]
+        raise InputError(bare, remedy=None if error.remedy == CORRECT_THE_LIST else error.remedy) from error
+
+
 def known_status(store: Store, batch: str) -> BatchStatus:
     """The counters of a batch. Raises NotFound."""
     from askq.errors import NotFound

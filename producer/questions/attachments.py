@@ -168,7 +168,7 @@ class Attachments:
         seen = self._seen.get(text)
         if seen is None:
             seen = _Seen(self._base / text, line, column)
-            seen.size = _size_of(seen.path)
+            seen.size = _size_of(seen.path, None if Path(text).is_absolute() else self._base)
             self._seen[text] = seen
         return seen
 
@@ -177,12 +177,12 @@ def _unkept(seen: _Seen) -> FileRef:
     return FileRef(name=seen.path.name, sha256="", size=seen.size)
 
 
-def _size_of(path: Path) -> int:
-    """The size of a file that can be read. Raises Unfit."""
+def _size_of(path: Path, base: Path | None) -> int:
+    """The size of a file that can be read, named relative to `base`. Raises Unfit."""
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
-            raise Unfit("this is a folder", "Name the files in it, separated by ;")
+            raise Unfit("this is a folder", "Name the files in it instead (in a list, separated by ;).")
         if not stat.S_ISREG(found.st_mode):
             raise Unfit("this is no ordinary file", "Copy what it gives into a file, and name that.")
         # Opened, because permissions alone do not tell (access lists, network drives).
@@ -191,6 +191,9 @@ def _size_of(path: Path) -> int:
         if isinstance(error, ValueError):
             raise Unfit("this cannot be the name of a file", "Check the path.") from error
         told = unreadable(path, error)
-        remedy = f"Paths are relative to the list. {told.remedy or ''}".strip()
+        remedy = told.remedy or ""
+        if base is not None:
+            folder = "current folder" if base == Path() else f"folder {base}"
+            remedy = f"Relative paths begin in the {folder}. {remedy}".strip()
         raise Unfit(told.problems[0].message, remedy) from error
     return found.st_size

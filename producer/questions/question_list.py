@@ -32,6 +32,8 @@ from producer.questions.template import Template
 
 MAX_ROWS = 1_000_000
 MAX_QUESTION_BYTES = 256 * 1024
+CORRECT_THE_LIST = "Nothing was queued; correct the list and try again."
+"""The remedy where no problem has one of its own."""
 _LONGEST_LINE = 64 << 20
 _PROBLEMS_KEPT = 10_000
 _PARTITIONS = 256
@@ -302,7 +304,7 @@ class QuestionList:
                 Problem(file=self._source.name, line=fault.line, message=fault.message, column=fault.column)
                 for fault in faults
             ],
-            remedy="\n".join(list(remedies)[:3]) or "Nothing was queued; correct the list and try again.",
+            remedy="\n".join(list(remedies)[:3]) or CORRECT_THE_LIST,
         )
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from tests.parts import answers_redis, eventually, free_port, redis_binary
 
 ROOT = Path(__file__).parents[2]
 READY_S = 30.0
+_PAUSE_S = 0.3
+"""Between the end of a process and its next start."""
 
 
 class Process:
@@ -62,6 +65,24 @@ class Process:
             else:
                 self.child.send_signal(how)
             self.child.wait(30)
+
+    @contextmanager
+    def kept_running(self) -> Iterator[None]:
+        """Start it again whenever it ends, as its supervisor would: Celery may end a worker when Redis restarts."""
+        over = threading.Event()
+
+        def keep() -> None:
+            while not over.wait(_PAUSE_S):
+                if not self.alive:
+                    self.start()
+
+        keeper = threading.Thread(target=keep, daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            over.set()
+            keeper.join(30)
 
     def pids(self) -> list[int]:
         """The process and its children, as far as they can be seen."""

@@ -111,6 +111,7 @@ def test_whatever_functions_do_every_question_is_answered(
 
 
 def test_a_worker_that_runs_functions_does_nothing_else(stack: Stack) -> None:
+    eventually(lambda: len(list(stack.store.nodes())) == 2, seconds=60, what="both workers are there")
     nodes = {node.name.partition("@")[0]: (node.processes, node.tools) for node in stack.store.nodes()}
     assert nodes == {"worker": (2, 0), "tools": (0, 2)}
 

@@ -123,6 +123,42 @@ DELETIONS: Mapping[str, tuple[Rule, ...]] = {
     "HTML instead of a deletion": (_DELETE | {"kind": "html_200"},),
 }
 
+# Behind so many events the answer is half told, on both protocols.
+_MIDWAY: Rule = {"method": "POST", "path": "/(runs|responses|submit_tool_outputs)$", "events": 9}
+_RESUMED: Rule = {"method": "GET", "path": "/responses/[^/]+$", "events": 2}
+_NAMELESS: Rule = _CREATE | {"events": 0}
+_OUTPUTS: Rule = {"method": "POST", "path": "/submit_tool_outputs$"}
+
+
+def _of_streams(kind: str, **more: Any) -> tuple[Rule, ...]:
+    return tuple(rule | {"kind": kind, **more} for rule in (_MIDWAY, _RESUMED))
+
+
+STREAMS: Mapping[str, tuple[Rule, ...]] = {
+    "stream cut": _of_streams("cut_stream"),
+    "stream cut within an event": _of_streams("cut_event"),
+    "stream that ends without its end": _of_streams("end_stream"),
+    "stream that ends with an error": _of_streams("error_event"),
+    # A short one goes on after a while, of a long one the run's end is not told.
+    "stream stalled": (*_of_streams("stall_stream", seconds=1), *_of_streams("stall_stream", seconds=60)),
+    "line that is no event": _of_streams("garbage_line"),
+    "event that is no JSON": _of_streams("bad_event"),
+    "events that make no sense": _of_streams("odd_events"),
+    # Before the first event nobody knows the run's id: these are lost replies to a paid call.
+    "stream cut before its run is named": (_NAMELESS | {"kind": "cut_stream"}, _NAMELESS | {"kind": "cut_event"}),
+    "stream that ends before its run is named": (_NAMELESS | {"kind": "end_stream"},),
+    "stream stalled before its run is named": (_NAMELESS | {"kind": "stall_stream", "seconds": 60},),
+    "no JSON before its run is named": (_NAMELESS | {"kind": "bad_event"},),
+    "429 instead of a stream": (_CREATE | _SOON | {"probability": 1 / 2}, _OUTPUTS | _SOON),
+    "500 instead of a stream": (_CREATE | _status(500), _OUTPUTS | _status(500)),
+    "500 instead of a stream, after the run": (
+        _CREATE | {"kind": "status_after", "status": 500},
+        _OUTPUTS | {"kind": "status_after", "status": 500},
+    ),
+    "HTML instead of a stream": (_CREATE | {"kind": "html_200"}, _OUTPUTS | {"kind": "html_200"}),
+}
+"""For a world in which every question is watched: any create, and any outputs on Assistants, ask for a stream."""
+
 ENDS: Mapping[str, str] = {
     "expired": "run expired",
     "incomplete": "run incomplete",

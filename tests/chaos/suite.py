@@ -18,6 +18,7 @@ from tests.chaos.profiles import (
     recovery,
     redis,
     rollback,
+    streams,
     tools,
     zombie,
 )
@@ -37,6 +38,7 @@ PROFILES: dict[str, ModuleType] = {
     "conversations": conversations,
     "files": files,
     "forgetting": forgetting,
+    "streams": streams,
     "mix": mix,
 }
 
@@ -45,7 +47,7 @@ ALONE = ("recovery",)
 """What measures time, and so shares the machine with no other experiment."""
 
 
-BY_NAME = ("tools", "conversations", "files", "forgetting")
+BY_NAME = ("tools", "conversations", "files", "forgetting", "streams")
 """What assistants can do besides answering, and what becomes of it. The full profile would take half as long again with
 these, and more than a quarter of an hour: in full size each is carried out when it is named."""
 

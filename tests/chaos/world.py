@@ -58,7 +58,11 @@ class World:
         blind: bool,
         tools: int,
         places: Collection[str] | None,
+        watched: bool,
     ) -> None:
+        self.watched = watched
+        self.submitted: list[tuple[str, Asked]] = []
+        """Batch and row of all that was submitted so far."""
         self.pick = random.Random(seed)
         self.keyed = keyed
         self.timeout_s = timeout_s
@@ -184,9 +188,10 @@ class World:
                 others={},
                 idempotency_key=key,
                 # Somebody watches every third list: its runs are made with streams.
-                stream=int(key.rpartition("-")[2]) % 3 == 0,
+                stream=self.watched or int(key.rpartition("-")[2]) % 3 == 0,
             )
-            submit(self.stack.store, wanted)
+            batch = submit(self.stack.store, wanted).batch
+        self.submitted += [(batch, row) for row in rows]
 
     def _feed(self) -> None:
         while self._open:
@@ -394,13 +399,15 @@ def world(
     blind: bool = False,
     tools: int = 0,
     places: Collection[str] | None = None,
+    watched: bool = False,
 ) -> Iterator[World]:
     """Parts of its own in a folder of its own; all of them end with it.
 
     `kills` and `stops` arm failpoints (`tests.chaos.failpoints`), `kills` at all places or at some. `run_s` is how long
     runs take, `timeout_s` the assistant's deadline (and how long an uncertain create is waited for). With `blind` askq
     may not look at the settings of Redis, so that it does not see how a stopped disk is played. `tools` is how many
-    workers run functions, of which the assistant then has one.
+    workers run functions, of which the assistant then has one. With `watched` every question is asked with a stream,
+    and not only some.
     """
     folder.mkdir(parents=True)
     made = World(
@@ -416,6 +423,7 @@ def world(
         blind=blind,
         tools=tools,
         places=places,
+        watched=watched,
     )
     try:
         yield made

@@ -16,7 +16,7 @@ from askq.jobs.limit_rule import FIELDS, LimitRecord
 from askq.jobs.limits import FIRST_WINDOW, Bound, Heard, Permit, Scope, Told
 from askq.jobs.model import Lane
 from askq.jobs.store import Store
-from askq.jobs.took import MANY, bucket_of, counted
+from askq.jobs.took import MANY, bucket_of, counted, ended
 from tests.contract.store_stage import MemoryStage, RedisStage, Stage, claim, move, submit
 from tests.parts import RedisServer, redis_binaries
 
@@ -170,15 +170,18 @@ def test_who_gets_permits_waits_no_longer(stage: Stage) -> None:
 
 def test_durations_are_counted_for_everybody(stage: Stage) -> None:
     assert stage.store.took("d1") == {}
-    found = stage.store.took("d1", [5.0, 5.1, 0.0])
-    assert found == {bucket_of(5.0): 2.0, 0: 1.0}
+    found = stage.store.took("d1", {bucket_of(5.0): 2.0, 0: 1.0, -1: 2.0})
+    assert found == {bucket_of(5.0): 2.0, 0: 1.0, -1: 2.0}
     assert stage.another().took("d1") == found
     assert stage.store.took("d2") == {}
     many = {}
     for _ in range(9):
-        many = dict(stage.store.took("d1", [1.0] * 100))
-    assert sum(many.values()) <= MANY
+        many = dict(stage.store.took("d1", {bucket_of(1.0): 100.0, -1: 100.0}))
+    assert ended(many) <= MANY
     assert many[bucket_of(1.0)] > 100
+    assert many[-1] == pytest.approx(many[bucket_of(1.0)], rel=0.05), "both are halved"
+    unended = stage.store.took("d3", {-1: 10 * MANY})
+    assert unended == {-1: 10 * MANY}, "runs that are still at work halve nothing"
 
 
 def test_a_lane_says_how_many_it_holds(store: Store) -> None:
@@ -285,8 +288,8 @@ def test_every_field_of_the_record_has_a_name_in_lua() -> None:
 
 def test_old_durations_fade() -> None:
     weights: dict[int, float] = {}
-    weights = counted(weights, [1.0] * 300)
+    weights = counted(weights, {bucket_of(1.0): 300.0})
     for _ in range(20):
-        weights = counted(weights, [60.0] * 100)
+        weights = counted(weights, {bucket_of(60.0): 100.0})
     assert weights.get(bucket_of(1.0), 0.0) < 2
-    assert counted(weights, [1e12])[71] >= 1, "the longest there is"
+    assert bucket_of(1e12) == 71, "the longest there is"

@@ -242,6 +242,32 @@ async def test_rules_by_number_hold_for_all_rounds_of_a_question() -> None:
         assert second.output_text == "run 2 got x"
 
 
+CODED: dict[str, Any] = {
+    "calls": [[{"name": "f"}]],
+    "calls_code": [[{"input": "1", "files": ["a.csv"], "images": ["a.png"]}]],
+    "code": [{"input": "2", "files": ["b.csv"]}],
+    "answer": "see sandbox:/mnt/data/a.csv",
+}
+
+
+async def test_files_that_a_run_made_before_it_called_come_with_its_message(tmp_path: Any) -> None:
+    async with stage(CODED, data=str(tmp_path)) as it:
+        run = await it.after(await it.run())
+        steps = (await it.beta.threads.runs.steps.list(run.id, thread_id=run.thread_id, order="asc")).data
+        kinds = [step.step_details.tool_calls[0].type for step in steps]
+        assert (kinds, [step.status for step in steps]) == (
+            ["code_interpreter", "function"],
+            ["completed", "in_progress"],
+        )
+    async with stage(CODED, data=str(tmp_path)) as it:
+        done = await it.after(await submit(it, await it.poll(run), "x"))
+        [message] = (await it.beta.threads.messages.list(done.thread_id, run_id=done.id)).data
+        picture, text = message.content
+        assert picture.image_file.file_id
+        assert len(message.attachments) == 2
+        assert text.text.annotations[0].file_path.file_id == message.attachments[0].file_id
+
+
 async def test_an_older_data_folder_gets_the_table_of_outputs(tmp_path: Any) -> None:
     import sqlite3
 

@@ -246,12 +246,31 @@ def test_a_run_that_was_not_made_leads_back_to_its_outputs(store: Store, job: st
     assert [call.result for call in store.calls().look(job)] == [DONE]
 
 
+def test_calls_outlive_an_answer_that_is_asked_for_again(store: Store, job: str) -> None:
+    act(store, wanted(0))
+    store.calls().finish(take(store.calls()), DONE)
+    assert move(store, claim(store), "poll") is Outcome.MOVED
+    fields = {"closed": 1, "brought": '{"files":[]}', "wrong": "prose", "run": None}
+    assert move(store, claim(store), "correct", fields=fields) is Outcome.MOVED
+    held = claim(store, Lane.START)
+    assert (held.state, held.rounds, held.closed, held.open_rounds) == (State.QUEUED, 1, 1, 0)
+    assert held.brought == '{"files":[]}'
+    assert [call.result for call in store.calls().look(job)] == [DONE]
+    assert store.calls().waiting() == 0
+    assert move(store, held, "intend", fields={"attempts": 2}) is Outcome.MOVED
+    assert move(store, held, "start", fields={"run": "r2", "runs": 2}) is Outcome.MOVED
+    act(store, wanted(0, round_=2), round_=2)
+    assert take(store.calls()).wanted == wanted(0, round_=2)
+    assert [call.result for call in store.calls().look(job)] == [DONE, None]
+
+
 def test_asked_again_a_job_begins_without_rounds(store: Store, job: str) -> None:
     act(store, wanted(0), delay=0.0)
-    assert move(store, claim(store), "fail", fields={"error_code": "internal"}) is Outcome.MOVED
+    fields = {"error_code": "internal", "closed": 1, "brought": "{}"}
+    assert move(store, claim(store), "fail", fields=fields) is Outcome.MOVED
     assert store.retry([job], {State.FAILED}) == [Outcome.MOVED]
     held = claim(store, Lane.START)
-    assert (held.rounds, held.earlier, held.began_at) == (0, None, None)
+    assert (held.rounds, held.closed, held.earlier, held.began_at, held.brought) == (0, 0, None, None, None)
 
 
 def test_executions_are_registered_and_hinted_at_once_at_a_time(stage: Stage, store: Store) -> None:

@@ -60,6 +60,16 @@ def test_one_tells_at_a_time_until_it_has_been_silent(stage: Stage, monkeypatch:
     assert store.tell(job, "a", "run_1", [HELLO]) is Outcome.NOT_YOURS
 
 
+def test_whoever_knows_more_relieves_the_one_who_tells(stage: Stage) -> None:
+    job, store = running(stage), stage.store
+    assert store.tell(job, "a", "run_1", [HELLO]) is Outcome.MOVED
+    assert store.tell(job, "b", "run_0", [], relieves=True) is Outcome.NOT_YOURS, "the job has another run"
+    assert store.tell(job, "b", "run_1", [WORLD], relieves=True) is Outcome.MOVED
+    assert store.tell(job, "a", "run_1", [HELLO]) is Outcome.NOT_YOURS
+    assert store.tell(job, "b", "run_1", []) is Outcome.MOVED
+    assert [entry.pieces for entry in store.listen(job, None, wait_s=LONG)] == [(HELLO,), (WORLD,)]
+
+
 def test_nothing_is_told_of_another_run_an_ended_job_or_one_that_is_gone(stage: Stage) -> None:
     job, store = running(stage, delay=0.0), stage.store
     assert store.tell(job, "a", "run_0", [HELLO]) is Outcome.NOT_YOURS

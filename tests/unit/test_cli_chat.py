@@ -197,6 +197,31 @@ def test_a_file_goes_along_with_the_next_question_alone(
     assert second.files == ()
 
 
+def test_a_path_is_taken_as_terminals_write_it(
+    player: Player, askq: Asked, says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("표 1.csv", "it's.csv", "a\\b.csv"):
+        (tmp_path / name).write_text("a\n1\n", "utf-8")
+    says(
+        "/file 표\\ 1.csv\nOne?\n/file '표 1.csv'\nTwo?\n/file ~/표 1.csv\nThree?\n"
+        "/file it's.csv\nFour?\n/file a\\b.csv\nFive?\n"
+    )
+    code, _, err = askq("chat", "--no-worker", "-a", "tutor")
+    assert code == 0, err
+    names = [kept.file.name for claim in player.asked if claim.question for kept in claim.question.files if kept.file]
+    assert names == ["표 1.csv", "표 1.csv", "표 1.csv", "it's.csv", "a\\b.csv"]
+
+
+def test_a_command_that_is_none_is_not_asked(player: Player, askq: Asked, says: Says) -> None:
+    says("/fiel table.csv\n/quit\n/etc/passwd: what is in it?\n /help me\n/q now\nnever\n")
+    code, out, err = askq("chat", "--no-worker")
+    assert code == 5, "nobody is there to see that they were not understood"
+    assert out == "Answer to: /etc/passwd: what is in it?\nAnswer to: /help me\n"
+    assert "there is no command /fiel; did you mean /file?" in err
+    assert "there is no command /quit; did you mean /q?" in err
+
+
 def test_what_was_seen_before_it_was_asked_anew_is_not_shown_again(
     player: Player, store: MemoryStore, askq: Asked, says: Says
 ) -> None:
@@ -263,3 +288,30 @@ def test_a_paused_account_is_told(
     _, out, err = askq("ask", "Why?", "--stream", "--no-worker")
     assert out == "Here.\n"
     assert "Incorrect API key" in err
+
+
+def test_that_the_last_worker_is_gone_is_told(player: Player, askq: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.cli.follow._TELL_WHY_AFTER_S", 0.0)
+    monkeypatch.setattr("producer.cli.follow._LOOK_EVERY_S", 0.0)
+
+    def play(claim: Claim) -> Answer:
+        time.sleep(1.0)
+        return Answer(text="Here.")
+
+    player.play = play
+    _, out, err = askq("ask", "Why?", "--stream", "--no-worker")
+    assert out == "Here.\n"
+    assert err.count("waiting: no worker is at work\n") == 1
+
+
+def test_a_question_that_was_typed_has_no_line(player: Player, askq: Asked, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for argv, told in (
+        (("ask", ""), "askq: the question is empty\n"),
+        (("ask", "Why?", "--file", "none.csv"), 'askq: "none.csv": there is no such file\n'),
+        (("ask", "Why?", "--file", "folder"), 'askq: "folder": this is a folder\n'),
+    ):
+        code, _, err = askq(*argv)
+        assert code == 2
+        assert err.startswith(told)
+        assert "list and try again" not in err

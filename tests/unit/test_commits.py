@@ -85,3 +85,38 @@ async def test_only_what_a_paid_call_is_built_on_waits_for_the_disk() -> None:
     commits = Commits(store)
     await asyncio.gather(*(commits.commit(move(name)) for name in MOVES))
     assert store.on_disk == {"intend"}
+
+
+async def test_intents_do_not_wait_for_those_before_them_to_be_on_disk() -> None:
+    first_written, disk = threading.Event(), threading.Event()
+
+    class Slow(Scripted):
+        def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
+            found = super().commit(moves, on_disk=on_disk)
+            first_written.set()
+            assert disk.wait(10)
+            return found
+
+    store = Slow()
+    commits = Commits(store)
+    first = asyncio.create_task(commits.commit(move("intend", 1)))
+    assert await asyncio.to_thread(first_written.wait, 10)
+    second = asyncio.create_task(commits.commit(move("intend", 2)))
+    assert await asyncio.to_thread(store.asked_twice.wait, 10)
+    assert not first.done()
+    assert not second.done()
+    disk.set()
+    assert await asyncio.wait_for(asyncio.gather(first, second), 10) == [Outcome.MOVED] * 2
+    commits.close()
+
+
+async def test_a_call_that_leaves_holds_up_no_id_of_a_run_either() -> None:
+    store = Scripted()
+    store.refuse["send"] = StoreError("Redis refused: OOM")
+    commits = Commits(store)
+    sending = asyncio.create_task(commits.commit(move("send")))
+    assert await asyncio.to_thread(store.asked_twice.wait, 5)
+    assert await asyncio.wait_for(commits.commit(move("start", 1)), 5) is Outcome.MOVED
+    assert not sending.done()
+    store.refuse.clear()
+    assert await asyncio.wait_for(sending, 5) is Outcome.MOVED

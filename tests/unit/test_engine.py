@@ -18,6 +18,7 @@ from askq.jobs.limits import Scope
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State, Usage
 from askq.jobs.objects import Kind
+from askq.jobs.took import ended
 from tests.parts import eventually
 from worker import chain, steps
 from worker.engine import Engine
@@ -635,7 +636,7 @@ def test_how_long_runs_take_is_learned(store: MemoryStore, service: Service, eng
     batch = submit(store, 8)
     engine = engines()
     drive(engine, finished(store, batch))
-    drive(engine, lambda: sum(store.took(TUTOR.digest).values()) == 8)
+    drive(engine, lambda: ended(store.took(TUTOR.digest)) == 8)
 
 
 def test_what_a_row_used_is_learned_of_its_own_model(store: MemoryStore, service: Service, engines: Engines) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import pytest
 
 from askq.assistants.model import Assistant
 from askq.errors import StoreError
+from askq.ids import SHARDS
 from askq.jobs import live
 from askq.jobs.live import Kind, Piece
 from askq.jobs.memory_store import MemoryStore
-from askq.jobs.model import NewBatch, NewJob, Outcome, Question, State
+from askq.jobs.model import Lane, Move, NewBatch, NewJob, Outcome, Question, State
 from askq.jobs.store import Store
 from tests.parts import eventually
 from tests.unit.test_engine import Engines, Service, drive, finished, only
+from worker.live import Desk
 from worker.protocols.base import Ambiguous, Ask, Broken, CallError, Gone, Live, RunState, Status
 
 TUTOR = Assistant(name="tutor", protocol="assistants", model="m")
@@ -241,6 +243,33 @@ def test_two_processes_do_not_tell_the_same_run(store: MemoryStore, service: Wat
     assert len(service.opened) == 1
     service.over = True
     drive(other, finished(store, batch))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  it is what other threads do
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+async def test_the_stream_of_a_call_just_made_relieves_whoever_reads_an_older_one(
+    store: MemoryStore, service: Watchable, where: str
+) -> None:
+    job, run = f"{watch(store)}.q1", "run/q1"
+    (claim,) = store.claim(Lane.START, range(SHARDS), limit=1, lease_s=60)
+    for name, fields in (("intend", {"live": 1}), ("start", {"run": run})):
+        store.commit([Move(job=job, fence=claim.fence, name=name, delay=60, fields=fields)])
+    old, new = Script(service, ["Be", None]), Script(service, ["Because"])
+
+    async def resume(before: Live | None) -> Live | None:
+        return old if before is None else None
+
+    desk, batch = Desk(store), job.partition(".")[0]
+    desk.begin(job, run, resume)
+    await until(lambda: words(told(store, batch)) == "Be")
+    await (desk if where == "here" else Desk(store)).take(job, run, new, resume)
+    await until(lambda: old.closed and new.closed)
+    assert words(told(store, batch)) == "Because"
 
 
 def test_a_run_whose_create_was_lost_is_adopted_and_told(

@@ -85,8 +85,8 @@ def test_only_a_started_run_can_be_polled_collected_or_completed() -> None:
     assert {source for source, target in ARROWS if target is State.UNCERTAIN} == {State.STARTING}
 
 
-def test_only_the_intent_keeps_the_claim() -> None:
-    assert [rule.name for rule in MOVES.values() if rule.keeps_claim] == ["intend"]
+def test_only_what_goes_on_to_the_paid_call_keeps_the_claim() -> None:
+    assert [rule.name for rule in MOVES.values() if rule.keeps_claim] == ["intend", "send"]
 
 
 def test_lanes_cover_the_pending_states_and_no_other() -> None:
@@ -95,8 +95,8 @@ def test_lanes_cover_the_pending_states_and_no_other() -> None:
 
 
 def test_a_move_that_stays_stays_in_its_lane() -> None:
-    """`prepare`, `defer` and `wait` keep the state, so they need no lane of their own."""
-    assert {rule.name for rule in MOVES.values() if rule.target is None} == {"prepare", "defer", "wait"}
+    """`prepare`, `send`, `defer` and `wait` keep the state, so they need no lane of their own."""
+    assert {rule.name for rule in MOVES.values() if rule.target is None} == {"prepare", "send", "defer", "wait"}
 
 
 def test_finishing_names_a_move_for_every_end() -> None:

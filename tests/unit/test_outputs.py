@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from askq.assistants.model import Assistant
-from askq.jobs.codec import dump_usage, load_usage
+from askq.jobs.codec import dump_usage, load_usage, with_brought
 from askq.jobs.model import MOVES, Answer, Claim, Move, State, Usage
 from tests.unit.test_steps import claim
 from worker.outputs import correction, judged
@@ -84,6 +84,20 @@ def test_it_is_asked_once_more_with_what_was_wrong_and_what_it_has_cost() -> Non
     assert bad.answer is not None
     assert gone.answer is not None
     assert (good.answer.usage, bad.answer.usage, gone.answer.usage) == (both, both, FIRST)
+
+
+def test_an_answer_that_functions_led_to_is_asked_for_again_with_all_it_brought() -> None:
+    """What functions have done is done: the calls stay on record, under their numbers, and code and files with them."""
+    held = running(rounds=2, earlier=FIRST, acted_run="r0", brought='{"code":[{"input":"1"}]}', began_at=1.0)
+    file = {"name": "a.csv", "path": "b/q/a.csv", "file_id": "f"}
+    move = judged(held, complete("prose", files=(file,), code=({"input": "2"},), citations=({"quote": "q"},)), RETRIES)
+    assert (move.name, move.fields["closed"], "rounds" in move.fields) == ("correct", 2, False)
+    assert [move.fields[name] for name in ("earlier", "acted", "began")] == [None, None, None]
+    kept = with_brought(Answer(text="{}"), str(move.fields["brought"]))
+    assert [part["input"] for part in kept.code] == ["1", "2"]
+    assert (kept.files, kept.citations) == ((file,), ()), "citations are places in a text that is not the answer"
+    again = dataclasses.replace(held, fixes=1, closed=2, rounds=3, spent=FIRST)
+    assert judged(again, complete("prose"), RETRIES).fields["error_code"] == "invalid_output"
 
 
 def test_where_a_price_is_not_known_neither_is_the_sum() -> None:

@@ -78,6 +78,10 @@ class Spoken:
         self.calls.append(("submit_tool_outputs", *given))
         return STATUS
 
+    async def submit_tool_outputs_live(self, *given: object) -> tuple[Status, None]:
+        self.calls.append(("submit_tool_outputs_live", *given))
+        return STATUS, None
+
     async def delete(self, *given: object) -> bool:
         self.calls.append(("delete", *given))
         return True
@@ -110,6 +114,7 @@ CALLS: list[tuple[str, str | None, tuple[object, ...], object]] = [
     ("repeats_safely", "probe", (), True),
     ("poll", "poll", ("thread_1", "run_1"), STATUS),
     ("submit_tool_outputs", "submit", ("thread_1", "run_1", ()), STATUS),
+    ("submit_tool_outputs_live", "submit_live", ("thread_1", "run_1", ()), (STATUS, None)),
     ("answer", "answer", ("thread_1", "run_1", TUTOR), "the answer"),
     ("cancel", "cancel", ("thread_1", "run_1"), None),
     ("delete", "delete", (Kind.THREAD, "thread_1"), True),

@@ -138,6 +138,11 @@ def test_every_field_of_an_assistant_finds_its_place() -> None:
             {"tools": [{"type": "file_search", "vector_store_ids": ["vs_2"]}]},
         ),
         (
+            # Without anything to search it would be refused; a later row of the conversation may bring a file.
+            {"tools": ({"type": "file_search"}, {"type": "web_search"})},
+            {"tools": [{"type": "web_search"}]},
+        ),
+        (
             {"text_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}},
             {"text": {"format": {"type": "json_schema", "name": "a", "schema": {}}}},
         ),

@@ -10,7 +10,7 @@ import pytest
 from askq.jobs.live import Kind, Piece, joined
 from tests.unit.protocols_stage import HTML, Service, ask, assistant
 from worker.protocols.assistants import AssistantsProtocol
-from worker.protocols.base import Ambiguous, Broken, Gone, Limited, Live, Refused, RunState
+from worker.protocols.base import Ambiguous, Broken, Gone, Limited, Live, Refused, RunState, ToolOutput
 from worker.protocols.responses import ResponsesProtocol
 
 QUEUED = {"id": "resp_1", "object": "response", "status": "queued"}
@@ -141,6 +141,50 @@ async def test_a_watched_run_of_a_thread_is_seen_as_it_is_written() -> None:
         Piece(kind=Kind.FILE, key="f", name="a.csv"),
         Piece(kind=Kind.TEXT, key="msg_1/0", at=17, text=" 【"),
     ]
+
+
+async def test_after_the_outputs_a_run_of_a_thread_goes_on_in_a_stream() -> None:
+    service = Service()
+    service.streams(
+        ("thread.run.step.completed", {"id": "step_1", "status": "completed"}),
+        ("thread.run.queued", RUN),
+        said("It is on."),
+        ("thread.run.completed", {**RUN, "status": "completed"}),
+    )
+    service.streams(("thread.run.requires_action", {**RUN, "status": "requires_action"}))
+    service.streams(("thread.run.step.completed", {"id": "step_1", "status": "completed"}))
+    service.refuses(400, "Unknown parameter: 'stream'.")
+    outputs = (ToolOutput(call_id="call_1", output="on"),)
+    async with service.client() as client:
+        protocol = AssistantsProtocol(client)
+        status, live = await protocol.submit_tool_outputs_live("thread_1", "run_1", outputs)
+        assert (status.state, status.run_id) == (RunState.PENDING, "run_1")
+        assert (await all_of(live))[-1] == Piece(kind=Kind.TEXT, key="msg_1/0", text="It is on.")
+        status, live = await protocol.submit_tool_outputs_live("thread_1", "run_1", outputs)
+        assert (status.state, live) == (RunState.ACTION, None)
+        for meaning in (Ambiguous, Refused):
+            with pytest.raises(meaning):
+                await protocol.submit_tool_outputs_live("thread_1", "run_1", outputs)
+    assert set(service.calls) == {"POST /threads/thread_1/runs/run_1/submit_tool_outputs"}
+    assert service.body(0) == {"tool_outputs": [{"tool_call_id": "call_1", "output": "on"}], "stream": True}
+    assert service.requests[0].headers["openai-beta"] == "assistants=v2"
+
+
+async def test_a_status_that_nobody_knows_ends_no_stream() -> None:
+    service = Service()
+    service.streams(
+        *numbered(
+            {"type": "response.created", "response": QUEUED},
+            {"type": "response.warming_up", "response": {**QUEUED, "status": "warming_up"}},
+            text("Hi"),
+        )
+    )
+    service.streams(("thread.run.created", RUN), ("thread.run.warming_up", {**RUN, "status": "warming_up"}), said("Hi"))
+    async with service.client() as client:
+        for protocol in (ResponsesProtocol(client), AssistantsProtocol(client)):
+            _, live = await protocol.start_live(ask(stream=True), "thread_1", "asst_1")
+            pieces = await all_of(live)
+            assert [piece.text for piece in pieces][-2:] == ["warming_up", "Hi"]
 
 
 @pytest.mark.parametrize(

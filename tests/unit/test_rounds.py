@@ -80,8 +80,44 @@ def test_what_a_run_has_brought_that_ended_by_asking_is_kept() -> None:
     assert [part["input"] for part in whole.code] == ["1", "2", "3"]
     assert (whole.files, whole.citations) == (({"file_id": "f1"},), ({"file_id": "c"},))
     assert asked(running(), answer=ANSWER).move.fields["brought"] is None
-    huge = dataclasses.replace(ANSWER, code=({"input": "x" * MOST_BROUGHT},))
-    assert asked(held, answer=huge).move.fields["brought"] == held.brought, "a record has its bounds"
+
+
+def test_a_record_has_its_bounds_and_files_stay_in_it_longest() -> None:
+    file = {"file_id": "f", "path": "b/q/a.csv", "size": 3}
+    first = dataclasses.replace(ANSWER, code=({"input": "1", "output": "y" * 1000},), files=(file,))
+    held = running(rounds=1, acted_run="r0", brought=asked(running(), answer=first).move.fields["brought"])
+    huge = dataclasses.replace(ANSWER, code=({"input": "x" * 2 * MOST_BROUGHT, "container_id": "c1"},))
+    kept = str(asked(held, answer=huge).move.fields["brought"])
+    assert len(kept) <= MOST_BROUGHT
+    whole = with_brought(ANSWER, kept)
+    assert [len(part["input"]) for part in whole.code] == [1, 8000], "code and what it prints are shortened"
+    assert whole.code[1]["container_id"] == "c1"
+    assert len(whole.code[0]["output"]) == 1000
+    assert whole.files == (file,)
+    many = dataclasses.replace(
+        ANSWER,
+        code=tuple({"input": "x" * 100} for _ in range(4000)),
+        files=tuple({"file_id": f"{n}", "error": {"code": "too_many", "message": "no"}} for n in range(9000)),
+    )
+    kept = str(asked(held, answer=many).move.fields["brought"])
+    assert len(kept) <= MOST_BROUGHT
+    assert with_brought(ANSWER, kept).files[0] == file, "what is on disk comes before what could not be had"
+
+
+def test_rounds_before_a_correction_count_no_more() -> None:
+    """Calls go on under new numbers; the bound, the intent and the way back are those of the answer at work."""
+    few = dataclasses.replace(HOME, max_rounds=2)
+    held = running(rounds=2, closed=2, acted_run=None, run_id="r9")
+    move = asked(held, known=kept(2, results=("on", "off")), assistant=few, run_id="r9").move
+    assert (move.name, move.fields["rounds"], [call.key for call in move.calls]) == ("act", 3, ["3.0", "3.1"])
+    assert asked(running(rounds=4, closed=2), assistant=few).move.fields["error_code"] == "too_many_rounds"
+    queued = claim(rounds=2, closed=2, thread_id="t", joined="m", attempts=3)
+    assert rounds.outputs_of(queued, kept(2, results=("on", "off"))) == ()
+    assert "began" not in steps.intent(queued, 6.0).fields
+    assert steps.not_sent(queued).move.name == "void"
+    assert legal(steps.not_created(queued, LIMITED, 0.0), queued).move.name == "void"
+    gone = starting(rounds=2, closed=2, looks=1)
+    assert legal(steps.searched(gone, Found(search=Search.NOT_STARTED), HOME, 6.0, 0.0), gone).move.name == "void"
 
 
 def test_a_cost_that_is_not_known_makes_none_of_the_sum() -> None:
@@ -342,6 +378,6 @@ def test_a_run_whose_usage_nobody_knows_has_no_cost() -> None:
 
 def test_time_spent_in_functions_teaches_nothing_of_runs() -> None:
     done = status(RunState.DONE)
-    assert steps.took(running(), done, 0.5) is not None
-    assert steps.took(running(rounds=1), done, 0.5) is None
-    assert steps.took(running(rounds=1, began_at=NOW - 100), done, 0.5) is not None, "a run of its own"
+    assert steps.took(running(), done, 0.5)
+    assert steps.took(running(rounds=1), done, 0.5) == []
+    assert steps.took(running(rounds=1, began_at=NOW - 100), done, 0.5), "a run of its own"

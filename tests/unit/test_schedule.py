@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from askq.assistants.model import Assistant
-from askq.jobs.took import counted
+from askq.jobs.took import Counts, counted, durations, seen_between, summed
 from worker.schedule import LONGEST_WINDOW_POLL_S, Pace, backoff, before_deadline, crowd_s, until_poll
 
 PLAIN = Assistant(name="plain", protocol="responses", model="m")
@@ -44,21 +44,36 @@ def test_backoff_doubles_to_a_minute() -> None:
 # -- what runs have taken ------------------------------------------------------------------------------------
 
 
+def ended(*seconds: float) -> Counts:
+    """Runs that were seen from their beginning to their end."""
+    return summed(one for taken in seconds for one in seen_between(0.0, taken, ended=True))
+
+
 def learned(*seconds: float, times: int = 20) -> Pace:
-    return Pace(counted({}, list(seconds) * times))
+    return Pace(durations(ended(*seconds * times)))
 
 
-def polls(pace: Pace, duration: float, draw: random.Random) -> tuple[int, float, float]:
-    """How many polls a run of this duration gets, and its age at the last two."""
-    seen, age, made = 0.0, 0.0, 0
-    while age < duration:
-        seen, age = age, age + until_poll(PLAIN, age, None, draw.uniform(-1, 1), pace)
-        made += 1
-    return made, seen, age
+def polls(pace: Pace, duration: float, draw: random.Random) -> tuple[list[float], float]:
+    """The ages at which a run of this duration is seen to be at work, and its age at the last poll."""
+    seen = [0.0]
+    while (age := seen[-1] + until_poll(PLAIN, seen[-1], None, draw.uniform(-1, 1), pace)) < duration:
+        seen.append(age)
+    return seen, age
 
 
 def test_a_few_runs_are_nothing_to_go_by() -> None:
     assert until_poll(PLAIN, 0, None, 0.0, learned(30.0, times=2)) == 0.7
+
+
+def test_runs_that_are_still_at_work_count_for_those_that_come_after_them() -> None:
+    """The first to end are the shortest of all: others would be looked at as if they were to end any moment."""
+    alive = summed(seen_between(0.0, 4.0, ended=False))
+    many = dict.fromkeys(alive, 100.0)
+    assert until_poll(PLAIN, 0, None, 0.0, Pace(durations(many))) > 4.0
+    few_ended = counted(many, ended(2.0, 2.0, 2.2))
+    misled, taught = Pace(durations(ended(2.0, 2.0, 2.2))), Pace(durations(few_ended))
+    assert until_poll(PLAIN, 0, None, 0.0, misled) < 3.0 < until_poll(PLAIN, 0, None, 0.0, taught)
+    assert until_poll(PLAIN, 5.0, None, 0.0, taught) < 10.0, "nothing is known of this age"
 
 
 def test_the_first_poll_comes_when_an_answer_is_likely() -> None:
@@ -76,7 +91,7 @@ def test_polls_are_dense_where_runs_end_and_rare_where_they_do_not() -> None:
 
 
 def test_one_run_that_took_a_day_moves_nothing() -> None:
-    usual, odd = learned(5.0), Pace(counted({}, [5.0] * 20 + [86_400.0]))
+    usual, odd = learned(5.0), Pace(durations(ended(*[5.0] * 20, 86_400.0)))
     for age in (0.0, 3.0, 5.0):
         assert until_poll(PLAIN, age, None, 0.0, odd) == pytest.approx(until_poll(PLAIN, age, None, 0.0, usual), 0.25)
 
@@ -89,15 +104,15 @@ def test_a_run_that_outlives_all_others_is_still_looked_after() -> None:
 def test_runs_of_2_to_20_seconds_cost_few_polls_and_little_time() -> None:
     """The figures no schedule can beat together are in docs/understand/limits.md."""
     draw = random.Random(5)
-    weights: dict[int, float] = {}
+    counts: Counts = {}
     found = []
     for number in range(1500):
         duration = draw.uniform(2, 20)
-        made, seen, age = polls(Pace(weights), duration, draw)
+        seen, age = polls(Pace(durations(counts)), duration, draw)
         # All the engine knows is that it ended between the last two polls.
-        weights = counted(weights, [draw.uniform(seen, age)])
+        counts = counted(counts, ended(draw.uniform(seen[-1], age)))
         if number >= 500:
-            found.append((made, age - duration))
+            found.append((len(seen), age - duration))
     lateness = sorted(late for _, late in found)
     assert sum(made for made, _ in found) / len(found) <= 5
     assert lateness[len(found) // 2] <= 1.1
@@ -106,7 +121,7 @@ def test_runs_of_2_to_20_seconds_cost_few_polls_and_little_time() -> None:
 
 def test_ten_thousand_runs_created_together_do_not_come_due_together() -> None:
     draw = random.Random(3)
-    pace = Pace(learned(5.0).weights, crowd_s(10_000, None))
+    pace = Pace(learned(5.0).runs, crowd_s(10_000, None))
     dues = [until_poll(PLAIN, 0, None, draw.uniform(-1, 1), pace) for _ in range(10_000)]
     busiest = max(Counter(int(due) for due in dues).values())
     assert busiest <= 1200, "about a thousand a second, each second"
@@ -118,9 +133,9 @@ def test_ten_thousand_runs_created_together_do_not_come_due_together() -> None:
 def test_what_the_account_allows_stretches_the_polls() -> None:
     assert crowd_s(500, 1000 / 60) == pytest.approx(37.5)
     assert crowd_s(0, 0.0) == 0
-    pace = Pace(learned(5.0).weights, crowd_s(500, 1000 / 60))
+    pace = Pace(learned(5.0).runs, crowd_s(500, 1000 / 60))
     assert until_poll(PLAIN, 0, None, 0.0, pace) == pytest.approx(37.5)
-    assert until_poll(PLAIN, 0, None, 1.0, Pace({}, 1e9)) == 300
+    assert until_poll(PLAIN, 0, None, 1.0, Pace(crowd_s=1e9)) == 300
 
 
 def test_however_rarely_runs_are_polled_a_deadline_is_noticed() -> None:

@@ -10,6 +10,7 @@ import pytest
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
 from askq.jobs.model import MOVES, PENDING, Answer, Claim, Pause, Question, State, Usage
+from askq.jobs.took import bucket_of
 from worker import steps
 from worker.protocols.base import (
     Ambiguous,
@@ -453,12 +454,21 @@ def test_a_run_ended_between_the_last_two_polls() -> None:
     done = status(RunState.DONE)
     first, later = running(), running(seen=2.0)
     age = first.now - (first.started_at or 0.0)
-    assert steps.took(first, done, 0.5) == pytest.approx(age / 2)
-    assert steps.took(later, done, 0.25) == pytest.approx(2 + 0.25 * (age - 2))
+    assert steps.took(first, done, 0.5)[-1] == bucket_of(age / 2)
+    assert steps.took(later, done, 0.25)[-1] == bucket_of(2 + 0.25 * (age - 2))
+    assert steps.took(later, done, 0.0) == [bucket_of(2.0)], "what it outlived before was counted before"
     assert steps.polled(first, status(RunState.PENDING), TUTOR, 0.0).move.fields["seen"] == pytest.approx(age)
-    for seen in (status(RunState.PENDING), status(RunState.FAILED), status(RunState.CANCELLED)):
-        assert steps.took(first, seen, 0.5) is None
-    assert steps.took(running(cancel_sent=True), done, 0.5) is None, "that says when we lost patience"
+    for seen in (status(RunState.FAILED), status(RunState.CANCELLED)):
+        assert steps.took(first, seen, 0.5) == []
+    assert steps.took(running(cancel_sent=True), done, 0.5) == [], "that says when we lost patience"
+
+
+def test_a_run_that_is_still_at_work_says_that_runs_take_longer() -> None:
+    pending = status(RunState.PENDING)
+    first, later = running(), running(seen=2.0)
+    age = first.now - (first.started_at or 0.0)
+    assert steps.took(first, pending, 0.5) == [-1 - bucket for bucket in range(bucket_of(age))]
+    assert steps.took(later, pending, 0.5) == [-1 - bucket for bucket in range(bucket_of(2.0), bucket_of(age))]
 
 
 # -- when a person cancels -----------------------------------------------------------------------------------

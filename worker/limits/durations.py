@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from askq.errors import StoreError
+from askq.jobs import took
 from askq.jobs.model import Lane
 from askq.jobs.store import Store
 
 log = logging.getLogger(__name__)
 
 _FRESH_S = 2.0
+_FRESH_AT_FIRST_S = 0.5
+"""The same while every poll tells something new."""
+_AT_FIRST = 50.0
+"""Until so many runs have ended."""
 _REMEMBERED = 1000
 
 
 @dataclass(slots=True)
 class _Known:
-    weights: Mapping[int, float] = field(default_factory=dict)
-    noted: list[float] = field(default_factory=list)
+    runs: took.Durations = took.NOTHING_KNOWN
+    noted: list[int] = field(default_factory=list)
     asked: bool = True
     """Whether somebody has asked since it was last read."""
 
@@ -33,20 +38,22 @@ class Durations:
         self._store = store
         self._known: dict[str, _Known] = {}
         self._waiting = 0
+        self._fresh_s = _FRESH_AT_FIRST_S
         self._asked_at = -_FRESH_S
         self._task: asyncio.Task[None] | None = None
 
-    def note(self, digest: str, seconds: float) -> None:
-        """A run of this assistant took so long."""
-        self._of(digest).noted.append(seconds)
-        self._refresh(noted=True)
+    def note(self, digest: str, seen: Sequence[int]) -> None:
+        """What a poll of a run of this assistant has shown (`took.seen_between`)."""
+        if seen:
+            self._of(digest).noted += seen
+            self._refresh(noted=True)
 
-    def weights(self, digest: str) -> Mapping[int, float]:
+    def of(self, digest: str) -> took.Durations:
         """What is known of this assistant's runs."""
         known = self._of(digest)
         known.asked = True
         self._refresh()
-        return known.weights
+        return known.runs
 
     @property
     def runs_waiting(self) -> int:
@@ -62,19 +69,22 @@ class Durations:
         return self._known[digest]
 
     def _refresh(self, *, noted: bool = False) -> None:
-        wait = self._asked_at + _FRESH_S - time.monotonic()
+        wait = self._asked_at + self._fresh_s - time.monotonic()
         if (noted or wait <= 0) and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._ask(wait))
 
     async def _ask(self, wait: float) -> None:
         await asyncio.sleep(wait)
-        self._asked_at = time.monotonic()
+        self._asked_at, self._fresh_s = time.monotonic(), _FRESH_S
         try:
             self._waiting = await asyncio.to_thread(self._store.waiting, Lane.POLL)
             for digest, known in list(self._known.items()):
                 if known.noted or known.asked:
                     noted, known.noted, known.asked = known.noted, [], False
-                    known.weights = await asyncio.to_thread(self._store.took, digest, noted)
+                    counts = await asyncio.to_thread(self._store.took, digest, took.summed(noted))
+                    known.runs = took.durations(counts)
+                if known.runs.ended < _AT_FIRST:
+                    self._fresh_s = _FRESH_AT_FIRST_S
         except StoreError as error:
             # A few runs less to learn from.
             log.info("how long runs take was not stored: %s", error.message)

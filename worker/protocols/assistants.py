@@ -173,15 +173,26 @@ class AssistantsProtocol:
         return self._status(reply, str(reply.body["id"]))
 
     async def start_live(self, ask: Ask, thread_id: str, assistant_id: str | None) -> tuple[Status, Watched | None]:
-        opened = self._client.post(
+        return await self._watched(
             path_of("threads", thread_id, "runs"),
+            {**run_body(ask), "assistant_id": assistant_id or ""},
+            names=thread_id,
+            key=ask.idempotency_key,
+        )
+
+    async def _watched(
+        self, path: str, body: JsonObject, *, names: str, key: str | None = None
+    ) -> tuple[Status, Watched | None]:
+        headers = {"OpenAI-Beta": "assistants=v2"} | ({} if key is None else {"Idempotency-Key": key})
+        opened = self._client.post(
+            path,
             cast_to=object,
-            body={**run_body(ask), "assistant_id": assistant_id or "", "stream": True},
-            options={"headers": {"Idempotency-Key": ask.idempotency_key, "OpenAI-Beta": "assistants=v2"}},
+            body={**body, "stream": True},
+            options={"headers": headers},
             stream=True,
             stream_cls=Events,
         )
-        live, reply = await watched(opened, ThreadReader(), names=thread_id, longest_s=self._wire.longest_s)
+        live, reply = await watched(opened, ThreadReader(), names=names, longest_s=self._wire.longest_s)
         status = self._status(reply, str(reply.body["id"]))
         if status.state is RunState.PENDING and not live.ended:
             return status, live
@@ -216,12 +227,20 @@ class AssistantsProtocol:
         return self._status(await self._run(thread_id, run_id), run_id)
 
     async def submit_tool_outputs(self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]) -> Status:
-        given = [{"tool_call_id": output.call_id, "output": output.output} for output in outputs]
         call = self._beta.threads.runs.with_raw_response.submit_tool_outputs(
-            run_id, thread_id=thread_id, tool_outputs=[], extra_body={"tool_outputs": given}
+            run_id, thread_id=thread_id, tool_outputs=[], extra_body={"tool_outputs": _given(outputs)}
         )
         reply = await self._wire.call(call, names=run_id)
         return self._status(reply, run_id)
+
+    async def submit_tool_outputs_live(
+        self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]
+    ) -> tuple[Status, Watched | None]:
+        return await self._watched(
+            path_of("threads", thread_id, "runs", run_id, "submit_tool_outputs"),
+            {"tool_outputs": _given(outputs)},
+            names=run_id,
+        )
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         messages = await self._wire.every(
@@ -460,6 +479,10 @@ def _is_ours(run: JsonObject, ask: Ask, *, may_be_nameless: bool) -> bool:
         return False
     at_work = STATES.get(a_status(run.get("status")), RunState.PENDING) in (RunState.PENDING, RunState.ACTION)
     return at_work or metadata.get("askq_attempt", str(ask.attempt)) == str(ask.attempt)
+
+
+def _given(outputs: tuple[ToolOutput, ...]) -> list[JsonObject]:
+    return [{"tool_call_id": output.call_id, "output": output.output} for output in outputs]
 
 
 def _tool_calls(run: JsonObject) -> tuple[ToolCall, ...]:

@@ -370,6 +370,11 @@ class Protocol(TypingProtocol):
     async def submit_tool_outputs(self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]) -> Status:
         """Give a run the outputs it waits for. Free; a second time it is refused. Not where outputs start runs."""
 
+    async def submit_tool_outputs_live(
+        self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]
+    ) -> tuple[Status, Live | None]:
+        """The same, with a stream of what the run does from here; None where there is none."""
+
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         """Fetch text, citations and code of a run that is done or incomplete."""
 

@@ -101,6 +101,14 @@ class FailingProtocol:
         hit("submit.after")
         return status
 
+    async def submit_tool_outputs_live(
+        self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]
+    ) -> tuple[Status, Live | None]:
+        hit("submit_live.before")
+        status, live = await self._spoken.submit_tool_outputs_live(thread_id, run_id, outputs)
+        hit("submit_live.after")
+        return status, live
+
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         hit("answer.before")
         found = await self._spoken.answer(thread_id, run_id, assistant)

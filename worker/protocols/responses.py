@@ -58,6 +58,8 @@ STATES: Mapping[str, RunState] = {
 }
 """A test says that every status the SDK knows is here; one that it does not know is pending."""
 
+_NOT_HERE = "here outputs start a response of their own"
+
 _INCLUDE: list[ResponseIncludable] = ["code_interpreter_call.outputs", "file_search_call.results"]
 _TAKE_IDS = {"vllm", "sglang"}
 _WINDOW = "askq_window"
@@ -274,7 +276,12 @@ class ResponsesProtocol:
         return self._status(reply, run_id)
 
     async def submit_tool_outputs(self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]) -> Status:
-        raise NotImplementedError("here outputs start a response of their own")
+        raise NotImplementedError(_NOT_HERE)
+
+    async def submit_tool_outputs_live(
+        self, thread_id: str, run_id: str, outputs: tuple[ToolOutput, ...]
+    ) -> tuple[Status, Live | None]:
+        raise NotImplementedError(_NOT_HERE)
 
     async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         status = await self.poll(thread_id, run_id)
@@ -369,7 +376,9 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
         "conversation": thread_id or None,
         "previous_response_id": None if thread_id else ask.previous,
         "metadata": ask.run_metadata | ({_WINDOW: window} if window in ("2h", "8h") else {}),
-        "tools": [_tool(tool, assistant.tool_resources, ask.given) for tool in assistant.tools],
+        "tools": [
+            _tool(tool, assistant.tool_resources, ask.given) for tool in assistant.tools if _is_of_use(tool, ask)
+        ],
         "tool_choice": ask.tool_choice,
         "parallel_tool_calls": assistant.parallel_tool_calls,
         "include": _INCLUDE if assistant.tools else None,
@@ -404,9 +413,18 @@ def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any], given: Given) -
         files = _different(named, given.code, given.thread_code, given.row_code)
         return {**tool, "container": {**container, "file_ids": files} if files else container}
     if kind == "file_search":
-        named = tool.get("vector_store_ids") or (resources.get("file_search") or {}).get("vector_store_ids") or []
-        return {**tool, "vector_store_ids": _different(named, given.stores, given.thread_stores, given.row_stores)}
+        return {**tool, "vector_store_ids": _stores(tool, resources, given)}
     return dict(tool)
+
+
+def _is_of_use(tool: Mapping[str, Any], ask: Ask) -> bool:
+    """Not a file search that has nothing to search: unlike Assistants, this protocol refuses it."""
+    return tool.get("type") != "file_search" or bool(_stores(tool, ask.assistant.tool_resources, ask.given))
+
+
+def _stores(tool: Mapping[str, Any], resources: Mapping[str, Any], given: Given) -> list[str]:
+    named = tool.get("vector_store_ids") or (resources.get("file_search") or {}).get("vector_store_ids") or []
+    return _different(named, given.stores, given.thread_stores, given.row_stores)
 
 
 def _different(*ids: Sequence[str]) -> list[str]:

@@ -24,6 +24,9 @@ Events = AsyncStream[object]
 _BROKEN = (OpenAIError, TimeoutError, ValueError, RecursionError, aiohttp.ClientError, OSError)
 """What reading a stream can raise: cut, stalled, or no events at all."""
 
+_OVER = frozenset({"requires_action", "completed", "incomplete", "failed", "cancelled", "expired"})
+"""What a run says at its end, or when it waits for the client. What nobody knows yet is no end, as with polls."""
+
 _OPENING, _CLOSING = "【", "】"
 _LONGEST_MARKER = 80
 
@@ -95,7 +98,7 @@ class Watched:
         async for found in self._stream:
             event = _sound(found)
             number = event.get("sequence_number")
-            if isinstance(number, int):
+            if isinstance(number, int) and number >= 0:
                 self.sequence = number
             yield event
 
@@ -188,8 +191,8 @@ class ResponseReader:
         if response is None:
             return []
         status = a_text(response.get("status"))
-        self.ended = status not in ("", "queued", "in_progress")
-        if status == self._status or self.ended:
+        self.ended = status in _OVER
+        if status in ("", self._status) or self.ended:
             return []
         self._status = status
         return [Piece(kind=Kind.STATUS, text=status)]
@@ -256,7 +259,7 @@ class ThreadReader:
         if run is None:
             return []
         status = name.removeprefix("thread.run.")
-        self.ended = status not in ("created", "queued", "in_progress", "cancelling")
+        self.ended = status in _OVER
         if status in ("created", self._status) or self.ended:
             return []
         self._status = status

@@ -177,16 +177,18 @@ def not_joined(claim: Claim, error: CallError, assistant: Assistant, jitter: flo
     return not_prepared(claim, error, jitter)
 
 
-def intent(claim: Claim, lease_s: float) -> Move:
-    """The durable record that precedes the paid call. The lease is kept."""
+def intent(claim: Claim, lease_s: float, *, told: bool = False) -> Move:
+    """The durable record that precedes the paid call. The lease is kept. `told`: it will be on record when the call
+    leaves (`send`)."""
     fields: Fields = {
         "attempts": claim.attempts + 1,
         "looks": None,
         "witness": None,
         "note": None,
         "live": 1 if claim.question is not None and claim.question.stream else None,
+        "unsent": 1 if told else None,
     }
-    if claim.rounds:
+    if claim.open_rounds:
         fields = {**fields, "began": claim.began_at or claim.started_at}
     return Move(
         job=claim.id,
@@ -195,6 +197,11 @@ def intent(claim: Claim, lease_s: float) -> Move:
         delay=lease_s,
         fields=fields,
     )
+
+
+def send(claim: Claim, lease_s: float) -> Move:
+    """The call of the intent leaves now."""
+    return Move(job=claim.id, fence=claim.fence, name="send", delay=lease_s, fields={"unsent": None})
 
 
 def created(
@@ -249,7 +256,7 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
             if gone > MOST_GONE:
                 code = "thread_vanished" if claim.joined is None else "conversation_vanished"
                 return end(claim, code, error.message, fields=never)
-            if claim.joined is not None or claim.rounds:
+            if claim.joined is not None or claim.open_rounds:
                 # What was said in it cannot be made anew. Reads may lag behind writes, so it is tried again.
                 return moved(claim, void, delay=backoff(gone, jitter), fields={**never, "gone": gone})
             anew: Fields = {**never, "thread": None, "resets": claim.resets + 1, "gone": gone}

@@ -95,15 +95,20 @@ def poisoned(claim: Claim) -> bool:
     return claim.claims > MOST_CLAIMS
 
 
+def may_run(claim: Claim) -> bool:
+    """Whether there may be a run whose id is not known."""
+    return claim.state is State.STARTING and not claim.never_sent
+
+
 def give_up_poison(claim: Claim) -> Decision:
     """The end of a job that kills workers."""
-    code = "uncertain_create" if claim.state is State.STARTING else "poison"
+    code = "uncertain_create" if may_run(claim) else "poison"
     return end(claim, code, f"claimed {claim.claims - 1} times without any progress in state {claim.state}")
 
 
 def without_assistant(claim: Claim) -> Decision:
     """Nothing is known any more of whoever was asked. A run that may exist can not even be looked for."""
-    code = "uncertain_create" if claim.state is State.STARTING else "assistant_missing"
+    code = "uncertain_create" if may_run(claim) else "assistant_missing"
     return end(claim, code, f"the record of assistant {claim.assistant} is gone", usage=claim.usage)
 
 
@@ -151,4 +156,4 @@ def unbounded(claim: Claim) -> Decision:
 
 def way_back(claim: Claim) -> str:
     """How to go back from an intent: to the question, or to the outputs of functions that are to be submitted."""
-    return "withdraw" if claim.rounds else "void"
+    return "withdraw" if claim.open_rounds else "void"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from askq.assistants.model import Assistant
-from askq.jobs.model import Answer, Claim, Move, Usage
+from askq.jobs.codec import files_brought
+from askq.jobs.model import FINISHING, Answer, Claim, Move, Usage
+from askq.jobs.took import seen_between
 from worker.protocols.base import Blocked, CallError, Gone, Limited, RunState, Status
 from worker.schedule import CANCEL_GRACE_S, Pace, backoff, before_deadline, until_poll
 from worker.steps.decision import (
@@ -87,6 +89,16 @@ def makes_files(answer: Answer) -> bool:
     return bool(answer.files) or any(call.get("container_id") for call in answer.code)
 
 
+def unfetched(answer: Answer) -> bool:
+    """Whether something of what there is to fetch (`makes_files`) was not looked for yet."""
+    return makes_files(answer) and not (answer.files and all({"path", "error"} & file.keys() for file in answer.files))
+
+
+def is_end(decision: Decision) -> bool:
+    """Whether the job ends, and not with the answer of a run that has completed."""
+    return decision.move.name != "complete" and decision.move.name in FINISHING.values()
+
+
 def not_fetched(claim: Claim, why: str, jitter: float) -> Decision:
     """Files of the answer could not be fetched; it is tried again as long as that may help."""
     errors = claim.errors + 1
@@ -99,15 +111,16 @@ def waits_to_fetch(claim: Claim) -> Decision:
     return moved(claim, "defer", delay=1.0, fields={"note": "waits for its turn to fetch the files of the answer"})
 
 
-def took(claim: Claim, status: Status, share: float) -> float | None:
-    """How long a run took, as far as polls can tell: it ended somewhere between the last two, so at a `share` in [0, 1]
-    of that time. None for a run that has not ended, or not by itself."""
-    if status.state not in (RunState.DONE, RunState.INCOMPLETE) or claim.started_at is None or claim.cancel_sent:
-        return None
-    if claim.rounds and claim.began_at is None:
-        return None  # it has waited for functions meanwhile
+def took(claim: Claim, status: Status, share: float) -> list[int]:
+    """What a poll tells of how long runs take (`askq.jobs.took`). One that has ended did so somewhere between the last
+    two polls, so at a `share` in [0, 1] of that time. Nothing for a run that has not ended by itself."""
+    ended = status.state in (RunState.DONE, RunState.INCOMPLETE)
+    if not (ended or status.state is RunState.PENDING) or claim.started_at is None or claim.cancel_sent:
+        return []
+    if claim.open_rounds and claim.began_at is None:
+        return []  # it has waited for functions meanwhile
     age, seen = max(0.0, claim.now - claim.started_at), claim.seen or 0.0
-    return seen + share * max(0.0, age - seen)
+    return seen_between(seen, seen + share * max(0.0, age - seen) if ended else age, ended=ended)
 
 
 def _cancelled(claim: Claim, fields: Fields) -> str:
@@ -139,9 +152,10 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
         return end(claim, "no_answer", "the run completed without an assistant message", fields=fields, answer=answer)
     answer = dataclasses.replace(answer, usage=summed(claim, answer.usage))
     kept: Fields = {**CLEAN, **fields}
-    if unfetched := [file for file in answer.files if "error" in file]:
+    files = (*files_brought(claim.brought), *answer.files)
+    if unfetched := [file for file in files if "error" in file]:
         why = unfetched[0]["error"]["message"]
-        kept = {**kept, "note": f"{len(unfetched)} of {len(answer.files)} files were not kept: {why}"[:300]}
+        kept = {**kept, "note": f"{len(unfetched)} of {len(files)} files were not kept: {why}"[:300]}
     if _why_cancelled(claim, fields) is not None:
         kept = {**kept, "note": "the run completed although it was to be cancelled"}
     return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields=kept, answer=answer))

@@ -41,6 +41,12 @@ def adopted(claim: Claim, run_id: str, assistant: Assistant, *, runs: int = 1) -
     )
 
 
+def never_sent(claim: Claim) -> Decision:
+    """There is no run of the intent, and none will come: the attempt did not happen."""
+    fields: Fields = {"attempts": max(0, claim.attempts - 1), "looks": None, "note": None}
+    return moved(claim, way_back(claim), fields=fields)
+
+
 def searched(
     claim: Claim,
     found: Found,
@@ -72,8 +78,7 @@ def searched(
                 )
             )
         case Search.NOT_STARTED if claim.looks >= 1 and since >= lease_s + SETTLE_S:
-            fields = {"attempts": max(0, claim.attempts - 1), "looks": None, "note": None}
-            return moved(claim, way_back(claim), fields=fields)
+            return never_sent(claim)
         case Search.NOT_STARTED:
             wait = max(1.0, lease_s + SETTLE_S - since)
             return moved(claim, "defer", delay=wait, fields={"looks": claim.looks + 1, "errors": None})
@@ -82,7 +87,7 @@ def searched(
     if assistant.on_uncertain == "retry" and claim.attempts - claim.allowance < MOST_ATTEMPTS:
         # The attempt stays counted, and the next one gets a conversation of its own. Outputs of functions need theirs.
         again: dict[str, str | int | float | None] = {"looks": None, "note": "asked again: a run was uncertain"}
-        return moved(claim, way_back(claim), fields=again if claim.rounds else again | {"thread": None})
+        return moved(claim, way_back(claim), fields=again if claim.open_rounds else again | {"thread": None})
     cost = "; what it may have cost is not known" if at_worst is None else f"; it may have cost up to ${at_worst:.4f}"
     looked = f"the reply to the create was lost, and in {claim.looks + 1} looks within {since:.0f} s no answer appeared"
     return end(claim, "uncertain_create", looked + cost)

@@ -15,16 +15,18 @@
 -- terminal jobs an expiry on everything that belongs to them alone, no function calls (the answer has them), and a dead
 -- letter in its set. A thread or run that the record has no more, or has ended with, is buried (parts/bury.lua). Of a
 -- move under a stale fence: one more in the batch's count of those. Function calls that are new are due, in the order in
--- which their runs began; a job whose calls all have outputs is due at once.
+-- which their runs began; a job whose calls all have outputs is due at once. Of an intent that is `unsent`, the lineage
+-- of the server in that field.
 --
 -- include parts/bury.lua
+-- include parts/lineage.lua
 
-local state = redis.call('HGET', KEYS[1], 'state')
+local mine = redis.call('HMGET', KEYS[1], 'fence', 'done', 'woken', 'state', 'witness')
+local state = mine[4]
 if not state then
   return 'missing'
 end
 local token = ARGV[2] .. '/' .. ARGV[3]
-local mine = redis.call('HMGET', KEYS[1], 'fence', 'done', 'woken')
 if mine[2] == token then
   return 'already'
 end
@@ -39,7 +41,7 @@ end
 if not string.find(ARGV[4], ',' .. state .. ',', 1, true) then
   return 'not yours'
 end
-if ARGV[11] == '1' and redis.call('HEXISTS', KEYS[1], 'witness') == 1 then
+if ARGV[11] == '1' and mine[5] then
   return 'not yours'
 end
 
@@ -160,6 +162,10 @@ else
   end
   redis.call('ZADD', KEYS[lane], string.format('%.6f', now + delay), ARGV[1])
   redis.call('ZREM', KEYS[5 - lane], ARGV[1])
+  if ARGV[3] == 'intend' and redis.call('HEXISTS', KEYS[1], 'unsent') == 1 then
+    -- That the call has not left is believed only of a server that cannot have lost the word that it has.
+    redis.call('HSET', KEYS[1], 'unsent', lineage() or '')
+  end
   for _, pair in ipairs({ { 'intend', 'intent_at' }, { 'start', 'started' }, { 'adopt', 'started' } }) do
     if ARGV[3] == pair[1] then
       redis.call('HSET', KEYS[1], pair[2], string.format('%.6f', now))

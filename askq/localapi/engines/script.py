@@ -123,7 +123,9 @@ def _outcome(effects: JsonObject, request: Request, question: str, groups: Mappi
     rounds = _rounds(effects, request)
     if request.round < len(rounds):
         calls = tuple(_call(request, index, call, values) for index, call in enumerate(rounds[request.round]))
-        return Outcome(outputs=calls, usage=usage)
+        before = effects.get("calls_code", [])[request.round : request.round + 1]
+        codes = [script_files.code(code) for codes in before for code in codes]
+        return Outcome(outputs=(*codes, *calls), usage=usage, container_gone_s=effects.get("container_gone"))
     codes = [script_files.code(code) for code in effects.get("code", [])]
     values["files"] = script_files.links(codes)
     searches = [script_files.search(search, request) for search in effects.get("search", [])]

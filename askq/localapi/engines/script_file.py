@@ -63,6 +63,8 @@ What a rule (or `[default]`) prescribes, and what holds without it:
                    not be those of functions that were offered. `arguments` is a table, or a text that need not be JSON;
                    fields are filled in. With `parallel_tool_calls` false each call is a round of its own, with
                    `tool_choice` "none" there are no calls (none)
+    calls_code     code-interpreter calls, like `code`, before the calls of each round: a list with a list for each of
+                   them; a shorter one leaves the later rounds without (none)
     code           code-interpreter calls before the answer: [{input, logs, images, files}, ...]. `images` and `files`
                    are what the code made: names, or tables with a name and one of text, base64 and size (bytes). Names
                    are given out as they are, also nasty ones; an image without a content is a small PNG. {files} in
@@ -159,6 +161,14 @@ def _optional(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
+_is_code = _is_table_of(
+    input=_is_text,
+    logs=_optional(_is_text),
+    images=_optional(_is_list_of(is_product)),
+    files=_optional(_is_list_of(is_product)),
+)
+_CODE = "{input, logs, images, files}, with files as names or {name, and one of text, base64, size}"
+
 _CONDITIONS: dict[str, tuple[Check, str]] = {
     "contains": (_is_text, "a text"),
     "regex": (_is_text, "a text"),
@@ -193,17 +203,8 @@ _EFFECTS: dict[str, tuple[Check, str]] = {
         ),
         "a list of rounds, each a list of {name, arguments}",
     ),
-    "code": (
-        _is_list_of(
-            _is_table_of(
-                input=_is_text,
-                logs=_optional(_is_text),
-                images=_optional(_is_list_of(is_product)),
-                files=_optional(_is_list_of(is_product)),
-            )
-        ),
-        "a list of {input, logs, images, files}, with files as names or {name, and one of text, base64, size}",
-    ),
+    "code": (_is_list_of(_is_code), f"a list of {_CODE}"),
+    "calls_code": (_is_list_of(_is_list_of(_is_code)), f"a list of rounds, each a list of {_CODE}"),
     "container_gone": (_is_number, "seconds"),
     "search": (_is_list_of(is_search), "a list of {queries, results = [{file, text, score}]}"),
     "citations": (_is_list_of(is_citation), "a list of files, or of {file, after}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 from askq.localapi.engines.base import Call, Code, Outcome, Request, Search, Text, Turn
@@ -76,7 +77,7 @@ class AssistantsScribe:
             if step["status"] == "in_progress":
                 _end_step(step, outcome, at)
         asks = outcome.status == "completed" and bool(outcome.calls)
-        made = Made()
+        made = Made(**work.unshown)
         for output in outcome.outputs:
             number = len(work.made)
             match output:
@@ -103,6 +104,7 @@ class AssistantsScribe:
             if not asks:
                 _end_step(step, outcome, at)
             work.made.append(step)
+        work.unshown = dataclasses.asdict(made) if asks else {}
         if not asks and work.made:
             work.made[-1]["usage"] = _usage(work)
         return not asks

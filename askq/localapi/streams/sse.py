@@ -19,6 +19,19 @@ from askq.localapi.work import Work
 _log = logging.getLogger(__name__)
 
 _GARBAGE = b"\x00\xff{ this is no event\n"
+_BREAKING = frozenset({"cut_stream", "cut_event"})
+_ENDING = frozenset({"end_stream", "error_event"})
+_ODD_DATA: tuple[object, ...] = (
+    None,
+    17,
+    "text",
+    [],
+    {},
+    {"type": 5, "delta": ["a"], "item": "x", "item_id": {}, "response": 3, "sequence_number": "one"},
+    {"id": 7, "delta": {"content": {"a": 1}, "step_details": [1]}, "status": ["completed"], "object": None},
+    {"type": "response.output_item.done", "item": {"type": "message", "id": None, "content": "none"}},
+    {"type": "response.in_progress", "response": {"id": None, "status": "warming_up", "output": 5}},
+)
 
 
 class EventStream(web.Response):
@@ -63,23 +76,40 @@ class EventStream(web.Response):
                 number += 1
                 if number <= self._after:
                     continue
+                worded = _worded(name, data, number, self._work)
                 if fault is not None and sent == fault.given.get("events", 3):
-                    match fault.kind:
-                        case "cut_stream":
-                            if request.transport is not None:
-                                request.transport.close()  # not `abort`: what was written is to arrive
-                            return
-                        case "stall_stream":
-                            await self._stall(fault.seconds, listening)
-                        case "garbage_line":
-                            await reply.write(_GARBAGE)
-                await reply.write(_worded(name, data, number, self._work))
+                    if fault.kind == "stall_stream":
+                        await self._stall(fault.seconds, listening)
+                    await reply.write(self._instead(fault, name, number, worded))
+                    if fault.kind in _BREAKING and request.transport is not None:
+                        request.transport.close()  # not `abort`: what was written is to arrive
+                    if fault.kind in _BREAKING | _ENDING:
+                        return
+                await reply.write(worded)
                 sent += 1
         if self._work.protocol == "assistants":
             await reply.write(b"event: done\ndata: [DONE]\n\n")
         elif not self._work.body["background"] and not self._work.body["store"] and self._api.works.exists(self._work):
             self._api.works.forget(self._work, asked=False)
         await self._api.storage.commit()
+
+    def _instead(self, fault: Fault, name: str, number: int, worded: bytes) -> bytes:
+        """What a fault puts in front of an event."""
+        match fault.kind:
+            case "cut_event":
+                return worded[: len(worded) // 2]
+            case "garbage_line":
+                return _GARBAGE
+            case "bad_event":
+                return worded[: len(worded) // 2].rstrip(b"\n") + b"\n\n"
+            case "odd_events":
+                return _odd(name)
+            case "error_event":
+                code, message = fault.given.get("code", "server_error"), fault.error().message
+                told = self._teller.trouble(code, message)
+                # The number of the event before: whoever resumes the stream after this one misses nothing.
+                return b"".join(_worded(*event, number - 1, self._work) for event in told)
+        return b""
 
     async def _stall(self, seconds: float, listening: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
@@ -97,6 +127,12 @@ class EventStream(web.Response):
         if synchronous and not self._api.closing.is_set() and self._api.works.exists(self._work):
             self._api.works.cancel(self._work)
             await self._api.storage.commit()
+
+
+def _odd(name: str) -> bytes:
+    """Events of sound JSON that make no sense, under the name of one that would, and under others."""
+    names = (name, "nobody.knows", "thread.run.warming_up", "")
+    return b"".join(f"event: {each}\ndata: {json.dumps(data)}\n\n".encode() for each in names for data in _ODD_DATA)
 
 
 def _worded(name: str, data: object, number: int, work: Work) -> bytes:

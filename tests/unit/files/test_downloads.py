@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,54 @@ async def test_after_a_death_the_files_are_the_same(folder: Folder) -> None:
     remote = Remote(made("f1", "a.csv"), made("f2", "a.csv"))
     assert await fetch(folder, remote) == await fetch(folder, remote)
     assert len(list(folder.root.rglob("a*.csv"))) == 2
+
+
+async def test_what_an_earlier_run_has_brought_is_not_fetched_again(folder: Folder) -> None:
+    """Later rounds work on in the same container, and its list has everything."""
+    remote = Remote(made("f1", "a.csv", size=2), made("f2", "b.csv", size=2))
+    first = await fetch(folder, remote)
+    brought = json.dumps({"files": first})
+    remote.all += [made("f3", "a.csv", size=2), made("f4", "b.csv", size=2)]
+    remote.contents["f4"] = b"f2"  # the same once more
+    found = await fetch(folder, remote, brought=brought)
+    assert remote.fetched == ["f1", "f2", "f3", "f4"]
+    assert [(file["file_id"], file["path"]) for file in found] == [("f3", "b_1/q1/a (2).csv")]
+    remote.all = [made("f1", "a.csv", size=3)]
+    remote.contents["f1"] = b"new"
+    (anew,) = await fetch(folder, remote, brought=brought)
+    assert (folder.root / anew["path"]).read_bytes() == b"new", "one with another size is another file"
+
+
+async def test_limits_are_those_of_all_rounds_together(folder: Folder) -> None:
+    remote = Remote(*(made(f"f{n}", f"{n}.csv") for n in range(4)))
+    remote.contents["f0"] = b"x" * 900
+    brought = json.dumps({"files": await fetch(folder, remote)})
+    remote.all = [made("g1", "g.csv"), made("g2", "h.csv"), made("f3", "3.csv")]
+    for content, first in ((b"y" * 601, "too_large"), (b"y", None)):
+        remote.contents["g1"] = content
+        found = await fetch(folder, remote, brought=brought)
+        assert [file.get("error", {}).get("code") for file in found] == [first, "too_many"]
+
+
+async def test_a_container_that_is_gone_says_nothing_of_files_that_are_here(folder: Folder) -> None:
+    remote = Remote(made("f1", "a.csv"))
+    brought = json.dumps({"files": await fetch(folder, remote)})
+    remote.notes = ["the container of its code is gone: expired"]
+    assert await fetch(folder, remote, brought=brought) == []
+
+
+async def test_files_of_other_answers_are_theirs_unless_this_one_names_them(folder: Folder) -> None:
+    remote = Remote(made("f1", "a.csv"), made("f2", "b.csv"), made("f3", "c.csv"))
+    answer = dataclasses.replace(WITH_CODE, files=({"kind": "file", "file_id": "f2"},))
+    downloads = Downloads(folder, LIMITS)
+    found = await downloads.fetch(claim(), answer, remote, others={"f1", "f2"})  # type: ignore[arg-type]
+    assert [file["file_id"] for file in found.files] == ["f2", "f3"]
+
+
+async def test_the_same_file_written_twice_is_one(folder: Folder) -> None:
+    remote = Remote(made("f1", "a.csv"), made("f2", "a.csv"))
+    remote.contents = {"f1": b"same", "f2": b"same"}
+    assert [file["name"] for file in await fetch(folder, remote)] == ["a.csv"]
 
 
 async def test_a_folder_that_takes_nothing_is_waited_for(folder: Folder) -> None:

@@ -143,6 +143,14 @@ def test_the_choice_of_tools_is_minded() -> None:
     assert texts(it.plan(request(options={"tool_choice": "none"}))) == ["done"]
 
 
+def test_code_may_run_before_functions_are_asked_for() -> None:
+    rounds = [[{"input": "1", "files": ["a.csv"]}], []]
+    it = engine({"calls": [[{"name": "f"}], [{"name": "g"}]], "calls_code": rounds, "answer": "done"})
+    assert [type(output).__name__ for output in it.plan(request()).outcome.outputs] == ["Code", "Call"]
+    more = request("Why?", CALL, OUTPUT)
+    assert [type(output).__name__ for output in it.plan(more).outcome.outputs] == ["Call"]
+
+
 def test_an_answer_can_quote_what_was_said_before() -> None:
     told = (Turn(role="assistant", text="Hello."), Turn(role="user", text="How old?"))
     it = engine({"answer": "{earlier} / {earlier_1} / {previous} / {earlier_count} / {earlier_3}"})

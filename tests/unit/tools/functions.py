@@ -165,6 +165,26 @@ def spawns() -> int:
     return subprocess.Popen(["sleep", "1000"]).pid
 
 
+@tool
+def forks() -> str:
+    """Come back twice."""
+    return "child" if os.fork() == 0 else "parent"
+
+
+@tool
+def halves(how: str) -> Any:
+    """Return, or raise, half of a character."""
+    if how == "raise":
+        raise FileNotFoundError("no \udcff")
+    return "a\ud800" if how == "text" else {"of": "a\ud800"}
+
+
+@tool
+def endless() -> Any:
+    """Return what can be written, and never to its end."""
+    return (number for number in iter(int, 1))
+
+
 def unmarked() -> str:
     """Not registered."""
     return "never run"

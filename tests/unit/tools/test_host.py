@@ -24,7 +24,7 @@ from worker.tools.host import Aborted, Crashed, Host, refusal
 
 FOLDER = Path(__file__).parent
 GOOD = ("light", "everything", "slow_sum", "nothing", "korean", "fails", "leaves", "hangs", "dies", "babbles", "greedy")
-MORE = ("unwritable", "circular", "long", "secrets", "spawns")
+MORE = ("unwritable", "circular", "long", "secrets", "spawns", "forks", "halves", "endless")
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,49 @@ def test_a_function_that_hangs_is_killed(assistant: Assistant) -> None:
         assert found.error == "timeout"
         assert "0.3 s" in error(found)
         assert time.monotonic() - began < 10
+    finally:
+        host.close()
+
+
+def test_a_result_that_never_ends_is_killed_with_the_function(assistant: Assistant) -> None:
+    host = Host([], timeout_s=0.5, memory_mb=600)
+    try:
+        run(host, assistant, "slow_sum", {"a": 1, "b": 1})
+        assert run(host, assistant, "endless").error in ("timeout", "memory")
+        assert run(host, assistant, "slow_sum", {"a": 1, "b": 1}).output == "2"
+    finally:
+        host.close()
+
+
+def test_a_function_that_forks_answers_once(shared: Host, assistant: Assistant) -> None:
+    """The other process would answer the next call, with this one's output."""
+    for _ in range(3):
+        assert run(shared, assistant, "forks").output == "parent"
+        assert run(shared, assistant, "slow_sum", {"a": 1, "b": 1}).output == "2"
+
+
+def test_halves_of_characters_do_not_reach_the_service(shared: Host, assistant: Assistant) -> None:
+    assert run(shared, assistant, "halves", {"how": "text"}).output == "a?"
+    assert run(shared, assistant, "halves", {"how": "json"}).error == "unserializable"
+    raised = run(shared, assistant, "halves", {"how": "raise"})
+    assert error(raised) == "FileNotFoundError: no ?"
+    for found in (raised, run(shared, assistant, "halves", {"how": "json"})):
+        found.output.encode()
+
+
+def test_a_module_that_hangs_while_it_is_imported_costs_the_call(
+    tmp_path: Path, assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.tools.host.START_S", 1.0)
+    monkeypatch.setattr(child, "START_S", 1.0)
+    (tmp_path / "stuck.py").write_text("import time\ntime.sleep(600)\n")
+    how = {"module": "stuck", "function": "light", "folder": str(tmp_path)}
+    stuck = dataclasses.replace(assistant, functions={"light": how})
+    host = Host([], timeout_s=20.0, memory_mb=0)
+    try:
+        found = run(host, stuck, "light", {"device": "lamp", "on": True})
+        assert found.error == "timeout"
+        assert "within 1 s" in error(found)
     finally:
         host.close()
 
