@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,7 +80,7 @@ class Shelves:
         if found:
             ids = ", ".join(item.remote or item.name for item in found)
             raise NotFound(f"{name} may be {ids}", remedy="Name it by its id.")
-        raise NotFound(f"there is no file {name}", remedy="`askq files list` shows the files there are.")
+        raise _unknown("file", name, [item.title for item in self.files()])
 
     # -- stores ----------------------------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ class Shelves:
         for item in self.stores():
             if name in (item.name.removeprefix("store:"), item.remote):
                 return item
-        raise NotFound(f"there is no store {name}", remedy="`askq stores list` shows the stores there are.")
+        raise _unknown("store", name, [item.name.removeprefix("store:") for item in self.stores()])
 
     # -- both ------------------------------------------------------------------------------------------
 
@@ -172,6 +173,12 @@ class Shelves:
 
     def _thing(self, item: Item) -> str:
         return f"{self._account}/{item.name}"
+
+
+def _unknown(kind: str, name: str, known: Sequence[str]) -> NotFound:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return NotFound(f"there is no {kind} {name}", remedy=f"{hint}`askq {kind}s list` shows the {kind}s there are.")
 
 
 def _check(file: Path, tool: str | None) -> None:

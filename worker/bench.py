@@ -304,7 +304,9 @@ class Bench:
         try:
             if made := objects_made(answer, self._account.name):
                 await asyncio.to_thread(self.store.remember, claim.id, made)
-            others = await files_before(self.store, claim)
+            others = (
+                await files_before(self.store, claim) if any(call.get("container_id") for call in answer.code) else ()
+            )
             return await self._downloads.fetch(claim, answer, self._filing(), others=others)
         finally:
             self._fetching.discard(task)

@@ -57,9 +57,7 @@ class Downloads:
         self._kept: dict[tuple[str, str], Kept] = {}
         """What this process has fetched of answers that are not complete yet."""
 
-    async def fetch(
-        self, claim: Claim, answer: Answer, filing: Filing, *, others: Collection[str] = frozenset()
-    ) -> Answer:
+    async def fetch(self, claim: Claim, answer: Answer, filing: Filing, *, others: Collection[str] = ()) -> Answer:
         """The answer with its files in the folder: each has a path and a size, or an error that says why it has none.
         Those that the job has already (`claim.brought`) are left out, and of those of other answers (`others`, by their
         ids) all that this one does not name.

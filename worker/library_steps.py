@@ -72,14 +72,14 @@ class Next:
     @classmethod
     def filling(cls, item: Item, remote: str, *, due_s: float = 0.0) -> Self:
         """The store exists; files go in."""
-        return cls({"state": ItemState.FILLING, "remote": remote}, due_s=due_s)
+        return cls({"state": ItemState.FILLING, "remote": remote, "error": None}, due_s=due_s)
 
     @classmethod
     def indexing(cls, item: Item, seen: Look) -> Self:
         """The service reads the files."""
         looks = int(item.data.get("looks", 0)) + 1
         data = {**item.data, "looks": looks, "total": len(item.files), "done": seen.done, "failed": seen.failed}
-        return cls({"state": ItemState.INDEXING, "data": data}, due_s=min(0.1 * 1.4**looks, 10.0))
+        return cls({"state": ItemState.INDEXING, "data": data, "error": None}, due_s=min(0.1 * 1.4**looks, 10.0))
 
     @classmethod
     def not_here(cls, item: Item, folder: Path) -> Self:
@@ -119,9 +119,10 @@ def checked_late(item: Item) -> bool:
 
 def after_error(item: Item, error: CallError) -> Next:
     """A call failed."""
+    why = " ".join(str(error).split())[:500]
     match error:
         case Limited():
-            return Next(due_s=error.retry_after or 5.0)
+            return Next({"error": why}, due_s=error.retry_after or 5.0)
         case Blocked() if error.code == "endpoint_gone":
             what = "vector stores" if item.kind == STORE else "files"
             return Next.failed(f"this server has no {what}: {error.message}")
@@ -136,4 +137,4 @@ def after_error(item: Item, error: CallError) -> Next:
         return Next({"tries": tries}, due_s=backoff(min(tries, 10), 0.0))
     if tries > MOST_TRIES:
         return Next.failed(f"{tries} attempts failed; the last: {error}")
-    return Next({"tries": tries}, due_s=backoff(min(tries, 6), 0.0))
+    return Next({"tries": tries, "error": why}, due_s=backoff(min(tries, 6), 0.0))

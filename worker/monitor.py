@@ -15,6 +15,7 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from askq.ends import ENDS
 from askq.ids import split_job_id
 from askq.jobs.model import Claim, Move
 from askq.names import JOB
@@ -61,8 +62,7 @@ class Monitor:
             case "complete":
                 self._end("task-succeeded", claim, result=self._result(move))
             case "cut" | "fail" | "cancel" | "expire" | "doubt":
-                code, message = move.fields.get("error_code"), move.fields.get("error_message")
-                told = f"{code}: {_cut(str(message), _RESULT_SHOWN)}"
+                told = self._failure(move)
                 # Flower's table shows the result, which would go on saying how far the run was.
                 self._end("task-failed", claim, exception=told, traceback="", result=told)
 
@@ -97,6 +97,14 @@ class Monitor:
             if answer.usage.cost_usd is not None:
                 parts.append(f"${answer.usage.cost_usd:.4f}")
         return " · ".join(parts) or "completed"
+
+    def _failure(self, move: Move) -> str:
+        """Why a job has no complete answer. A message may quote it, or the question: a service's refusal, a value that
+        does not fit the schema. Where texts are hidden, what to do stands in its place."""
+        code, message = str(move.fields.get("error_code")), str(move.fields.get("error_message"))
+        if not self._show_text:
+            message = ENDS[code].remedy if code in ENDS else "see `askq show`"
+        return f"{code}: {_cut(message, _RESULT_SHOWN)}"
 
     def _send(self, kind: str, claim: Claim, **fields: Any) -> None:
         # Every event says what its row is: a Flower that was started later has not seen the first one.

@@ -46,8 +46,7 @@ def wrong(path: Path, values: Mapping[str, Any]) -> Iterator[Found]:
         if search.get("vector_store_ids") and ("files" in search or "stores" in search):
             yield (*where, SEARCH), "vector_store_ids excludes files and stores: one store is searched on each level"
     if "assistant_id" in values and any(
-        "files" in table(level(values, LEVELS["assistant"]), tool) or "stores" in table(values, "tool_resources")
-        for tool in (CODE, SEARCH)
+        key in table(level(values, LEVELS["assistant"]), tool) for tool in (CODE, SEARCH) for key in ("files", "stores")
     ):
         yield (
             ("tool_resources",),

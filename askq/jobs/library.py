@@ -81,7 +81,7 @@ class Item(Wish):
     data: Mapping[str, Any] = field(default_factory=dict)
     """How far it is: `done`, `total`, `failures` ([[file, reason], …]), `checked` (when it was last seen) …"""
     error: str | None = None
-    """Why it failed."""
+    """Why it failed, or why the last attempt did."""
     tries: int = 0
     """Attempts since it was last at rest."""
     created_at: float = 0.0
@@ -95,6 +95,10 @@ class Item(Wish):
 
     def progress(self) -> str:
         """How far it is, for people."""
+        trouble = self.error is not None and self.state not in AT_REST
+        return self._progress() + (f"; the last attempt failed: {self.error}" if trouble else "")
+
+    def _progress(self) -> str:
         if self.kind == FILE:
             told = {
                 ItemState.READY: "uploaded",
@@ -106,6 +110,10 @@ class Item(Wish):
         match self.state:
             case ItemState.READY:
                 return f"ready: {self.data.get('done', total)} of {total} files"
+            case ItemState.MAKING:
+                return f"is being made of {total} files"
+            case ItemState.FILLING:
+                return f"{total} files are put into it"
             case ItemState.INDEXING:
                 return f"the service reads it: {self.data.get('done', 0)} of {total} files"
             case ItemState.FAILED:

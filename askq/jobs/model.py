@@ -263,6 +263,9 @@ class Answer:
     refused: bool = False
     """Whether the model says that it will not answer; the text is how it says so."""
     usage: Usage | None = None
+    since: int | None = None
+    """When the service began the run, in Unix seconds by its own clock; not stored. What is older in its container, it
+    has not made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from askq.jobs.model import Job
+from producer.answers.plain import plain
+
+
+def line(made: Mapping[str, Any], folder: Path) -> str:
+    """One of the `files` of a result, for people: where it is, or why it is not there."""
+    if "path" in made:
+        return plain(f"{folder / made['path']} ({made['media_type']}, {made['size']:,} bytes)")
+    name = str(made.get("name") or made.get("file_id") or made.get("url"))
+    why = f": not kept: {made['error']['message']}" if "error" in made else ""
+    return plain(f"{name}{why}", one_line=True)
 
 
 class Outputs:

@@ -291,6 +291,7 @@ def _job_id(session: Session, store: Store, given: str) -> str:
 
 
 def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
+    from producer.answers.outputs import line
     from producer.answers.plain import padded, plain
     from producer.answers.record import to_record
 
@@ -318,7 +319,7 @@ def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
         if record["usage"]["total_tokens"]:
             cost = record["usage"]["cost_usd"]
             facts.append(("used", f"{record['usage']['total_tokens']} tokens" + ("" if cost is None else f", ${cost}")))
-        facts += [(name, value) for name, value in record["input"].items()]
+        facts += [(name, value) for name, value in record["input"].items() if value not in ("", None)]
         if job.question.files:
             sent = [one.url if one.file is None else f"{one.file.name} ({one.tool})" for one in job.question.files]
             facts.append(("attached", ", ".join(filter(None, sent))))
@@ -348,13 +349,7 @@ def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
     if record["files"]:
         click.echo("\nFiles")
     for file in record["files"]:
-        if "path" in file:
-            click.echo(f"{folder / file['path']} ({file['media_type']}, {file['size']:,} bytes)")
-        elif "error" in file:
-            told = f"{file.get('name')}: not kept: {file['error']['message']}"
-            click.echo(plain(told, one_line=True))
-        else:
-            click.echo(plain(str(file.get("name") or file.get("file_id") or file.get("url")), one_line=True))
+        click.echo(line(file, folder))
     if record["error"] is not None:
         error = record["error"]
         click.echo(f"\nError\n{error['code']}: {plain(error['message'] or '')}\n{error['remedy']}")
@@ -390,7 +385,7 @@ def list_command(session: Session, *, limit: int, dead: bool, as_json: bool) -> 
     longest = max((cells(status.assistant) for status in found), default=0) if on_terminal() else 0
     for status in found:
         parts = [status.id, str(timestamp(status.created_at))[:19], padded(status.assistant, longest)]
-        parts.append(f"{status.total:>7}")
+        parts.append(f"{status.total:>7}" if on_terminal() else str(status.total))
         parts += [
             ("finished: " if status.done else "") + counts_in_words(status),
             plain(status.name or "", one_line=True),

@@ -17,12 +17,13 @@ from askq.embedded.supervisor import Supervisor
 from askq.errors import InputError, WaitTimeout
 from askq.jobs.model import BatchStatus, State
 from askq.jobs.store import Store
-from producer.answers.outputs import Outputs
+from producer.answers.outputs import Outputs, line
 from producer.answers.plain import plain
 from producer.answers.record import to_record
 from producer.answers.writer import Writer, writer_for
 from producer.batch import require_budget
 from producer.budget import bounded
+from producer.cli.changing import many
 from producer.cli.options import assistant_options, bounds, budget_option, input_options
 from producer.cli.shared import Session, json_option, known_status, pass_session, print_json, typed
 from producer.cli.workers import ToolsWorker, add_workers, foreground, kept_running, require_hope
@@ -156,8 +157,7 @@ def ask_command(
     elif record["answer"] is not None and not stream:
         click.echo(plain(record["answer"]))
     for file in record["files"]:
-        if "path" in file:
-            session.say(f"{session.settings.files_dir / file['path']} ({file['size']:,} bytes)")
+        session.say(line(file, session.settings.files_dir))
     if record["error"] is not None:
         session.say(f"askq: {record['error']['code']}: {plain(record['error']['message'] or '')}")
         session.say(record["error"]["remedy"])
@@ -239,12 +239,19 @@ def _answer(
                 return wait(session, parts, store, supervisor, submitted.batch, timeout)
             except KeyboardInterrupt:
                 session.say(
-                    f"\nDetached: nothing is lost. The same command goes on with it;\n"
+                    f"\nDetached: nothing is lost. {_goes_on(submission)}\n"
                     f"`askq results {submitted.batch} --partial` shows what is answered."
                 )
                 raise
     finally:
         store.close()
+
+
+def _goes_on(submission: Submission) -> str:
+    """What answers the rest: without a key the same command would ask anew."""
+    if submission.idempotency_key is None:
+        return "It goes on as soon as a worker runs (`askq up`)."
+    return "The same command goes on with it."
 
 
 def _finished_before(store: Store, submission: Submission) -> BatchStatus | None:
@@ -256,12 +263,11 @@ def _finished_before(store: Store, submission: Submission) -> BatchStatus | None
 
 def _say_submitted(session: Session, submission: Submission, submitted: Submitted) -> None:
     if submitted.created:
-        many = submission.summary.conversations
-        talks = f" in {many} conversation{'' if many == 1 else 's'}" if many and submission.limit is None else ""
-        what = f"{submitted.added} question{'' if submitted.added == 1 else 's'}"
-        session.say(f"Batch {submitted.batch}: {what}{talks} for {submission.assistant.name}")
+        talked = submission.summary.conversations
+        talks = f" in {talked} conversation{'' if talked == 1 else 's'}" if talked and submission.limit is None else ""
+        session.say(f"Batch {submitted.batch}: {many(submitted.added)}{talks} for {submission.assistant.name}")
     else:
-        session.say(f"Batch {submitted.batch} goes on: {submitted.already} questions known, {submitted.added} added")
+        session.say(f"Batch {submitted.batch} goes on: {many(submitted.already)} known, {submitted.added} added")
 
 
 def _wait(
@@ -283,7 +289,7 @@ def _wait(
             if until is not None and time.monotonic() >= until:
                 raise WaitTimeout(
                     f"batch {batch} is not finished after {timeout:g} s: {status.pending} of {status.total} pending",
-                    remedy="The same command goes on with it.",
+                    remedy=f"It goes on as soon as a worker runs; `askq results {batch} --partial` shows the answers.",
                 )
             time.sleep(_LOOK_EVERY_S)
 

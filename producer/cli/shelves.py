@@ -64,7 +64,11 @@ def carry_out(
         session.say(f"{plain(item.title, one_line=True)}: {item.progress()}")
 
     with foreground(), kept_running(supervisor):
-        return found.follow(items, shown=shown, tick=tick, timeout_s=timeout, until_gone=until_gone)
+        try:
+            return found.follow(items, shown=shown, tick=tick, timeout_s=timeout, until_gone=until_gone)
+        except KeyboardInterrupt:
+            session.say("\nStopped waiting: it goes on when a worker runs, or with the same command again.")
+            raise
 
 
 def delete_all(
@@ -87,7 +91,8 @@ def delete_all(
         for item in items:
             found.delete(item)
         left = carry_out(session, parts, store, found, items, timeout=timeout, no_worker=no_worker, until_gone=True)
-    session.say(f"{len(items) - len(left)} {what} were deleted.")
+    gone = len(items) - len(left)
+    session.say(f"1 {what.removesuffix('s')} was deleted." if gone == 1 else f"{gone} {what} were deleted.")
     return conclude(session, left)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from askq.jobs.library import Item
-from producer.answers.plain import plain
+from producer.answers.plain import cells, padded, plain
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.cli.shelves import (
     carry_out,
@@ -84,10 +84,11 @@ def list_command(session: Session, *, as_json: bool) -> int:
     if as_json:
         print_json([record(item, users) for item, users in items])
         return 0
-    for item, users in items:
-        name = plain(item.name.removeprefix("store:"), one_line=True)
+    names = [plain(_name(item), one_line=True) for item, _ in items]
+    longest = max(map(cells, names), default=0)
+    for name, (item, users) in zip(names, items, strict=True):
         used = f"used by {len(users)}" if users else ""
-        click.echo("  ".join((item.remote or "-", f"{name:<24}", item.progress(), used)).rstrip())
+        click.echo("  ".join((item.remote or "-", padded(name, longest), item.progress(), used)).rstrip())
         for file, reason in item.failures:
             click.echo(f"    {plain(file, one_line=True)}: {plain(reason, one_line=True)}")
         if item.error is not None:
@@ -95,6 +96,12 @@ def list_command(session: Session, *, as_json: bool) -> int:
     if not items:
         session.say("There is no store: `askq stores create NAME PATH…`.")
     return 0
+
+
+def _name(item: Item) -> str:
+    """What a store is called; one without a name, by its files and the hash of their contents."""
+    name = item.name.removeprefix("store:")
+    return f"{item.title} {name}" if name.startswith("@") else name
 
 
 @stores_command.command("delete")

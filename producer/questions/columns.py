@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -294,6 +295,7 @@ def _blank(value: object) -> bool:
 
 
 def _nearest(wanted: str, names: Sequence[str]) -> str | None:
-    keys = {key_of(name): name for name in reversed(names)}
-    near = difflib.get_close_matches(key_of(wanted), list(keys), n=1, cutoff=0.6)
+    # Letter by letter: a syllable of Korean is up to three of them.
+    keys = {unicodedata.normalize("NFD", key_of(name)): name for name in reversed(names)}
+    near = difflib.get_close_matches(unicodedata.normalize("NFD", key_of(wanted)), list(keys), n=1, cutoff=0.6)
     return keys[near[0]] if near else None

@@ -33,6 +33,7 @@ TITANIC = "Sex,Survived,Age,Fare\n" + "".join(f"{sex},{alive},{age},{fare}\n" fo
 
 MEANS = ["female: 37.25 (n = 4)", "male: 19.34 (n = 5)"]
 AGES = ["0-9: 2", "20-29: 2", "30-39: 3", "50-59: 1", "(empty): 1"]
+SURVIVORS = ["0-9: 0 of 2", "20-29: 1 of 2", "30-39: 2 of 3", "50-59: 1 of 1", "(empty): 0 of 1"]
 
 
 @contextlib.asynccontextmanager
@@ -70,6 +71,8 @@ async def run(client: Any, thread_id: str, assistant_id: str) -> tuple[Any, list
             AGES,
         ),
         ("연령대별 인원을 CSV로 저장해 줘", AGES),
+        ("How many survived in each age group? Give me a CSV.", SURVIVORS),
+        ("연령대별 생존자는 몇 명인가요? CSV로 저장해 줘", SURVIVORS),
         ("survival rate by age group", ["0-9: 0.0% (n = 2)", "30-39: 66.7% (n = 3)"]),
     ],
 )
@@ -112,6 +115,26 @@ async def test_a_table_is_computed_on_both_protocols(question: str, lines: list[
         for cited in answer.content[0].annotations:
             content = await client.containers.files.content.retrieve(cited.file_id, container_id=cited.container_id)
             assert len(content.content) > 20
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How many did not survive by sex?",
+        "성별로 생존하지 않은 사람은 몇 명인가요?",
+        "How many survived by nationality?",
+    ],
+)
+async def test_what_the_table_does_not_say_is_not_answered(question: str) -> None:
+    async with tutor() as client:
+        file = await upload(client, "titanic.csv", TITANIC.encode())
+        response: Any = await client.responses.create(
+            model="m",
+            input=question,
+            tools=[{"type": "code_interpreter", "container": {"type": "auto", "file_ids": [file]}}],
+        )
+        assert "titanic.csv" in response.output_text
+        assert [item.type for item in response.output] == ["message"]
 
 
 async def test_a_later_question_goes_on_with_the_first_attachment() -> None:

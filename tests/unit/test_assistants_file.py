@@ -319,6 +319,11 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
         ('model = "m"\nx = [1,\n\n', 2, "is not TOML"),
         (f"a{'.a' * 40} = 1", 1, "a.a.a… is nested too deeply: at most 32 levels are taken"),
         ("[metadata]\nnumber = 3", 2, "metadata.number is 3; write a text"),
+        (
+            'assistant_id = "asst_1"\ntools = ["file_search"]\ntool_resources = { file_search = { stores = ["a"] } }',
+            3,
+            "an assistant that exists already is used as it is; put the files under [thread.tool_resources]",
+        ),
     ],
 )
 def test_each_mistake_is_told_with_its_line(tmp_path: Path, text: str, line: int, told: str) -> None:

@@ -30,8 +30,9 @@ from tests.unit.cli_stage import Asked, end_all
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
-    "run", "ask", "submit", "status", "watch", "results", "show", "list", "cancel", "retry", "resume", "sweep",
-    "assistants", "up", "worker", "flower", "local-api", "doctor", "completion",
+    "run", "ask", "chat", "submit", "status", "watch", "results", "show", "list", "cancel", "retry", "forget",
+    "cleanup", "resume", "sweep", "files", "stores", "assistants", "up", "worker", "flower", "local-api", "doctor",
+    "completion",
 ]  # fmt: skip
 
 
@@ -351,6 +352,22 @@ def test_a_finished_list_is_answered_from_the_store(
     assert (tmp_path / "answers.csv").exists()
     assert askq("run", questions, "--new", "--no-worker", "--timeout", "0")[0] == 3
     assert len(store.batches()) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [([], "The same command goes on with it."), (["--new"], "It goes on as soon as a worker runs (`askq up`).")],
+)
+def test_whoever_stops_waiting_is_told_what_goes_on(
+    store: MemoryStore, askq: Asked, questions: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], told: str
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("producer.cli.run._wait", interrupted)
+    code, _, err = askq("run", questions, "--no-worker", *options)
+    assert code == 130
+    assert f"nothing is lost. {told}" in err
 
 
 def test_run_says_when_some_have_no_answer(store: MemoryStore, askq: Asked, questions: Path) -> None:

@@ -72,6 +72,15 @@ def test_texts_are_hidden_where_the_setting_says_so(recorder: Recorder) -> None:
     assert "9 tokens" in str(recorder.sent)
 
 
+def test_a_failure_quotes_no_text_where_texts_are_hidden(recorder: Recorder) -> None:
+    watched = monitor(recorder, show_text=False)
+    told = "at $.name: 'Kim Cheol-su, diabetic' is not of type 'integer'"
+    watched.moved(running(), moved("fail", error_code="invalid_output", error_message=told))
+    watched.flush()
+    assert "Kim" not in str(recorder.sent)
+    assert recorder.sent[0][1]["exception"].startswith("invalid_output: The answer does not fit the schema")
+
+
 def test_the_life_of_a_job_is_told_in_celerys_words(recorder: Recorder) -> None:
     watched = monitor(recorder)
     watched.moved(claim(), moved("prepare"))

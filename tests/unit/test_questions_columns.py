@@ -179,3 +179,9 @@ def test_a_list_with_ever_new_columns_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         from_items({"question": "a", f"key{number}": 1} for number in range(2_001))
     assert "the list has more than 2,000 different columns" in told(caught)[0]
+
+
+def test_a_letter_that_is_wrong_in_korean_is_one_of_three_in_its_syllable(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, "번호,질문\n1,a\n", column="질뭄")
+    assert caught.value.remedy == 'Did you mean --column "질문"?'

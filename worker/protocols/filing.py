@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -144,9 +145,11 @@ class Filing:
 
     async def create_store(self, *, name: str, item: str) -> str:
         """Make an empty store for an item of the library; its id."""
+        # A header takes no other letters than those of ASCII, and a store may be called anything.
+        key = hashlib.sha256(f"{OURS}-{item}".encode()).hexdigest()
         reply = await self._wire.call(
             self._client.vector_stores.with_raw_response.create(
-                name=name, metadata={OURS: item[:512]}, extra_headers={"Idempotency-Key": f"{OURS}-{item}"[:200]}
+                name=name, metadata={OURS: item[:512]}, extra_headers={"Idempotency-Key": key}
             )
         )
         return str(reply.body["id"])
@@ -218,7 +221,7 @@ class Filing:
 
     async def made(self, answer: Answer) -> tuple[list[Made], list[str]]:
         """The files of an answer, also those in its containers that nothing cites; and why a container could not be
-        looked into."""
+        looked into. Questions of a conversation share a container: what is older than this run, another has made."""
         found = {made.key: made for made in (_made(file) for file in answer.files)}
         notes: list[str] = []
         containers = [a_text(part.get("container_id")) for part in (*answer.code, *answer.files)]
@@ -239,7 +242,8 @@ class Filing:
                     raise
                 continue
             for file in files:
-                if file.get("source") != "user":
+                older = answer.since is not None and 0 < a_count(file.get("created_at")) < answer.since
+                if file.get("source") != "user" and (not older or file.get("id") in found):
                     _add(found, _contained(file, container_id))
         images = [made for made in found.values() if made.file_id is None and made.url is not None]
         if any(made.container_id for made in found.values()):

@@ -6,6 +6,7 @@ run completes, its answer appears among the conversation's items, even though th
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -317,7 +318,7 @@ class ResponsesProtocol:
                 tool_calls=calls,
                 usage=usage,
                 # It has ended: code that it has run, and files it has made, no later response repeats.
-                answer=read_answer(items, model=a_text(response.get("model")) or None, usage=usage),
+                answer=self._answer(response, items, usage),
                 limits=reply.limits,
             )
         code, message = why_ended(
@@ -330,9 +331,14 @@ class ResponsesProtocol:
             usage=usage,
             error_code=code,
             error_message=message,
-            answer=read_answer(items, model=a_text(response.get("model")) or None, usage=usage),
+            answer=self._answer(response, items, usage),
             limits=reply.limits,
         )
+
+    @staticmethod
+    def _answer(response: JsonObject, items: Sequence[JsonObject], usage: Usage | None) -> Answer:
+        answer = read_answer(items, model=a_text(response.get("model")) or None, usage=usage)
+        return dataclasses.replace(answer, since=a_count(response.get("created_at")) or None)
 
     def _usage(self, response: JsonObject) -> Usage | None:
         used = an_object(response.get("usage"))

@@ -43,6 +43,8 @@ class GivenFile:
     """Where its bytes are, to be read only."""
     content: bytes | None = field(default=None, repr=False)
     """They themselves, where they came with the message."""
+    made: bool = False
+    """Whether an earlier run has made it."""
 
     def copy_to(self, target: Path) -> None:
         """Put a copy there; nothing, if the file was deleted meanwhile."""

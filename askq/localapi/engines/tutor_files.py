@@ -20,6 +20,8 @@ async def from_tables(request: Request) -> Outcome | None:
     from askq.localapi.tutor.columns import SAMPLE_BYTES, sampled
     from askq.localapi.tutor.tables import ask
 
+    # The last one that fits is taken; "draw that" is about what was given, not about what was made of it.
+    given.sort(key=lambda one: not one[1].made)
     tables = [table for name, file in given if (table := sampled(name, file.read(SAMPLE_BYTES)))]
     if not tables:
         return None

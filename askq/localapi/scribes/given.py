@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -43,10 +44,14 @@ class Belongings:
                 for resource in resources
                 for file_id in (resource.get("code_interpreter") or {}).get("file_ids") or []
             ]
-            for message in messages:
-                if message["role"] == "assistant":
-                    wanted += [attachment["file_id"] for attachment in message["attachments"]]
-            files += self._given(wanted, "code")
+            made = [
+                attachment["file_id"]
+                for message in messages
+                if message["role"] == "assistant"
+                for attachment in message["attachments"]
+            ]
+            files += self._given([file_id for file_id in wanted if file_id not in made], "code")
+            files += (dataclasses.replace(given, made=True) for given in self._given(made, "code"))
         stores: list[str] = []
         if "file_search" in tools:
             stores = [
@@ -100,7 +105,8 @@ class Belongings:
         for file in self._containers.files(container_id):
             path = self._files.blobs.path(file["blob"])
             name = file["path"].rpartition("/")[2]
-            yield GivenFile(file_id=file["id"], name=name, size=file["bytes"], path=path, use="code")
+            made = file["source"] == "assistant"
+            yield GivenFile(file_id=file["id"], name=name, size=file["bytes"], path=path, use="code", made=made)
 
     def _inputs(self, items: Iterable[JsonObject]) -> Iterator[GivenFile]:
         for item in items:

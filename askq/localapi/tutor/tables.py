@@ -31,7 +31,10 @@ _CHART = r"\bcharts?\b|\bplot|\bgraphs?\b|\bdraw\b|\bbars?\b|\bhistogram|막대|
 _FILE = r"\bcsv\b|\bsave|\bexport|\bdownload|\bas a file\b|저장|파일로|내려받"
 _HANGUL = re.compile("[가-힣]")
 
-_SHOW = {"rate": "{value:.1%}", "mean": "{value:.2f}", "count": "{count}"}
+_NOT = r"\bnot\b|n['’]t\b|\bnever\b|\bwithout\b|\bexcept|않|못|안\s|제외|아닌"
+"""Words that turn a question round, which is more than is understood here."""
+
+_SHOW = {"rate": "{value:.1%}", "mean": "{value:.2f}", "count": "{count}", "tally": "{value} of {count}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Asked:
     """What is to be computed."""
 
     measure: str
+    """A key of `_NAMES`; `count` is of rows, `tally` of those whose target says yes."""
     target: Column | None
     group: Column | None
     banded: bool
@@ -120,6 +124,10 @@ def _understood(question: str, table: Table) -> Asked | None:
         return None
     if measure == "rate" and target is not None and not target.flag:
         return None
+    if measure in ("count", "rate") and re.search(_NOT, text, re.I):
+        return None
+    if measure == "count" and target is not None and target.flag and (group or not re.search(_BY, text, re.I)):
+        measure = "tally"
     if measure == "count":
         target = None
     if measure == "count" and group is None:
@@ -168,6 +176,7 @@ def _program(asked: Asked, table: Table, *, korean: bool) -> TableProgram:
     value = {
         "count": "len(values)",
         "sum": "sum(values)",
+        "tally": "sum(values)",
         "most": "max(values)",
         "least": "min(values)",
     }.get(asked.measure, "sum(values) / len(values)")
@@ -176,7 +185,7 @@ def _program(asked: Asked, table: Table, *, korean: bool) -> TableProgram:
         order = "sorted(groups.items(), key=lambda item: (len(item[0].split('-')[0]), item[0]))"
     lines += ["", f"result = [(label, len(values), {value}) for label, values in {order}]"]
     show = _SHOW.get(asked.measure, "{value:g}")
-    count = "" if asked.measure == "count" else (" (n = {count})")
+    count = "" if asked.measure in ("count", "tally") else " (n = {count})"
     lines += ["for label, count, value in result:", f'    print(f"{{label}}: {show}{count}")']
     stem = _stem(asked, korean=korean)
     chart = file = font = None
@@ -194,7 +203,8 @@ def _program(asked: Asked, table: Table, *, korean: bool) -> TableProgram:
         lines += bar_chart(title, chart, font, show, numbered=numbered)
     if asked.file:
         file = f"{stem}.csv"
-        heads = [group.name if group else "group", "count", *([] if asked.measure == "count" else [_head(asked)])]
+        by = "group" if group is None else f"{group.name} group" if asked.banded else group.name
+        heads = [by, "count", *([] if asked.measure == "count" else [_head(asked)])]
         cells = "[label, count]" if asked.measure == "count" else "[label, count, round(value, 6)]"
         lines += [
             "",
@@ -225,7 +235,7 @@ def _key(asked: Asked) -> list[str]:
 
 
 def _number(measure: str) -> str:
-    if measure == "rate":
+    if measure in ("rate", "tally"):
         return "1 if text in ('1', '1.0', 'yes', 'true', 'y', '예') else 0"
     return "float(text.replace(',', ''))"
 
@@ -234,8 +244,24 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-_NAMES = {"rate": "rate", "mean": "mean", "sum": "sum", "most": "maximum", "least": "minimum", "count": "count"}
-_KOREAN_NAMES = {"rate": "비율", "mean": "평균", "sum": "합계", "most": "최댓값", "least": "최솟값", "count": "개수"}
+_NAMES = {
+    "rate": "rate",
+    "mean": "mean",
+    "sum": "sum",
+    "most": "maximum",
+    "least": "minimum",
+    "count": "count",
+    "tally": "count",
+}
+_KOREAN_NAMES = {
+    "rate": "비율",
+    "mean": "평균",
+    "sum": "합계",
+    "most": "최댓값",
+    "least": "최솟값",
+    "count": "개수",
+    "tally": "개수",
+}
 
 
 def _head(asked: Asked) -> str:

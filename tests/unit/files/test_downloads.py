@@ -273,6 +273,21 @@ async def test_files_that_nothing_cites_are_found_in_the_container(service: tupl
     assert said.calls == ["GET /containers/cntr_1/files"]
 
 
+async def test_what_was_in_the_container_before_the_run_is_not_its_own(service: tuple[Service, Filing]) -> None:
+    """Questions of a conversation work in one container."""
+    said, filing = service
+
+    def file(id_: str, made_at: int | None) -> dict[str, Any]:
+        return {"id": id_, "path": f"/mnt/data/{id_}.csv", "bytes": 2, "source": "assistant", "created_at": made_at}
+
+    said.lists(
+        file("before", 99), file("same second", 100), file("after", 105), file("cited", 50), file("no time", None)
+    )
+    cited = ({"kind": "file", "file_id": "cited", "container_id": "cntr_1"},)
+    found, _ = await filing.made(dataclasses.replace(WITH_CODE, files=cited, since=100))
+    assert {one.file_id for one in found} == {"cited", "same second", "after", "no time"}
+
+
 async def test_a_container_that_has_expired_costs_its_files_alone(service: tuple[Service, Filing]) -> None:
     said, filing = service
     said.refuses(404, "Container with id 'cntr_1' has expired.", type="invalid_request_error")
@@ -323,6 +338,16 @@ async def test_an_upload_says_name_type_and_purpose(service: tuple[Service, Fili
     assert b"text/csv" in body
     assert b"assistants" in body
     assert "요금.csv".encode() in body or b"filename*=" in body
+
+
+async def test_a_store_may_be_called_anything(service: tuple[Service, Filing]) -> None:
+    said, filing = service
+    for name in ("설명서", "دليل 📚", "x" * 500):
+        said.says({"id": "vs_1", "object": "vector_store"})
+        assert await filing.create_store(name=name, item=f"acc/store:{name}") == "vs_1"
+    keys = {request.headers["idempotency-key"] for request in said.requests}
+    assert len(keys) == 3
+    assert all(key.isascii() and len(key) <= 255 for key in keys)
 
 
 async def test_stores_are_found_by_what_they_were_made_for(service: tuple[Service, Filing]) -> None:

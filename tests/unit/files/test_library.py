@@ -341,6 +341,21 @@ async def test_a_store_is_made_once_filled_and_waited_for(stage: Stage) -> None:
     assert stage.service.calls.count("create_store") == 1
 
 
+async def test_why_nothing_gets_on_is_told_while_it_is_tried_again(stage: Stage) -> None:
+    stage.service.errors["create_store"] = [Ambiguous("no_reply", "the service\nis away")] * 3
+    needed = row(resources=Resources(store=StoreRef(name="설명서", files=(stage.ref("a.md"),))))
+    assert needed is not None
+    told: set[str] = set()
+    async with asyncio.timeout(10):
+        while isinstance(found := await stage.library.give(needed, user="b_1", go_on=False), NotReady):
+            told.add(found.note)
+            await asyncio.sleep(0)
+    why = "the last attempt failed: no_reply: the service is away"
+    assert f"waits for the index of 설명서: is being made of 1 files; {why}" in told
+    (item,) = [item for item in stage.store.items(ACCOUNT) if item.kind == "store"]
+    assert (item.progress(), item.error) == ("ready: 1 of 1 files", None)
+
+
 async def test_a_store_whose_reply_was_lost_is_found_again(stage: Stage) -> None:
     stage.service.lost = {"create_store", "fill_store"}
     given = await stage.ids(row(resources=Resources(store=StoreRef(files=(stage.ref("a.md"),)))))
