@@ -300,12 +300,21 @@ class Library:
     async def _commit(self, item: Item, following: Next) -> None:
         if following.drop:
             await asyncio.to_thread(self._store.drop_item, self._account, item)
+            await self._bury_strays(item)
             return
         change = following.change
         if change.get("state") == ItemState.FAILED:
             change = {**change, "data": {**item.data, "failed_at": round(item.now, 3)}}
             log.warning("%s: %s", item.title, change["error"])
-        await self._moved(item, change, due_s=following.due_s)
+        if await self._moved(item, change, due_s=following.due_s) is not Outcome.MOVED:
+            await self._bury_strays(item)
+
+    async def _bury_strays(self, item: Item) -> None:
+        """Have what was made for an item deleted that nobody knows any more: its maker was not done when it left."""
+        known = await asyncio.to_thread(self._store.items, self._account, [item.name])
+        mine = thing(self._account, item)
+        if not known and not await asyncio.to_thread(self._store.users, mine):
+            await asyncio.to_thread(self._store.bury, mine)
 
     async def _lost_a_file(self, item: Item, message: str) -> bool:
         """Whether a store could not be filled because a file is gone from the service: it is uploaded anew then."""
@@ -474,12 +483,14 @@ class Library:
         entries = await asyncio.to_thread(self._store.objects, mine)
         ids = {entry.object.id for entry in entries} | ({item.remote} if item.remote else set())
         for id_ in ids:
-            await (filing.delete_file(id_) if item.kind == FILE else filing.delete_store(id_))
-        gone = [RemoteObject(kind=_KINDS[item.kind], id=id_, account=self._account) for id_ in ids]
-        await asyncio.to_thread(self._store.gone, mine, gone)
+            gone = await (filing.delete_file(id_) if item.kind == FILE else filing.delete_store(id_))
+            made = RemoteObject(kind=_KINDS[item.kind], id=id_, account=self._account)
+            await asyncio.to_thread(self._store.gone, mine, [made], deleted=gone)
         for used in await asyncio.to_thread(self._store.uses, mine):
-            if await asyncio.to_thread(self._store.unshare, used, mine):
+            if await asyncio.to_thread(self._store.users, used) == [mine]:
+                # Before it is let go of: whoever goes on with this would not find it any more.
                 await self._leave_too(used)
+            await asyncio.to_thread(self._store.unshare, used, mine)
         return Next.gone()
 
     async def _leave_too(self, used: str) -> None:

@@ -129,9 +129,12 @@ def after_error(item: Item, error: CallError) -> Next:
         case Blocked():
             # The account is paused by the jobs; when it works again, so does this.
             return Next({"error": None}, due_s=15.0)
-        case Refused() if item.state is not ItemState.READY:
+        case Refused() if item.state not in (ItemState.READY, ItemState.LEAVING):
             return Next.failed(f"the service refused it: {error.message}")
     tries = item.tries + 1
+    if item.state is ItemState.LEAVING:
+        # It is never given up: its record names a file, and somebody may have asked for it to be forgotten.
+        return Next({"tries": tries}, due_s=backoff(min(tries, 10), 0.0))
     if tries > MOST_TRIES:
         return Next.failed(f"{tries} attempts failed; the last: {error}")
     return Next({"tries": tries, "error": why}, due_s=backoff(min(tries, 6), 0.0))

@@ -19,6 +19,8 @@ from askq.jobs.objects import content_of_thing, item_of_thing
 from askq.jobs.store import Store
 
 _PAGE = 500
+_TRIES = 20
+"""How often what a worker has claimed in between is looked at again."""
 
 
 def begin(store: Store, what: str) -> None:
@@ -55,7 +57,8 @@ def advance(store: Store, what: str, folder: Folder | None, *, most: int | None 
         if folder is not None:
             # Once more: a run that was in hand may have left files meanwhile.
             folder.forget(batch, row or None)
-        _let_go(store, folder, what, what)
+        if not _let_go(store, folder, what):
+            return 1
         hit("forget.erase.before")
         store.erase(what)
         hit("forget.erase.after")
@@ -69,20 +72,38 @@ def go_on(store: Store, folder: Folder | None, *, most: int) -> None:
         advance(store, what, folder, most=most)
 
 
-def _let_go(store: Store, folder: Folder | None, what: str, user: str) -> None:
-    """Let go of things that only this uses. They are noted as used until that is done, so that it can be repeated."""
-    for thing in store.uses(user):
-        if store.users(thing) != [user]:
-            continue
+def _let_go(store: Store, folder: Folder | None, what: str) -> bool:
+    """Let go of things that only this uses, or others that are being forgotten at the same time; whether all of them
+    are on their way. They are noted as used until that is done, so that it can be repeated."""
+    going, ends, done = {what, *store.forgetting()}, list[str](), True
+    reached, todo = set[str](), [what]
+    while todo:
+        new = [thing for thing in store.uses(todo.pop()) if thing not in reached]
+        reached.update(new)
+        todo += new
+    while more := [thing for thing in sorted(reached - going) if going.issuperset(store.users(thing))]:
+        going.update(more)
+        ends += more
+    # What others use comes first: once a store leaves, a worker lets go of its files, and has no receipt for them.
+    for thing in reversed(ends):
         if (sha256 := content_of_thing(thing)) is not None and folder is not None:
             folder.drop(sha256)
         elif (item := item_of_thing(thing)) is not None:
-            account, name = item
             store.bury(thing, receipt=what)
-            # The library deletes it at the service, and then its record.
-            for found in store.items(account, [name]):
-                store.move_item(account, found, {"state": ItemState.LEAVING}, due_s=0.0, take_over=True)
-            _let_go(store, folder, what, thing)
+            done = _send_away(store, *item) and done
+    return done
+
+
+def _send_away(store: Store, account: str, name: str) -> bool:
+    """Have the library delete an item at the service, and then its record; False when others were always faster."""
+    for _ in range(_TRIES):
+        found = store.items(account, [name])
+        if not found or found[0].state is ItemState.LEAVING:
+            return True
+        change = {"state": ItemState.LEAVING}
+        if store.move_item(account, found[0], change, due_s=0.0, take_over=True) is not Outcome.NOT_YOURS:
+            return True
+    return False
 
 
 def _pages(store: Store, what: str) -> Iterator[list[str]]:

@@ -32,7 +32,9 @@ class MemoryForgetting(MemoryReading):
         record = self._records.get(job)
         if record is not None and record.state not in TERMINAL:
             return Outcome.NOT_YOURS
-        found = self._registry.bury(job, (), self._clock(), receipt_name(what))
+        joined = record is not None and record.after is not None and "joined" in record.fields and what != job
+        thread = record.text("thread") if record is not None and joined else None
+        found = self._registry.bury(job, (), self._clock(), receipt_name(what), joined=thread)
         if record is not None:
             del self._records[job]
             self._dead.pop(job, None)

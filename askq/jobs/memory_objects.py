@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from askq.jobs.objects import Entry, RemoteObject, Tombstone, checked_owner, due_after, with_due
+from askq.jobs.objects import ALSO, Entry, RemoteObject, Tombstone, checked_owner, due_after, is_batch, is_job, with_due
 
 
 @dataclass(slots=True)
@@ -57,13 +57,17 @@ class Registry:
     def uses(self, user: str) -> list[str]:
         return sorted(thing for thing, users in self.users.items() if user in users)
 
-    def bury(self, owner: str, objects: Sequence[RemoteObject], due: float, receipt: str | None) -> int:
+    def bury(
+        self, owner: str, objects: Sequence[RemoteObject], due: float, receipt: str | None, *, joined: str | None = None
+    ) -> int:
+        """`joined`: id of a conversation that the receipt counts with another entry."""
         mine = self.entries.get(owner, {})
         names = [found.name for found in objects if found.name in mine] if objects else list(mine)
         for name in names:
             known = mine[name].due
             if receipt is not None and mine[name].receipt is None:
-                self.count(receipt, f"due {mine[name].object.kind}")
+                mine[name] = dataclasses.replace(mine[name], also=mine[name].object.id == joined)
+                self.count(receipt, f"due {_counted(mine[name])}")
             mine[name] = with_due(mine[name], due if known is None else min(known, due), receipt)
         if names:
             self.expire.pop(owner, None)
@@ -113,7 +117,7 @@ class Registry:
         for found in objects:
             entry = mine.pop(found.name, None)
             if entry is not None and entry.receipt is not None:
-                self.count(entry.receipt, f"{why} {found.kind}")
+                self.count(entry.receipt, f"{why} {_counted(entry)}")
         self.leased.pop(owner, None)
         self.drop_empty(owner)
         if mine and keep_s is not None and all(entry.due is None for entry in mine.values()):
@@ -143,3 +147,15 @@ class Registry:
             for entry in mine.values():
                 if entry.due is not None:
                     yield Tombstone(owner=owner, entry=entry)
+
+    def unowned(self, there: Callable[[str], bool]) -> Iterator[Tombstone]:
+        """`there`: whether a job or batch is."""
+        for owner, mine in self.entries.items():
+            owned = there(owner) if is_job(owner) or is_batch(owner) else bool(self.users.get(owner))
+            for entry in () if owned or owner in self.expire else mine.values():
+                if entry.due is None:
+                    yield Tombstone(owner=owner, entry=entry)
+
+
+def _counted(entry: Entry) -> str:
+    return entry.object.kind + (ALSO if entry.also else "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from askq.ids import split_job_id
 from askq.jobs import memory_calls
 from askq.jobs.books import Books
 from askq.jobs.calls import Calls
@@ -19,7 +18,7 @@ from askq.jobs.memory_live import MemoryLog, waited_for
 from askq.jobs.memory_records import remote_of
 from askq.jobs.memory_sharing import MemorySharing
 from askq.jobs.model import TERMINAL, Outcome, State
-from askq.jobs.objects import Entry, RemoteObject, Tombstone, receipt_name
+from askq.jobs.objects import Entry, RemoteObject, Tombstone, is_job, receipt_name
 
 
 class MemoryStore(MemoryAsking, MemoryForgetting, MemorySharing, MemoryBudgets):
@@ -107,8 +106,7 @@ class MemoryStore(MemoryAsking, MemoryForgetting, MemorySharing, MemoryBudgets):
 
     def gone(self, owner: str, objects: Sequence[RemoteObject], *, deleted: bool = True) -> None:
         with self._lock:
-            _, row = split_job_id(owner)
-            self._registry.gone(owner, objects, "gone" if deleted else "kept", self._keep_s if row else None)
+            self._registry.gone(owner, objects, "gone" if deleted else "kept", self._keep_s if is_job(owner) else None)
 
     def not_gone(self, owner: str, object_: RemoteObject, why: str, *, again_s: float) -> None:
         with self._lock:
@@ -124,6 +122,11 @@ class MemoryStore(MemoryAsking, MemoryForgetting, MemorySharing, MemoryBudgets):
     def all_buried(self) -> Iterator[Tombstone]:
         with self._lock:
             return iter(list(self._registry.all_buried()))
+
+    def unowned(self) -> Iterator[Tombstone]:
+        with self._lock:
+            found = self._registry.unowned(lambda owner: owner in self._records or owner in self._batches)
+            return iter(list(found))
 
     # -- the library -----------------------------------------------------------------------------------
 

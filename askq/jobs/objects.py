@@ -70,6 +70,8 @@ OF_RECORD: Mapping[str, Mapping[str, Kind]] = MappingProxyType(
 """Protocol → fields of a job's record that are ids of objects, and their kind."""
 REMOTE_FIELDS = frozenset({"thread", "run", "witness"})
 """Fields of a job's record that may be ids of objects."""
+ALSO = "+"
+"""Stands behind the kind of what a receipt counts with another entry."""
 AT_WORK_S = 86_400.0
 """How much longer something is kept that was left behind while the job goes on, or whose run nobody has seen: a run
 may still be at work in it."""
@@ -101,6 +103,17 @@ def item_of_thing(thing: str) -> tuple[str, str] | None:
     """The account and the name of the library's item that a thing is; None for another thing."""
     account, slash, name = thing.partition("/")
     return (account, name) if slash else None
+
+
+def is_job(owner: str) -> bool:
+    """Whether an owner is a job: batches have no dot in their ids, and things no batch id in front of one."""
+    batch, row = split_job_id(owner)
+    return bool(row) and batch.startswith("b_") and "/" not in batch
+
+
+def is_batch(owner: str) -> bool:
+    """Whether an owner is a batch."""
+    return owner.startswith("b_") and "." not in owner and "/" not in owner
 
 
 def keep_letters(keep: Mapping[str, str] | None) -> str | None:
@@ -149,11 +162,13 @@ class Entry:
     """What the service said the last time."""
     receipt: str | None = None
     """The name of the receipt that counts it, when it is deleted because something is forgotten."""
+    also: bool = False
+    """Whether the receipt counts it with another entry: a conversation is on record for each of its questions."""
 
     def dump(self) -> str:
         """As it is kept, under the object's name."""
         values = {"account": self.object.account, "due": self.due, "tries": self.tries or None}
-        values |= {"why": self.why, "receipt": self.receipt}
+        values |= {"why": self.why, "receipt": self.receipt, "also": self.also or None}
         return json.dumps({name: value for name, value in values.items() if value is not None}, separators=(",", ":"))
 
     @classmethod
@@ -193,11 +208,13 @@ class Receipt:
     """Those of which the service has said that they are gone."""
     kept: Mapping[str, int]
     """Those that the service cannot delete."""
+    again: int = 0
+    """Tombstones of conversations that are counted with their first question: they have to go, too."""
 
     @property
     def left(self) -> int:
         """Remote objects of which it is not known yet."""
-        return sum(self.due.values()) - sum(self.gone.values()) - sum(self.kept.values())
+        return sum(self.due.values()) - sum(self.gone.values()) - sum(self.kept.values()) + self.again
 
     @property
     def done(self) -> bool:
@@ -219,11 +236,14 @@ def receipt_of(what: str, counts: Iterable[Mapping[str, int]], *, pending: bool)
     if not added and not pending:
         return None
     piles: dict[str, dict[str, int]] = {"due": {}, "gone": {}, "kept": {}}
+    again = 0
     for name, count in sorted(added.items()):
         pile, _, kind = name.partition(" ")
-        if kind:
+        if kind.endswith(ALSO):
+            again += count if pile == "due" else -count
+        elif kind:
             piles[pile][kind] = count
-    return Receipt(what=what, pending=pending, records=added["records"], **piles)
+    return Receipt(what=what, pending=pending, records=added["records"], again=again, **piles)
 
 
 def checked_owner(owner: str) -> str:
@@ -235,4 +255,4 @@ def checked_owner(owner: str) -> str:
 
 def with_due(entry: Entry, due: float | None, receipt: str | None = None) -> Entry:
     """The entry, to be deleted at that time."""
-    return dataclasses.replace(entry, due=due, receipt=receipt or entry.receipt)
+    return dataclasses.replace(entry, due=due, receipt=entry.receipt or receipt)

@@ -32,16 +32,14 @@ class RedisForgetting(RedisReading, RedisObjects):
     """What `RedisStore` knows of forgetting, when it is told to and when the time has come."""
 
     def begin_forgetting(self, what: str) -> None:
-        def write() -> None:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.sadd(keys.FORGETTING, what)
-            if not split_job_id(what)[1] and self._redis.exists(keys.batch(what)):
-                pipe.hset(keys.batch(what), "forgetting", "1")
-                # It must not go of itself before its objects are buried.
-                pipe.persist(keys.batch(what))
-            pipe.execute()
+        def mark(pipe: Pipeline) -> None:
+            pipe.hset(keys.batch(what), "forgetting", "1")
+            # It must not go of itself before its objects are buried.
+            pipe.persist(keys.batch(what))
 
-        self._run(write)
+        batch = not split_job_id(what)[1] and self._run(partial(self._redis.exists, keys.batch(what)))
+        # What one node of a cluster erases must not outlast the other's note that all of it is to be erased.
+        self._wait_for_disk(self._in_order(lambda pipe: pipe.sadd(keys.FORGETTING, what), *([mark] if batch else [])))
 
     def forgetting(self) -> list[str]:
         return sorted(decoded(what) for what in self._run(lambda: self._redis.smembers(keys.FORGETTING)))
@@ -68,7 +66,7 @@ class RedisForgetting(RedisReading, RedisObjects):
         self._leave(what, what)
         self.bury(what, receipt=what)
         if not split_job_id(what)[1]:
-            self._run(partial(self._erase_batch, what))
+            self._erase_batch(what)
         self._run(partial(self._redis.srem, keys.FORGETTING, what))
 
     def _leave(self, user: str, what: str) -> None:
@@ -90,18 +88,19 @@ class RedisForgetting(RedisReading, RedisObjects):
             self._run(partial(self._redis.set, keys.assistant(digest), definition, nx=True))
 
     def _erase_batch(self, batch: str) -> None:
-        idem = self._redis.hget(keys.batch(batch), "idem")
-        pipe = self._redis.pipeline(transaction=False)
-        if idem is not None:
-            pipe.delete(keys.idempotency(decoded(idem)))
-        for shard in range(SHARDS):
-            pipe.delete(keys.rows(shard, batch))
-            pipe.delete(keys.count(shard, batch))
-        pipe.delete(keys.budget(batch))
-        pipe.zrem(keys.BATCHES, batch)
-        # The record last: it knows the idempotency key.
-        pipe.delete(keys.batch(batch))
-        pipe.execute()
+        idem = self._run(partial(self._redis.hget, keys.batch(batch), "idem"))
+
+        def all_else(pipe: Pipeline) -> None:
+            if idem is not None:
+                pipe.delete(keys.idempotency(decoded(idem)))
+            for shard in range(SHARDS):
+                pipe.delete(keys.rows(shard, batch))
+                pipe.delete(keys.count(shard, batch))
+            pipe.delete(keys.budget(batch))
+            pipe.zrem(keys.BATCHES, batch)
+
+        # The record last: it knows the idempotency key. On a cluster they are on different nodes.
+        self._wait_for_disk(self._in_order(all_else, lambda pipe: pipe.delete(keys.batch(batch))))
 
     def receipt(self, what: str) -> Receipt | None:
         def read() -> list[Any]:

@@ -7,11 +7,22 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from askq.ids import SHARDS, shard_of, split_job_id
+from askq.ids import SHARDS, shard_of
 from askq.jobs import keys
 from askq.jobs.model import TERMINAL
-from askq.jobs.objects import ACCOUNT_FIELD, OF_RECORD, Entry, RemoteObject, Tombstone, checked_owner, receipt_name
+from askq.jobs.objects import (
+    ACCOUNT_FIELD,
+    OF_RECORD,
+    Entry,
+    RemoteObject,
+    Tombstone,
+    checked_owner,
+    is_batch,
+    is_job,
+    receipt_name,
+)
 from askq.jobs.records import decoded
+from askq.jobs.redis_servers import servers_of
 from askq.jobs.redis_wire import Call, RedisWire
 
 _PAGE = 100
@@ -96,9 +107,9 @@ class RedisObjects(RedisWire):
         self._told(owner, [object_.name, f"{why} ", again_s])
 
     def _told(self, owner: str, args: Sequence[str | float]) -> None:
-        shard, (_, row) = shard_of(owner), split_job_id(owner)
+        shard = shard_of(owner)
         names = [keys.objects(owner), keys.buried(shard)]
-        bounds = (self._keep_s if row else "", RECEIPT_S, keys.receipt_stem(shard))
+        bounds = (self._keep_s if is_job(owner) else "", RECEIPT_S, keys.receipt_stem(shard))
         self._scripts([Call("gone", names, [owner, *bounds, *args])])
 
     def home(self) -> str:
@@ -128,6 +139,37 @@ class RedisObjects(RedisWire):
                         entry = Entry.load(decoded(name), decoded(text))
                         if entry.due is not None:
                             yield Tombstone(owner=owner, entry=entry)
+
+    def unowned(self) -> Iterator[Tombstone]:
+        for owner in self._owners():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.ttl(keys.objects(owner))
+            pipe.hgetall(keys.objects(owner))
+            pipe.exists(_owned_by(owner))
+            lasts, flat, owned = self._run(pipe.execute)
+            # What policy keeps for ever is known as long as the results are.
+            for name, text in {} if owned or lasts >= 0 else flat.items():
+                entry = Entry.load(decoded(name), decoded(text))
+                if entry.due is None:
+                    yield Tombstone(owner=owner, entry=entry)
+
+    def _owners(self) -> set[str]:
+        def read() -> set[str]:
+            with servers_of(self._redis) as servers:
+                return {
+                    decoded(key).partition(":objects:")[2]
+                    for server in servers
+                    if not server.replica
+                    for key in server.client.scan_iter(match=f"{keys.PREFIX}{{s*}}:objects:*", count=1000)
+                }
+
+        found: set[str] = self._run(read)
+        return found
+
+
+def _owned_by(owner: str) -> str:
+    """The key that is there as long as somebody has what an owner has made."""
+    return keys.job(owner) if is_job(owner) else keys.batch(owner) if is_batch(owner) else keys.users(owner)
 
 
 def _entries(flat: Sequence[bytes]) -> list[Entry]:

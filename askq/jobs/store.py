@@ -347,6 +347,10 @@ class Store(Reader, Protocol):
     def all_buried(self) -> Iterator[Tombstone]:
         """Every object that waits to be deleted, due or not."""
 
+    def unowned(self) -> Iterator[Tombstone]:
+        """Every object on record that is not to be deleted and has nobody any more: its job or batch is not there, or
+        nobody uses the thing. A look at every owner there is."""
+
     # -- the library (askq.jobs.library) -----------------------------------------------------------------
 
     def want(

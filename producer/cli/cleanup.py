@@ -30,12 +30,15 @@ _WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
-    """An object at the service that no record knows."""
+    """An object at the service that nobody has any more."""
 
     made: RemoteObject
     ours: bool
     """Whether this askq made it, or another one on the same account."""
-    created_at: float
+    created_at: float | None
+    """None where only our own record tells of it."""
+    owner: str = _OWNER
+    """Under whom it is on record, or will be."""
 
 
 @click.command("cleanup")
@@ -48,15 +51,18 @@ class Orphan:
 def cleanup_command(
     session: Session, *, dry_run: bool, foreign: bool, yes: bool, no_worker: bool, as_json: bool
 ) -> int:
-    """List what askq has made at the service and no record knows, and delete it.
+    """List what askq has made at the service and nobody needs any more, and delete it.
 
-    Services list assistants and stores; threads, conversations, responses and files they do not, or do not say who made
-    them. Also told: what is to be deleted already, and was refused. Another installation on the same account has
-    records of its own: what it has made is listed, and only deleted with --foreign.
+    That is what a record knows whose question, batch or user is gone, whatever its kind; and assistants and stores that
+    no record knows, by their marks: services list them. Threads, conversations, responses, files and containers they
+    do not, or do not say who made them. What is to be deleted already, and was refused, is told and tried again now.
+    Another installation on the same account has records of its own: what it has made is listed, and only deleted with
+    --foreign.
     """
     with session.parts() as parts:
         store = parts.store()
         supervisor = Supervisor()
+        left: list[Tombstone] = []
         try:
             if not no_worker and (session.settings.redis_url is None or not store.nodes()):
                 # With an embedded Redis a worker that is still on the register may just have ended.
@@ -67,13 +73,12 @@ def cleanup_command(
                 waiting = [stone for stone in store.all_buried() if stone.entry.tries > 0]
                 chosen = [orphan for orphan in orphans if orphan.ours or foreign]
                 _print(session, orphans, unlisted, waiting, as_json=as_json)
-                if dry_run or not chosen:
-                    left = [] if dry_run else waiting
+                if dry_run or not (chosen or waiting):
                     done = 0
-                elif not agreed(f"Delete {_things(len(chosen))}?", yes=yes):
+                elif chosen and not agreed(f"Delete {_things(len(chosen))}?", yes=yes):
                     return DECLINED
                 else:
-                    done, left = _delete(session, parts, store, supervisor, chosen)
+                    done, left = _delete(session, parts, store, supervisor, chosen, waiting)
         finally:
             store.close()
     if as_json:
@@ -98,39 +103,53 @@ def _look(session: Session, parts: Parts, store: Store, supervisor: Supervisor) 
         _await(session, parts, supervisor, lambda: store.inventory(token), what="what there is at the service")
     )
     home, now = store.home(), store.now()
-    orphans = []
+    orphans = [
+        Orphan(made=stone.object, ours=True, created_at=None, owner=stone.owner)
+        for stone in store.unowned()
+        # What another account has only that can delete.
+        if stone.object.account in (None, found["account"])
+    ]
+    listed = {orphan.made.name for orphan in orphans}
     for entry in found["made"]:
         made = RemoteObject(kind=Kind(entry["kind"]), id=entry["id"], account=found["account"])
         ours, owner = entry["home"] == home, entry["owner"]
         known = owner is not None and any(each.object.name == made.name for each in store.objects(owner))
-        if not known and now - entry["created_at"] > _YOUNG_S:
+        if not known and made.name not in listed and now - entry["created_at"] > _YOUNG_S:
             orphans.append(Orphan(made=made, ours=ours, created_at=entry["created_at"]))
     return orphans, found["unlisted"]
 
 
 def _delete(
-    session: Session, parts: Parts, store: Store, supervisor: Supervisor, chosen: Sequence[Orphan]
+    session: Session,
+    parts: Parts,
+    store: Store,
+    supervisor: Supervisor,
+    chosen: Sequence[Orphan],
+    refused: Sequence[Tombstone],
 ) -> tuple[int, list[Tombstone]]:
-    """Put them on record, to be deleted; how many are gone, and what is left."""
-    objects = [orphan.made for orphan in chosen]
-    store.remember(_OWNER, objects)
-    store.bury(_OWNER, objects)
+    """Have them deleted, and what was refused before tried again now; how many are gone, and what is left."""
+    tries = {(stone.owner, stone.object.name): stone.entry.tries for stone in refused}
+    tries |= {(orphan.owner, orphan.made.name): 0 for orphan in chosen}
+    store.remember(_OWNER, [orphan.made for orphan in chosen if orphan.owner == _OWNER])
+    for owner, made in [*((one.owner, one.made) for one in chosen), *((one.owner, one.object) for one in refused)]:
+        store.bury(owner, [made])
 
     def left() -> list[Tombstone]:
-        names = {found.name for found in objects}
-        return [Tombstone(owner=_OWNER, entry=entry) for entry in store.objects(_OWNER) if entry.object.name in names]
+        return [
+            Tombstone(owner=owner, entry=entry)
+            for owner in {owner for owner, _ in tries}
+            for entry in store.objects(owner)
+            if (owner, entry.object.name) in tries
+        ]
 
-    _await(
-        session,
-        parts,
-        supervisor,
-        lambda: "done" if all(stone.entry.tries for stone in left()) else None,
-        what="the deletions",
-    )
+    def told() -> str | None:
+        return "done" if all(one.entry.tries > tries[one.owner, one.object.name] for one in left()) else None
+
+    _await(session, parts, supervisor, told, what="the deletions")
     remaining = left()
     for stone in remaining:
         session.say(f"{stone.object.kind} {stone.object.id} not deleted yet: {stone.entry.why}")
-    return len(objects) - len(remaining), remaining
+    return len(tries) - len(remaining), remaining
 
 
 def _await(session: Session, parts: Parts, supervisor: Supervisor, done: Callable[[], str | None], *, what: str) -> str:
@@ -169,14 +188,15 @@ def _print(
         return
     for orphan in orphans:
         whose = "" if orphan.ours else "  made by another installation"
-        click.echo(f"{orphan.made.kind:<14}{orphan.made.id:<40}{timestamp(orphan.created_at)}{whose}")
+        since = "" if orphan.created_at is None else timestamp(orphan.created_at)
+        click.echo(f"{orphan.made.kind:<14}{orphan.made.id:<40}{since or 'on record here'}{whose}")
     for kind in unlisted:
         session.say(f"This service does not list objects of kind {kind}.")
     for stone in waiting:
         why = plain(stone.entry.why or "", one_line=True)
         session.say(f"{stone.object.kind} {stone.object.id} is to be deleted; tried {stone.entry.tries} times: {why}")
     if not orphans:
-        session.say("Nothing at the service that no record knows.")
+        session.say("Nothing at the service that nobody needs.")
 
 
 def _record(orphan: Orphan) -> dict[str, Any]:
@@ -186,7 +206,7 @@ def _record(orphan: Orphan) -> dict[str, Any]:
         "kind": orphan.made.kind,
         "id": orphan.made.id,
         "ours": orphan.ours,
-        "created_at": timestamp(orphan.created_at),
+        "created_at": None if orphan.created_at is None else timestamp(orphan.created_at),
     }
 
 

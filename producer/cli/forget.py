@@ -45,7 +45,8 @@ def forget_command(
     There is no way back.
 
     Stopped half-way, it is finished by the workers, or by the same command. Files that you wrote yourself, such as
-    answers.csv, stay. Exit 0 when all is gone, 1 when the service keeps something.
+    answers.csv, stay. Told again, what the service has refused is tried at once. Exit 0 when all is gone,
+    1 when the service keeps something.
     """
     with session.parts() as parts:
         store = parts.store()
@@ -58,6 +59,9 @@ def forget_command(
             for what in chosen:
                 if store.receipt(what) is None or _is_there(store, what):
                     forgetting.begin(store, what)
+                for stone in _left(store, what):
+                    # What was wrong may be mended: whoever says it again does not wait for the next try.
+                    store.bury(stone.owner, [stone.object], receipt=what)
             supervisor = Supervisor()
             if not no_worker and (session.settings.redis_url is None or not store.nodes()):
                 # With an embedded Redis a worker that is still on the register may just have ended.
@@ -187,12 +191,16 @@ def _hint(store: Store) -> str:
 
 
 def _refused(store: Store, what: str) -> list[Tombstone]:
-    """What is still to be deleted for this."""
+    """What is still to be deleted for this, each object once: a conversation has a tombstone for each question."""
+    return list({stone.object.name: stone for stone in _left(store, what)}.values())
+
+
+def _left(store: Store, what: str) -> list[Tombstone]:
     return [stone for stone in store.all_buried() if stone.entry.receipt == receipt_name(what)]
 
 
 def _all_refused(store: Store, what: str) -> bool:
-    left = _refused(store, what)
+    left = _left(store, what)
     return bool(left) and all(stone.entry.tries > 0 for stone in left)
 
 

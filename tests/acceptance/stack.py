@@ -201,9 +201,10 @@ class Stack:
         process.start()
         return process
 
-    def command(self, name: str, *argv: str) -> Process:
+    def command(self, name: str, *argv: str, settings: Mapping[str, str] | None = None) -> Process:
         """A command that stays, started."""
-        process = self._process(name, [sys.executable, "-m", "producer.cli", *argv], self.environment())
+        environment = self.environment(**(settings or {}))
+        process = self._process(name, [sys.executable, "-m", "producer.cli", *argv], environment)
         process.start()
         return process
 

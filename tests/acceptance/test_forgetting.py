@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import redis
 
 from askq.assistants.model import Assistant
 from askq.jobs.model import State
 from tests.acceptance.examples import example, step
 from tests.acceptance.stack import Stack, running_stack
-from tests.parts import eventually
+from tests.acceptance.test_many_servers import stack_on
+from tests.parts import eventually, redis_binary
+from tests.servers import ClusterOfServers, running
 
 pytestmark = pytest.mark.timeout(300)
 PROTOCOLS = ("assistants", "responses")
@@ -53,22 +57,32 @@ def run_submit(stack: Stack, asked: Assistant, rows: int) -> str:
     return batch
 
 
-def where(stack: Stack) -> list[str]:
-    """Every place in which the canary is."""
+def where(stack: Stack, servers: ClusterOfServers | None = None) -> list[str]:
+    """Every place in which the canary is: keys, files, the ledger. `servers`: the nodes that have the jobs."""
     found = []
-    with stack.client() as client:
-        for key in client.keys("*"):
-            assert isinstance(key, bytes)
-            values = _values(client, key)
-            if any(CANARY.encode() in _plain(value) for value in [key, *values]):
-                found.append(f"redis {key!r}")
-    for folder in ("redis", "localapi", "home"):
+    for client in _clients(stack, servers):
+        with client:
+            for key in client.keys("*"):
+                assert isinstance(key, bytes)
+                values = _values(client, key)
+                if any(CANARY.encode() in _plain(value) for value in [key, *values]):
+                    found.append(f"redis {key!r}")
+    for folder in ("redis", "cluster", "localapi", "home"):
         for path in (stack.folder / folder).rglob("*"):
             if path.is_file() and (CANARY.encode() in path.read_bytes() or CANARY in path.name):
                 found.append(str(path.relative_to(stack.folder)))
     if any(CANARY in json.dumps(entry) for entry in stack.ledger()):
         found.append("ledger")
     return found
+
+
+def _clients(stack: Stack, servers: ClusterOfServers | None) -> Iterator[redis.Redis]:
+    yield stack.client()
+    for node in () if servers is None else servers.nodes:
+        client = node.client()
+        # A replica shows what it has, too.
+        client.execute_command("READONLY")
+        yield client
 
 
 def _values(client: Any, key: bytes) -> list[bytes]:
@@ -89,9 +103,9 @@ def _plain(value: bytes) -> bytes:
     return zlib.decompress(value[1:]) if value[:2] == b"zx" else value
 
 
-def nowhere(stack: Stack) -> None:
+def nowhere(stack: Stack, servers: ClusterOfServers | None = None) -> None:
     until = time.monotonic() + 20
-    while places := where(stack):
+    while places := where(stack, servers):
         assert time.monotonic() < until, f"the canary is still in {places}"
         time.sleep(0.2)
 
@@ -166,6 +180,46 @@ def test_files_are_forgotten_too(tmp_path: Path, protocol: Protocol) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_forget_leaves_nothing_on_any_node_of_a_cluster(tmp_path: Path, protocol: Protocol) -> None:
+    """Three masters, of which one has a replica; conversations, files that are sent along, and files that runs make."""
+    made = {"name": f"{CANARY}.csv", "text": f"{CANARY}\n1"}
+    script = {
+        "default": {"answer": f"{CANARY} {{question}}", "duration": 0.2, "code": [{"input": "1", "files": [made]}]}
+    }
+    durable = ("--appendonly", "yes", "--appendfsync", "everysec", "--save", "3600 1")
+    with (
+        running(ClusterOfServers(redis_binary(), tmp_path / "cluster", *durable, replicas=1)) as servers,
+        stack_on(tmp_path, servers, broker=True, script=script, replicas=0) as stack,
+    ):
+        stack.worker()
+        folder = stack.folder / "lists"
+        folder.mkdir()
+        (folder / f"{CANARY}.txt").write_text(f"{CANARY} in a file", "utf-8")
+        talks = [f"{CANARY}-{turn}-{who},And {turn}?,{CANARY} {who}," for turn in range(2) for who in ("Ann", "Ben")]
+        files = [f"{CANARY}-f{row},What of {row}?,,{CANARY}.txt" for row in range(3)]
+        (folder / "questions.csv").write_text("\n".join(["id,question,thread,file", *talks, *files, ""]), "utf-8")
+        about = f'instructions = "Be {CANARY}."\ntools = ["code_interpreter"]\n'
+        (folder / "t.toml").write_text(f'protocol = "{protocol}"\nmodel = "gpt-test"\n{about}', "utf-8")
+        told = stack.askq("submit", str(folder / "questions.csv"), "--assistant", str(folder / "t.toml"), "--json")
+        assert told.returncode == 0, told.stderr
+        batch = json.loads(told.stdout)["batch"]
+        jobs = stack.wait(batch, seconds=100)
+        assert {job.state for job in jobs} == {State.COMPLETED}
+        with_it = {place.split("/")[1] for place in where(stack, servers) if place.startswith("cluster/")}
+        assert len(with_it) > 1, "nodes have a part of it each, on their disks"
+        told = stack.askq("forget", batch, "--yes", "--json")
+        assert told.returncode == 0, told.stderr + told.stdout
+        receipt = json.loads(told.stdout)
+        assert (receipt["complete"], receipt["questions"], receipt["redis_files"]) == (True, 7, "rewritten")
+        thread = "thread" if protocol == "assistants" else "conversation"
+        assert receipt["deleted"][thread] == 5, "three questions that stand alone, and two conversations"
+        assert objects(stack) == {}
+        nowhere(stack, servers)
+        found = stack.askq("sweep", "--json")
+        assert json.loads(found.stdout)["findings"] == []
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_is_not_to_be_kept_goes_when_it_has_ended(tmp_path: Path, protocol: Protocol) -> None:
     """Through kills of the worker around every deletion."""
     with running_stack(tmp_path, script=ECHO) as stack:
@@ -225,21 +279,6 @@ def test_a_service_that_refuses_is_told_in_the_receipt(tmp_path: Path) -> None:
         # What is still to be deleted there is filed under the question's id, which has its row id in it.
         told = [place for place in where(stack) if place.startswith("redis b")]
         assert [place for place in told if ":objects:" not in place and ":buried" not in place] == []
-
-
-def test_orphans_are_listed_and_deleted(tmp_path: Path) -> None:
-    """An assistant whose creator was killed before it put it on record."""
-    with running_stack(tmp_path, script=ECHO) as stack:
-        stack.worker()
-        batch = run_submit(stack, assistant("assistants"), 1)
-        stack.wait(batch, seconds=60)
-        # As if its record had been lost, and it had been made long ago.
-        with stack.client() as client:
-            for key in client.keys("askq:*objects:assistant:*"):
-                client.delete(key)
-        young = json.loads(stack.askq("cleanup", "--dry-run", "--json").stdout)
-        assert young["orphans"] == [], "it may just be on its way"
-        assert objects(stack)["assistant"] == 1
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -29,15 +29,16 @@ QUESTIONS = 80
 
 
 @contextmanager
-def stack_on(folder: Path, servers: Any, *, broker: bool) -> Iterator[Stack]:
-    """Real parts whose jobs live on these servers; `broker`: Celery's messages do not."""
-    with running_stack(folder, script=SCRIPT, keyed=True) as stack:
+def stack_on(folder: Path, servers: Any, *, broker: bool, script: Any = SCRIPT, replicas: int = 1) -> Iterator[Stack]:
+    """Real parts whose jobs live on these servers; `broker`: Celery's messages do not. `replicas`: how many of each
+    master have what was written before it counts."""
+    with running_stack(folder, script=script, keyed=True) as stack:
         single, stack.redis_url = stack.redis_url, servers.url
         stack.store.close()
-        stack.store = RedisStore(servers.url, replicas=1)
+        stack.store = RedisStore(servers.url, replicas=replicas)
         more = {"CELERY_BROKER_URL": single} if broker else {}
         environment = stack.environment
-        stack.environment = lambda **given: environment(**{"ASKQ_REDIS_REPLICAS": "1", **more, **given})  # type: ignore[method-assign]
+        stack.environment = lambda **given: environment(**{"ASKQ_REDIS_REPLICAS": str(replicas), **more, **given})  # type: ignore[method-assign]
         yield stack
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 _KILLS: Mapping[str, float] = {
@@ -39,6 +39,12 @@ _KILLS: Mapping[str, float] = {
     "made.*": 0.03,
     "download.*": 0.02,
     "file.keep.*": 0.02,
+    # Passed once for each object that is deleted, and for each list that is forgotten.
+    "delete.*": 0.05,
+    "gone.*": 0.05,
+    "file.delete.*": 0.1,
+    "store.delete.*": 0.1,
+    "forget.*": 0.2,
     # Passed once by every process.
     "ensure_assistant.*": 0.03,
     # Passed once by every job.
@@ -47,13 +53,23 @@ _KILLS: Mapping[str, float] = {
 """Pattern → probability; the first that matches decides. Rarer places get a larger share."""
 
 
+FORGETTING = ("delete.*", "gone.*", "file.delete.*", "store.delete.*", "forget.*")
+"""Places that only those pass who forget."""
+
+
 def environment(
-    log: Path, seed: int, *, kills: float = 0.0, stops: Mapping[str, float] | None = None
+    log: Path,
+    seed: int,
+    *,
+    kills: float = 0.0,
+    stops: Mapping[str, float] | None = None,
+    only: Collection[str] = tuple(_KILLS),
 ) -> dict[str, str]:
-    """Variables that arm a process: kills, with a factor for all of their shares, and SIGSTOPs, which come first."""
+    """Variables that arm a process: kills at `only` these places, with a factor for all of their shares, and SIGSTOPs,
+    which come first."""
     rules = [f"{pattern}=stop:{share}" for pattern, share in (stops or {}).items()]
     if kills:
-        rules += [f"{pattern}=kill:{min(1.0, share * kills):.5f}" for pattern, share in _KILLS.items()]
+        rules += [f"{name}=kill:{min(1.0, share * kills):.5f}" for name, share in _KILLS.items() if name in only]
     return {
         "ASKQ_FAILPOINTS": ",".join(rules),
         "ASKQ_FAILPOINTS_SEED": str(seed),

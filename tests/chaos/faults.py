@@ -109,6 +109,20 @@ STORES: Mapping[str, tuple[Rule, ...]] = {
     "500 on an index": (_INDEX | _status(500),),
 }
 
+_DELETE: Rule = {"method": "DELETE", "path": "."}
+
+DELETIONS: Mapping[str, tuple[Rule, ...]] = {
+    "500 on a deletion": (_DELETE | _status(500),),
+    "500 after a deletion": (_DELETE | {"kind": "status_after", "status": 500},),
+    "deletion refused for now": (_DELETE | _SOON,),
+    # A proxy that repeats a request does this: the second is told that nothing is there.
+    "404 after a deletion": (_DELETE | {"kind": "status_after", "status": 404, "message": "No such object: x."},),
+    "timeout before a deletion": (_DELETE | {"kind": "timeout", "seconds": 60},),
+    "timeout after a deletion": (_DELETE | {"kind": "timeout", "seconds": 60, "perform": True},),
+    "reply to a deletion lost": (_DELETE | {"kind": "drop_after"},),
+    "HTML instead of a deletion": (_DELETE | {"kind": "html_200"},),
+}
+
 # Behind so many events the answer is half told, on both protocols.
 _MIDWAY: Rule = {"method": "POST", "path": "/(runs|responses|submit_tool_outputs)$", "events": 9}
 _RESUMED: Rule = {"method": "GET", "path": "/responses/[^/]+$", "events": 2}

@@ -10,6 +10,7 @@ from tests.chaos.profiles import (
     conversations,
     failpoints,
     files,
+    forgetting,
     kills,
     messages,
     mix,
@@ -36,6 +37,7 @@ PROFILES: dict[str, ModuleType] = {
     "tools": tools,
     "conversations": conversations,
     "files": files,
+    "forgetting": forgetting,
     "streams": streams,
     "mix": mix,
 }
@@ -45,9 +47,9 @@ ALONE = ("recovery",)
 """What measures time, and so shares the machine with no other experiment."""
 
 
-BY_NAME = ("tools", "conversations", "files", "streams")
-"""What assistants can do besides answering. The full profile would take half as long again with these, and more than a
-quarter of an hour: in full size each is carried out when it is named."""
+BY_NAME = ("tools", "conversations", "files", "forgetting", "streams")
+"""What assistants can do besides answering, and what becomes of it. The full profile would take half as long again with
+these, and more than a quarter of an hour: in full size each is carried out when it is named."""
 
 
 def names(profile: str) -> list[str]:

@@ -57,6 +57,7 @@ class World:
         timeout_s: float,
         blind: bool,
         tools: int,
+        places: Collection[str] | None,
         watched: bool,
     ) -> None:
         self.watched = watched
@@ -72,7 +73,7 @@ class World:
         self.stack = Stack(folder, script=questions.script(run_s), keyed=keyed)
         if blind:
             self.stack.forbid_config()
-        self.server = Server(self.stack, lambda: self.crew.tick())
+        self.server = Server(self.stack, lambda: self._tick())
         self.tape = Tape(self.stack.redis_port)
         self._log = folder / "failpoints.log"
         self.attached = folder / "attached"
@@ -83,7 +84,8 @@ class World:
         self.files = Folder(folder / "files")
         self._settings = {"ASKQ_FILES": str(self.files.root), **settings}
         if kills or stops:
-            self._settings |= failpoints.environment(self._log, seed, kills=kills, stops=stops)
+            only = {} if places is None else {"only": places}
+            self._settings |= failpoints.environment(self._log, seed, kills=kills, stops=stops, **only)
         # Longer than the leases on jobs and on shards, so that somebody else has them when the sleeper wakes up.
         self.crew = Crew([], self.pick, sleep_s=max(4.0, float(settings.get("ASKQ_LEASE_S", 6.0))) + 2.0)
         self.diary = folder / "diary.tsv"
@@ -95,8 +97,19 @@ class World:
         self._waves: list[tuple[float, str, list[Asked]]] = []
         self._open: list[tuple[str, list[Asked]]] = []
         self._keys = 0
+        self.label = ""
+        """What the keys of lists begin with from now on; it stands in all of their questions."""
+        self.forgets = False
+        """Whether there are runs in the ledger of which everything else was erased."""
+        self.meanwhile: list[Callable[[], None]] = []
+        """What is to be done all the time, beside keeping the workers running."""
         self._armed: dict[str, str] = {}
         self._counted: Counter[str] = Counter()
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What processes are told."""
+        return self._settings
 
     def hire(self, workers: int) -> None:
         """Start workers."""
@@ -119,8 +132,7 @@ class World:
     def ask(self, protocol: ProtocolName, count: int, *, waves: int = 1, kinds: Sequence[str] = (PLAIN,)) -> None:
         """Have `count` rows asked, in so many lists of which each is submitted when it is released."""
         for wave in range(waves):
-            self._keys += 1
-            key = f"{protocol}-{self._keys}"
+            key = self._next_key(protocol)
             numbers = range(wave * count // waves, (wave + 1) * count // waves)
             rows = [Asked.of(key, number, protocol, kinds[number % len(kinds)]) for number in numbers]
             questions.write(self.file, rows)
@@ -128,22 +140,26 @@ class World:
 
     def converse(self, protocol: ProtocolName, count: int, turns: int) -> None:
         """Have `count` conversations of so many questions asked, as one list in which they are interleaved."""
-        self._keys += 1
-        key = f"{protocol}-{self._keys}"
+        key = self._next_key(protocol)
         talks = [Asked.talk(key, number, turns, protocol) for number in range(count)]
         rows = [talk[turn] for turn in range(turns) for talk in talks]
         questions.write(self.file, rows)
         self._waves.append((0.0, key, rows))
 
-    def attach(self, protocol: ProtocolName, count: int, tool: str, *, waves: int = 1) -> None:
-        """Have `count` rows asked with a file each, for this tool."""
+    def attach(
+        self, protocol: ProtocolName, count: int, tool: str, *, waves: int = 1, folder: Path | None = None
+    ) -> None:
+        """Have `count` rows asked with a file each, for this tool; `folder`: other files of the same names."""
         for wave in range(waves):
-            self._keys += 1
-            key = f"{protocol}-{self._keys}"
+            key = self._next_key(protocol)
             numbers = range(wave * count // waves, (wave + 1) * count // waves)
-            rows = [Asked.with_file(key, number, protocol, self.attached, tool) for number in numbers]
+            rows = [Asked.with_file(key, number, protocol, folder or self.attached, tool) for number in numbers]
             questions.write(self.file, rows)
             self._waves.append((wave / waves, key, rows))
+
+    def _next_key(self, protocol: ProtocolName) -> str:
+        self._keys += 1
+        return f"{self.label}{protocol}-{self._keys}"
 
     def release(self, share: float) -> None:
         """Submit the lists whose turn it is when this share of an experiment is over."""
@@ -192,7 +208,7 @@ class World:
         """Let time pass. When a strike falls is the experiment; no verdict hangs on it."""
         until = time.monotonic() + seconds
         while True:
-            self.crew.tick()
+            self._tick()
             self._feed()
             if time.monotonic() >= until:
                 return
@@ -202,8 +218,13 @@ class World:
         """Let time pass without submitting anything: a submission waits for the disk."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            self.crew.tick()
+            self._tick()
             time.sleep(_STEP_S)
+
+    def _tick(self) -> None:
+        self.crew.tick()
+        for each in self.meanwhile:
+            each()
 
     def spread(self, seconds: float) -> None:
         """Let time pass, and release the lists evenly over it."""
@@ -333,7 +354,8 @@ class World:
     def verdict(self) -> Report:
         """What the ledger, the store and the producer's file say, and what was done."""
         self.tape.close()
-        report = check(self.file, self.stack.store, self.stack.ledger(), self.server.client, keyed=self.keyed)
+        ledger = [entry for entry in self.stack.ledger() if entry["metadata"] or not self.forgets]
+        report = check(self.file, self.stack.store, ledger, self.server.client, keyed=self.keyed)
         if self._functions is not None:
             batches = {self.stack.store.batch_under(key) for key in {row.key for row in questions.read(self.file)}}
             jobs = [job for batch in batches if batch is not None for job in self.stack.store.jobs(batch)]
@@ -376,14 +398,16 @@ def world(
     timeout_s: float = 20.0,
     blind: bool = False,
     tools: int = 0,
+    places: Collection[str] | None = None,
     watched: bool = False,
 ) -> Iterator[World]:
     """Parts of its own in a folder of its own; all of them end with it.
 
-    `kills` and `stops` arm failpoints (`tests.chaos.failpoints`). `run_s` is how long runs take, `timeout_s` the
-    assistant's deadline (and how long an uncertain create is waited for). With `blind` askq may not look at the
-    settings of Redis, so that it does not see how a stopped disk is played. `tools` is how many workers run functions,
-    of which the assistant then has one. With `watched` every question is asked with a stream, and not only some.
+    `kills` and `stops` arm failpoints (`tests.chaos.failpoints`), `kills` at all places or at some. `run_s` is how long
+    runs take, `timeout_s` the assistant's deadline (and how long an uncertain create is waited for). With `blind` askq
+    may not look at the settings of Redis, so that it does not see how a stopped disk is played. `tools` is how many
+    workers run functions, of which the assistant then has one. With `watched` every question is asked with a stream,
+    and not only some.
     """
     folder.mkdir(parents=True)
     made = World(
@@ -398,6 +422,7 @@ def world(
         timeout_s=timeout_s,
         blind=blind,
         tools=tools,
+        places=places,
         watched=watched,
     )
     try:

@@ -13,6 +13,8 @@ from tests.parts import RedisServer
 
 _ONE_IN = 6
 """Scripts are the same on a cluster: of tests with many cases it gets some."""
+_WHOLE = ("test_store_forget.py", "test_store_objects.py")
+"""What goes through many slots one after the other gets them all."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -20,7 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out: list[pytest.Item] = []
     for item in items:
         backends = getattr(item, "callspec", None)
-        if backends is None or "cluster" not in backends.params.values():
+        if backends is None or "cluster" not in backends.params.values() or item.path.name in _WHOLE:
             continue
         name = item.nodeid.partition("[")[0]
         if seen[name] % _ONE_IN:

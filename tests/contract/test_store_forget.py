@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+
 import pytest
 
+from askq.files.folder import Folder
 from askq.ids import job_id
 from askq.jobs import forgetting
+from askq.jobs.library import Item, ItemState, Wish
 from askq.jobs.model import TERMINAL, NewBatch, Outcome, State
-from askq.jobs.objects import Kind, RemoteObject, assistant_thing
+from askq.jobs.objects import Kind, RemoteObject, assistant_thing, content_thing
 from askq.jobs.store import Store
 from tests.contract.store_stage import (
     LONG,
@@ -198,3 +204,106 @@ def test_an_inventory_is_taken_by_one_worker(stage: Stage) -> None:
     store.give_inventory(token, '{"made": []}')
     assert store.inventory(token) == '{"made": []}'
     assert store.home() == stage.another().home()
+
+
+def test_a_conversation_is_counted_once(stage: Stage) -> None:
+    """It is on record for each of its questions, and all of these tombstones have to go."""
+    store = stage.store
+    rows = [question(turn, thread="talk", row_id=f"q{turn}") for turn in range(3)]
+    batch = submit(
+        store, [dataclasses.replace(row, after=f"q{turn - 1}") if turn else row for turn, row in enumerate(rows)]
+    )
+    for turn in range(3):
+        job = job_id(batch, f"q{turn}")
+        store.wake([job])
+        mark = {"joined": "m"} if turn else {}
+        fence = claim(store, job).fence
+        assert move(store, job, fence, "prepare", fields={"thread": "t1", **mark}) is Outcome.MOVED
+        bring(store, job, State.COMPLETED)
+    forgetting.begin(store, batch)
+    assert forgetting.advance(store, batch, None) == 0
+    receipt = store.receipt(batch)
+    assert receipt is not None
+    assert (receipt.due, receipt.left) == ({"conversation": 1}, 3)
+    assert delete_all(store) == 3
+    receipt = store.receipt(batch)
+    assert receipt is not None
+    assert (receipt.gone, receipt.left, receipt.done) == ({"conversation": 1}, 0, True)
+
+
+def test_a_store_is_let_go_of_with_its_files_though_a_worker_has_it(stage: Stage) -> None:
+    """The item changes hands between the look and the move; its file is on the receipt, too."""
+    store = stage.store
+    batch = submit(store, 1)
+    answer_all(store, batch)
+    file = Wish(
+        name="file:x", kind="file", title=CANARY, about={"name": CANARY, "sha256": "0", "size": 1, "purpose": "p"}
+    )
+    shelf = Wish(name="store:x", kind="store", title=CANARY, about={"files": []})
+    store.want("acc", [file, shelf])
+    store.share("acc/store:x", batch)
+    store.share("acc/file:x", "acc/store:x")
+    store.remember("acc/store:x", [RemoteObject(kind=Kind.VECTOR_STORE, id="vs_1")])
+    store.remember("acc/file:x", [RemoteObject(kind=Kind.FILE, id="file-1")])
+    stale = store.items("acc")
+    store.claim_items("acc", limit=10, lease_s=LONG)
+    real = store.items
+
+    def read(account: str, names: Collection[str] | None = None) -> list[Item]:
+        found = [item for item in stale if names is None or item.name in names] or real(account, names)
+        stale[:] = [item for item in stale if item not in found]
+        return found
+
+    store.items = read  # type: ignore[method-assign]
+    forgetting.begin(store, batch)
+    assert forgetting.advance(store, batch, None) == 0
+    store.items = real  # type: ignore[method-assign]
+    assert {item.state for item in store.items("acc")} == {ItemState.LEAVING}
+    receipt = store.receipt(batch)
+    assert receipt is not None
+    assert receipt.due == {"file": 1, "vector_store": 1}
+
+
+def test_two_that_are_forgotten_at_once_let_go_of_what_they_share(stage: Stage, tmp_path: Path) -> None:
+    """Both look before either has left: the content and the item of it must not stay behind."""
+    store, folder = stage.store, Folder(tmp_path / "files")
+    (tmp_path / "a.txt").write_text(CANARY)
+    ref = folder.keep(tmp_path / "a.txt")
+    batches = [submit(store, 1), submit(store, 1)]
+    about = {"name": CANARY, "sha256": "0", "size": 1, "purpose": "p"}
+    store.want("acc", [Wish(name="file:x", kind="file", title=CANARY, about=about)])
+    store.remember("acc/file:x", [RemoteObject(kind=Kind.FILE, id="file-1")])
+    for batch in batches:
+        answer_all(store, batch)
+        store.share("acc/file:x", batch)
+        store.share(content_thing(ref.sha256), batch)
+        forgetting.begin(store, batch)
+    for batch in batches:
+        assert forgetting._let_go(store, folder, batch)
+    for batch in batches:
+        store.forget(list(store.job_ids(batch)), batch)
+        store.erase(batch)
+    assert not folder.has(ref.sha256)
+    assert {item.state for item in store.items("acc")} == {ItemState.LEAVING}
+    assert delete_all(store) == 1
+    receipts = [store.receipt(batch) for batch in batches]
+    assert [receipt is not None and receipt.done for receipt in receipts] == [True, True]
+    assert sum(receipt.gone.get("file", 0) for receipt in receipts if receipt is not None) == 1
+
+
+def test_what_one_receipt_counts_no_other_does(stage: Stage) -> None:
+    """A question is forgotten, and then its batch, before the service has said that anything is gone."""
+    store = stage.store
+    batch = batch_of(stage, 2)
+    answer_all(store, batch)
+    job = f"{batch}.{CANARY}-0"
+    store.remember(job, [RemoteObject(kind=Kind.FILE, id="file-1")])
+    for what in (job, batch):
+        forgetting.begin(store, what)
+        assert forgetting.advance(store, what, None) == 0
+    assert delete_all(store) == 1
+    told = [store.receipt(what) for what in (job, batch)]
+    assert [(receipt.left, dict(receipt.gone)) for receipt in told if receipt is not None] == [
+        (0, {"file": 1}),
+        (0, {}),
+    ]

@@ -237,3 +237,32 @@ def test_what_a_conversation_goes_on_with_is_kept_until_its_last_question_has_en
     assert move(store, last, begin(stage, last, keep="nn"), "complete") is Outcome.MOVED
     assert list(named(store.objects(last)).values()) == [pytest.approx(stage.now(), abs=5)] * 2
     assert due_names(store.tombstones(limit=10, lease_s=LONG)) == {"conversation t1", "response r1"}
+
+
+def test_what_nobody_has_any_more_is_found(stage: Stage) -> None:
+    """A job and a batch that are gone, a thing without users; but nothing that is used, buried, or kept by policy."""
+    store, job = stage.store, one_job(stage)
+    batch = job.partition(".")[0]
+    for owner in (job, batch, "acc/file:used"):
+        store.remember(owner, [FILE])
+    store.share("acc/file:used", batch)
+    ends = one_job(stage)
+    store.remember(ends, [BOX])
+    assert move(store, ends, begin(stage, ends, keep="aa"), "complete") is Outcome.MOVED
+    assert list(store.unowned()) == []
+    gone = {"b_0.q1": FILE, "b_0": BOX, "acc/store:my.docs@1": FILE, "assistant:d1": BOX}
+    for owner, made in gone.items():
+        store.remember(owner, [made])
+    assert {stone.owner: stone.object for stone in store.unowned()} == gone
+    for owner in gone:
+        store.bury(owner)
+    assert list(store.unowned()) == []
+
+
+def test_a_thing_with_a_dot_in_its_name_is_no_job(behind: RedisStage) -> None:
+    """What it is made of stays on record when a part of it was deleted: it is used for as long as anybody likes."""
+    thing = "acc/store:my.docs@1"
+    behind.store.remember(thing, [FILE, BOX])
+    behind.store.bury(thing, [BOX])
+    behind.store.gone(thing, [BOX])
+    assert behind.raw.ttl(keys.objects(thing)) == -1

@@ -20,6 +20,7 @@ ROWS = [
 KINDS = {
     "api": {*faults.OFTEN, *faults.PAUSING, *faults.LONG, *faults.ENDS.values()},
     "files": {*faults.UPLOADS, *faults.DOWNLOADS, *faults.STORES},
+    "forgetting": {*faults.DELETIONS},
     "redis": set(redis.STRIKES),
     "messages": set(postman.KINDS),
 }

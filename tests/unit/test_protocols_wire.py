@@ -15,6 +15,7 @@ from tests.unit.protocols_stage import HTML, Service
 from worker.protocols.assistants import AssistantsProtocol
 from worker.protocols.base import Ambiguous, Blocked, CallError, Gone, Limited
 from worker.protocols.fields import a_count, a_status, a_text, an_object, joined, objects
+from worker.protocols.filing import Filing
 from worker.protocols.responses import ResponsesProtocol
 from worker.protocols.wire import Reply, Wire
 
@@ -285,3 +286,35 @@ async def test_gone_is_not_reached_by_accident() -> None:
         with pytest.raises(CallError) as raised:
             await Wire(client).call(client.conversations.with_raw_response.create())
     assert not isinstance(raised.value, Gone)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"), [(204, ""), (200, ""), (200, "null"), (200, "OK"), (200, "{}"), (200, '{"deleted": true}')]
+)
+async def test_whatever_words_a_server_has_for_it_is_a_deletion(status: int, text: str) -> None:
+    service = Service()
+    service.says(status=status, text=text)
+    async with service.client() as client:
+        assert await AssistantsProtocol(client).delete(Kind.THREAD, "thread_1")
+
+
+@pytest.mark.parametrize("text", [HTML, '{"deleted": false}', '{"deleted": tr'])
+async def test_what_is_no_deletion_is_not_taken_for_one(text: str) -> None:
+    """Its tombstone has to stay."""
+    service = Service()
+    service.says(text=text)
+    service.says(text=text)
+    async with service.client() as client:
+        with pytest.raises(Ambiguous):
+            await AssistantsProtocol(client).delete(Kind.THREAD, "thread_1")
+        with pytest.raises(Ambiguous):
+            await Filing(client).delete_file("file-1")
+
+
+async def test_a_server_that_cannot_delete_is_not_said_to_have_deleted() -> None:
+    service = Service()
+    service.refuses(404, "Invalid URL (DELETE /v1/files/file-1)")
+    service.refuses(404, "No such File object: file-1")
+    async with service.client() as client:
+        assert not await Filing(client).delete_file("file-1")
+        assert await Filing(client).delete_file("file-1")

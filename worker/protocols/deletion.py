@@ -11,7 +11,7 @@ from typing import Any
 from openai import AsyncOpenAI
 
 from askq.jobs.objects import Kind, assistant_thing
-from worker.protocols.base import Blocked, Gone, Listing
+from worker.protocols.base import Ambiguous, Blocked, Gone, Listing
 from worker.protocols.fields import a_count, a_text, an_object
 from worker.protocols.wire import Wire
 
@@ -67,9 +67,11 @@ class Deletion:
 
     async def _one(self, call: Awaitable[Any], id_: str) -> bool:
         try:
-            await self._wire.call(call, names=id_, needs_body=False)
+            reply = await self._wire.call(call, names=id_, needs_body=False)
         except Gone:
             return False
+        if reply.body.get("deleted") is False:
+            raise Ambiguous("not_deleted", "the service says that it has not deleted it")
         return True
 
     async def listed(self, kind: Kind) -> list[Listing]:

@@ -159,15 +159,17 @@ class FailingFiling(Filing):
         hit("store.look.after")
         return seen
 
-    async def delete_store(self, store_id: str) -> None:
+    async def delete_store(self, store_id: str) -> bool:
         hit("store.delete.before")
-        await super().delete_store(store_id)
+        gone = await super().delete_store(store_id)
         hit("store.delete.after")
+        return gone
 
-    async def delete_file(self, file_id: str) -> None:
+    async def delete_file(self, file_id: str) -> bool:
         hit("file.delete.before")
-        await super().delete_file(file_id)
+        gone = await super().delete_file(file_id)
         hit("file.delete.after")
+        return gone
 
     async def made(self, answer: Answer) -> tuple[list[Made], list[str]]:
         hit("made.before")

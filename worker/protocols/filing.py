@@ -117,10 +117,10 @@ class Filing:
         """Whether the service knows a file (still)."""
         return await self._is_there(self._client.files.with_raw_response.retrieve(file_id), file_id)
 
-    async def delete_file(self, file_id: str) -> None:
-        """Delete a file; one that is gone is deleted."""
+    async def delete_file(self, file_id: str) -> bool:
+        """Delete a file; one that is gone is deleted. False where the service cannot delete it."""
         call = self._client.files.with_raw_response.delete(file_id)
-        await deleted(self._wire.call(call, names=file_id, needs_body=False), file_id)
+        return await deleted(self._wire.call(call, names=file_id, needs_body=False), file_id)
 
     async def name_of(self, file_id: str) -> str | None:
         """The name of a file, where the service tells it."""
@@ -202,10 +202,10 @@ class Filing:
                 failed += [(id_, why) for id_, (status, why) in files.items() if status in ("failed", "cancelled")]
         return Unread(waiting=waiting, failed=tuple(failed), stores=tuple(store_ids))
 
-    async def delete_store(self, store_id: str) -> None:
-        """Delete a store; its files stay. One that is gone is deleted."""
+    async def delete_store(self, store_id: str) -> bool:
+        """Delete a store; its files stay. One that is gone is deleted. False where the service cannot delete it."""
         call = self._client.vector_stores.with_raw_response.delete(store_id)
-        await deleted(self._wire.call(call, names=store_id, needs_body=False), store_id)
+        return await deleted(self._wire.call(call, names=store_id, needs_body=False), store_id)
 
     async def take_out(self, store_id: str, file_id: str) -> None:
         """Take a file out of a store; the file itself stays."""

@@ -24,16 +24,21 @@ async def cancelled(call: Awaitable[Reply], run_id: str) -> None:
         log.info("%s cannot be cancelled on this server: %s", run_id, error)
 
 
-async def deleted(call: Awaitable[Reply], what: str) -> None:
-    """Await a deletion. What is gone is deleted; a server that cannot delete keeps it as long as it pleases."""
+async def deleted(call: Awaitable[Reply], what: str) -> bool:
+    """Await a deletion; whether it is gone. What is not there is deleted; a server that cannot delete keeps it as long
+    as it pleases."""
     try:
-        await call
+        reply = await call
     except Gone:
-        return
+        return True
     except Blocked as error:
         if error.code != "endpoint_gone":
             raise
         log.info("%s cannot be deleted on this server: %s", what, error)
+        return False
+    if reply.body.get("deleted") is False:
+        raise Ambiguous("not_deleted", "the service says that it has not deleted it")
+    return True
 
 
 async def reached(call: Awaitable[Reply]) -> None:

@@ -66,7 +66,8 @@ class Wire:
         longest_s: float | None = None,
     ) -> Reply:
         """Await a `with_raw_response` call. `names` is the object its address names, for a 404; `longest_s` is how long
-        it may take where it takes longer than others.
+        it may take where it takes longer than others. Without `needs_body` the reply may be anything but a page of
+        HTML, which somebody else has sent: a proxy, say.
 
         Raises CallError.
         """
@@ -74,12 +75,12 @@ class Wire:
             async with asyncio.timeout(self.longest_s if longest_s is None else longest_s):
                 raw = await response
             headers = raw.headers
-            if not needs_body:
+            if not needs_body and not raw.text.lstrip().startswith(("{", "<")):
                 return Reply({}, headers)
             body = parsed(raw.text)
         except (OpenAIError, TimeoutError, ValueError, RecursionError, aiohttp.ClientError, OSError) as exc:
             raise translate(exc, names=names) from exc
-        if not isinstance(body, dict) or (needs_id and not a_text(body.get("id"))):
+        if not isinstance(body, dict) or (needs_id and needs_body and not a_text(body.get("id"))):
             raise Ambiguous("unreadable", "the reply is no object with an id")
         return Reply(body, headers)
 

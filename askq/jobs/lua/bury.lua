@@ -23,7 +23,7 @@ for _, name in ipairs(names) do
         redis.call('HINCRBY', KEYS[3], 'due ' .. string.match(name, '^%S+'), 1)
         redis.call('EXPIRE', KEYS[3], ARGV[4])
       end
-      entry.receipt = ARGV[3]
+      entry.receipt = entry.receipt or ARGV[3]
     end
     redis.call('HSET', KEYS[1], name, cjson.encode(entry))
     found = found + 1

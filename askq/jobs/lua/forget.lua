@@ -5,7 +5,8 @@
 -- ARGV[1] id   ARGV[2] row id   ARGV[3] ends, ',a,b,'   ARGV[4] what is forgotten   ARGV[5] seconds to keep a receipt
 -- Returns 'moved'; 'not yours' (it has not ended); 'missing' (nothing is known of it).
 -- Leaves behind: its remote objects as tombstones, due now; in the batch's counters one job less in its state and one
--- more that was forgotten, what it has used stays; in the receipt what was erased. Nothing else.
+-- more that was forgotten, what it has used stays; in the receipt what was erased. Nothing else. A conversation that the
+-- job has joined is on record for each of its questions: when all are forgotten, the receipt counts it with the first.
 
 local state = redis.call('HGET', KEYS[1], 'state')
 if state and not string.find(ARGV[3], ',' .. state .. ',', 1, true) then
@@ -22,13 +23,19 @@ if redis.call('EXISTS', KEYS[7]) == 1 then
   local time = redis.call('TIME')
   local now = time[1] + time[2] / 1e6
   local flat = redis.call('HGETALL', KEYS[7])
+  -- A mark alone is not enough: a question that is asked once more joins its own.
+  local marks = redis.call('HEXISTS', KEYS[1], 'joined') + redis.call('HEXISTS', KEYS[1], 'after')
+  local joined = marks == 2 and not string.find(ARGV[4], '#', 1, true)
+  local thread = joined and redis.call('HGET', KEYS[1], 'thread')
   for i = 1, #flat, 2 do
     local entry = cjson.decode(flat[i + 1])
+    local kind, id = string.match(flat[i], '^(%S+) (.*)$')
     if not entry.receipt then
-      tell('due ' .. string.match(flat[i], '^%S+'))
+      entry.also = thread == id and kind ~= 'response' or nil
+      tell('due ' .. kind .. (entry.also and '+' or ''))
     end
     entry.due = entry.due and math.min(entry.due, now) or now
-    entry.receipt = ARGV[4]
+    entry.receipt = entry.receipt or ARGV[4]
     redis.call('HSET', KEYS[7], flat[i], cjson.encode(entry))
   end
   redis.call('PERSIST', KEYS[7])

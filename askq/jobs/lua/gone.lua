@@ -19,7 +19,7 @@ for i = 5, #ARGV, 3 do
       redis.call('HDEL', KEYS[1], name)
       if entry.receipt then
         local receipt = ARGV[4] .. entry.receipt
-        redis.call('HINCRBY', receipt, why .. ' ' .. string.match(name, '^%S+'), 1)
+        redis.call('HINCRBY', receipt, why .. ' ' .. string.match(name, '^%S+') .. (entry.also and '+' or ''), 1)
         redis.call('EXPIRE', receipt, ARGV[3])
       end
     else

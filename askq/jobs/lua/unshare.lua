@@ -19,7 +19,7 @@ for i = 1, #flat, 2 do
       redis.call('HINCRBY', KEYS[4], 'due ' .. string.match(flat[i], '^%S+'), 1)
       redis.call('EXPIRE', KEYS[4], ARGV[4])
     end
-    entry.receipt = ARGV[3]
+    entry.receipt = entry.receipt or ARGV[3]
   end
   redis.call('HSET', KEYS[2], flat[i], cjson.encode(entry))
 end

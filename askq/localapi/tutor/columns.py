@@ -41,6 +41,8 @@ class Column:
     """Only two values, such as 0 and 1: a rate can be had of it."""
     values: int
     """How many different ones."""
+    signs: str = ""
+    """What its values are written with beside ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def _column(name: str, cells: Sequence[str]) -> Column:
     different = set(filled)
     numeric = bool(filled) and all(_is_number(cell) for cell in different)
     flag = len(different) == 2 and {cell.lower() for cell in different} in _FLAGS
-    return Column(name, numeric, flag, len(different))
+    signs = sorted({sign for cell in different for sign in cell if not sign.isascii()})
+    return Column(name, numeric, flag, len(different), "".join(signs))
 
 
 _FLAGS = ({"0", "1"}, {"yes", "no"}, {"true", "false"}, {"y", "n"}, {"0.0", "1.0"}, {"예", "아니오"})

@@ -193,10 +193,14 @@ def _program(asked: Asked, table: Table, *, korean: bool) -> TableProgram:
     if asked.chart:
         chart = f"{stem}.png"
         title = _title(asked)
-        font, drawable = font_for([title, *(group.name if group else "",), "한" if korean and not group else ""])
-        if not title.isascii() and not drawable:
-            title = ""
-        lines += bar_chart(title, chart, font, show, numbered=False)
+        labels = group.signs if group is not None and not asked.banded else ""
+        font, drawable = font_for([title, labels])
+        if not drawable:
+            # The labels are more than the title, which the answer has anyway.
+            font, drawable = font_for([labels]) if title.isascii() is False and labels else (None, not labels)
+            title = title if title.isascii() else ""
+            numbered = not drawable
+        lines += bar_chart(title, chart, font, show, numbered=numbered)
     if asked.file:
         file = f"{stem}.csv"
         by = "group" if group is None else f"{group.name} group" if asked.banded else group.name
@@ -209,7 +213,7 @@ def _program(asked: Asked, table: Table, *, korean: bool) -> TableProgram:
             f"    writer.writerow({json.dumps(heads, ensure_ascii=False)})",
             f"    writer.writerows({cells} for label, count, value in result)",
         ]
-    readable = () if font is None else (font,)
+    readable = () if font is None else (font.path,)
     code = "\n".join(lines) + "\n"
     return TableProgram(code, table.name, asked, korean, chart, file, readable, numbered)
 

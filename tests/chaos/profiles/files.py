@@ -62,7 +62,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         world.suffer(STRIKES, times=size.strikes, every=(0.3, 1.2))
         world.disarm()
         world.settle(size.settle_s)
-        problems.extend(_wrong_files(world))
+        problems.extend(wrong_files(world))
         problems.extend(_too_many_uploads(world))
         problems.extend(f"left behind: {path}" for path in world.files.partial())
 
@@ -77,7 +77,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
     return report
 
 
-def _wrong_files(world: World) -> list[str]:
+def wrong_files(world: World) -> list[str]:
     """What is wrong with the files of answers: each must be here, whole, and made of the job's own file."""
     problems = []
     rows = {(row.key, row.row): row for row in questions.read(world.file)}

@@ -41,6 +41,8 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "cat.png").write_bytes(b"png")
     (tmp_path / "empty.csv").touch()
     (tmp_path / "folder").mkdir()
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.csv")
     return tmp_path
 
 
@@ -82,6 +84,10 @@ def test_columns_can_be_named_and_switched_off(place: Path) -> None:
         ("data.cvs", "Did you mean"),
         ("empty.csv", '"empty.csv": the file is empty'),
         ("folder", "this is a folder"),
+        ("/dev/zero", "this is no ordinary file"),
+        ("zero.csv", "this is no ordinary file"),
+        ("pipe.csv", "this is no ordinary file"),
+        ("a\x1b[31m.csv", "there is no such file"),
         ("https://x.test/a.csv", "this is an address, not a file"),
         ("a" * 5000, "cannot be read"),
         ("data.csv;gone.csv", '"gone.csv": there is no such file'),

@@ -63,9 +63,10 @@ class Service:
         self._call("has_file")
         return file_id in self.files
 
-    async def delete_file(self, file_id: str) -> None:
+    async def delete_file(self, file_id: str) -> bool:
         self._call("delete_file")
         self.files.pop(file_id, None)
+        return True
 
     async def create_store(self, *, name: str, item: str) -> str:
         self._call("create_store")
@@ -108,9 +109,10 @@ class Service:
         done = 0 if waiting else len(files) - failed
         return StoreSeen(status=self.stores[store_id]["status"], waiting=waiting, done=done, failed=failed)
 
-    async def delete_store(self, store_id: str) -> None:
+    async def delete_store(self, store_id: str) -> bool:
         self._call("delete_store")
         self.stores.pop(store_id, None)
+        return True
 
 
 class Stage:
@@ -430,6 +432,39 @@ async def test_a_stale_holder_commits_nothing(stage: Stage) -> None:
     given = await stage.ids(row(code(stage.ref("a.csv"))))
     await stage.library._work(old)
     assert stage.item(wish).remote == given.row_code[0]
+
+
+async def test_what_is_made_for_an_item_that_has_left_is_deleted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a file is uploaded, the batch that needs it is forgotten: nobody would ever delete the file."""
+    wish = file_item(stage.ref("a.csv"), "assistants")
+    upload = stage.service.upload
+
+    async def while_it_leaves(*args: Any, **options: Any) -> Any:
+        (item,) = stage.store.items(ACCOUNT)
+        stage.store.unshare(f"{ACCOUNT}/{wish.name}", "b_1")
+        stage.store.drop_item(ACCOUNT, item)
+        return await upload(*args, **options)
+
+    monkeypatch.setattr(stage.service, "upload", while_it_leaves)
+    needed = row(code(stage.ref("a.csv")))
+    assert needed is not None
+    assert isinstance(await stage.library.give(needed, user="b_1", go_on=False), NotReady)
+    await until(lambda: bool(stage.service.files) and not stage.library._tasks)
+    (stone,) = stage.store.all_buried()
+    assert (stone.owner, stone.object.id) == (f"{ACCOUNT}/{wish.name}", "file-1")
+    assert list(stage.store.unowned()) == []
+
+
+@pytest.mark.parametrize("error", [Refused("bad_request", "not now"), Ambiguous("http_500", "oops")])
+async def test_what_leaves_is_never_given_up(stage: Stage, error: CallError) -> None:
+    """Its record has the name of a file that somebody may have asked to be forgotten."""
+    given = await stage.ids(row(code(stage.ref("a.csv"))))
+    (item,) = stage.store.items(ACCOUNT)
+    stage.store.move_item(ACCOUNT, item, {"state": ItemState.LEAVING, "tries": 50}, due_s=0.0, take_over=True)
+    stage.service.errors["delete_file"] = [error] * 3
+    stage.library.kick()
+    await until(lambda: not stage.store.items(ACCOUNT))
+    assert given.row_code[0] not in stage.service.files
 
 
 # -- what goes where ---------------------------------------------------------------------------------------
