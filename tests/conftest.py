@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tests.servers import ClusterOfServers, running
 
 OURS = ("OPENAI_", "REDIS_", "CELERY_", "ASKQ_", "FLOWER_")
 """What a developer's own variables begin with that would change what the programs do."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start what runs in the background so, and programs that are started from here would take no Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

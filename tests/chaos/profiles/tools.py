@@ -53,6 +53,8 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         for protocol in leg.protocols:
             world.ask(protocol, size.jobs, waves=4, kinds=(TOOLS,))
         world.begin()
+        # Where workers take long to start, the other blows may all fall before the first function is at work.
+        world.wait(lambda: world.crew.kill_runner(at_work(world.diary)), seconds=60, what="a function is at work")
         world.suffer(STRIKES, times=size.strikes, every=size.every)
         # A worker that dies of itself at every turn would make any question look like poison at last.
         world.disarm()
