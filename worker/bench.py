@@ -174,7 +174,14 @@ class Bench:
 
     async def _with_calls(self, claim: Claim, move: Move) -> Move:
         """An end, with the function calls that led to it, and what the runs have brought that asked for them."""
-        kept = await self._calls(claim)
+        while True:
+            try:
+                kept = await self._calls(claim)
+                break
+            except StoreError as error:
+                # As its commit would wait: what is in hand may be paid for.
+                log.warning("%s: its end waits for the store: %s", claim.id, error.message)
+                await asyncio.sleep(0.5)
         if claim.brought is not None:
             move = dataclasses.replace(move, answer=with_brought(move.answer or Answer(text=None), claim.brought))
         if not kept:
@@ -277,7 +284,11 @@ class Bench:
     async def _pace(self, claim: Claim) -> Pace:
         """What is known of when this job's run may end, and of all others that are to be polled."""
         runs = self._durations.of(claim.assistant_digest)
-        gets = await self._permits.gets_per_s(claim.protocol)
+        try:
+            gets = await self._permits.gets_per_s(claim.protocol)
+        except StoreError:
+            # Nothing may come between the reply to a paid call and the commit of its id: that waits until it is stored.
+            gets = None
         return Pace(runs, crowd_s(self._durations.runs_waiting, gets))
 
     async def _watch(self, claim: Claim, thread: str, run: str, live: Live | None, protocol: Protocol) -> None:

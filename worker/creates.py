@@ -165,11 +165,11 @@ class Creates(Bench):
             return
         decision = await self._created(claim, status, assistant, protocol, tokens, attempts=ask.attempt)
         outcome = await self._commit(claim, decision)
-        if live is not None:
-            await self._watch(claim, thread, status.run_id, live, protocol)
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
             await asyncio.to_thread(self.store.witness, claim.id, ask.attempt, status.run_id)
+        if live is not None:
+            await self._watch(claim, thread, status.run_id, live, protocol)
         await self._account.worked(claim.protocol, begun=begun)
 
     async def _created(

@@ -51,10 +51,10 @@ class Looks(Creates):
             await self._account.answered(claim.protocol, begun=begun)
             if (seen := await self._with_files_of_round(claim, status)) is None:
                 return
-            self._learn(claim, seen)
             decision = await self._polled(claim, seen, assistant, protocol)
             if (whole := await self._with_what_it_made(claim, decision, assistant, protocol)) is None:
                 return
+            self._learn(claim, seen)
             await self._cancel_if_over(claim, whole, protocol)
             await self._commit(claim, whole)
             if claim.live and claim.cancel is None and status.state is RunState.PENDING:

@@ -353,6 +353,30 @@ class Deaf(MemoryStore):
         return super().commit(moves, on_disk=on_disk)
 
 
+def test_the_id_of_a_run_is_kept_when_the_store_is_away_as_the_reply_comes(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that is asked of the store in between may cost it: only the commit waits for the store."""
+    batch = submit(store, 1)
+    engine, asked = engines(), []
+
+    async def cannot_tell(ask: Ask, thread_id: str) -> Found:
+        return Found(search=Search.UNKNOWN)
+
+    async def away(protocol: str) -> float | None:
+        asked.append(len(service.ledger))
+        if len(asked) == 1:
+            raise StoreUnreachable("restarting")
+        return None
+
+    service.find_started = cannot_tell  # type: ignore[method-assign]
+    monkeypatch.setattr(engine._permits, "gets_per_s", away)
+    drive(engine, finished(store, batch))
+    job = only(store, batch)
+    assert asked[0] == 1, "asked once the run was there"
+    assert (job.state, job.attempts, job.runs, len(service.ledger)) == (State.COMPLETED, 1, 1, 1)
+
+
 class Slow(MemoryStore):
     """A view of a store that cannot renew, and whose intents take until the gate is opened."""
 
