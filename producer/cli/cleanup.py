@@ -16,7 +16,7 @@ from askq.jobs.objects import Kind, RemoteObject, Tombstone
 from askq.jobs.store import Store
 from producer.cli.changing import DECLINED, agreed
 from producer.cli.shared import Session, json_option, pass_session, print_json
-from producer.cli.workers import add_workers, foreground, kept_running, require_hope
+from producer.cli.workers import add_workers_unless_there, foreground, kept_running, require_hope
 from producer.parts import Parts
 
 SOMETHING_REMAINS = 1
@@ -64,10 +64,8 @@ def cleanup_command(
         supervisor = Supervisor()
         left: list[Tombstone] = []
         try:
-            if not no_worker and (session.settings.redis_url is None or not store.nodes()):
-                # With an embedded Redis a worker that is still on the register may just have ended.
-                parts.check_api()
-                add_workers(supervisor, parts)
+            if not no_worker:
+                add_workers_unless_there(supervisor, parts, store)
             with foreground(), kept_running(supervisor):
                 orphans, unlisted = _look(session, parts, store, supervisor)
                 waiting = [stone for stone in store.all_buried() if stone.entry.tries > 0]

@@ -18,7 +18,7 @@ from askq.jobs.objects import Receipt, Tombstone, receipt_name
 from askq.jobs.store import Store
 from producer.cli.changing import DECLINED, agreed, many
 from producer.cli.shared import Session, json_option, pass_session, print_json
-from producer.cli.workers import add_workers, foreground, kept_running, require_hope
+from producer.cli.workers import add_workers_unless_there, foreground, kept_running, require_hope
 from producer.parts import Parts
 from producer.questions.question_list import same_thread
 
@@ -63,10 +63,8 @@ def forget_command(
                     # What was wrong may be mended: whoever says it again does not wait for the next try.
                     store.bury(stone.owner, [stone.object], receipt=what)
             supervisor = Supervisor()
-            if not no_worker and (session.settings.redis_url is None or not store.nodes()):
-                # With an embedded Redis a worker that is still on the register may just have ended.
-                parts.check_api()
-                add_workers(supervisor, parts)
+            if not no_worker:
+                add_workers_unless_there(supervisor, parts, store)
             with foreground(), kept_running(supervisor):
                 parts.nudge()
                 receipts = [_follow(session, parts, store, supervisor, what, timeout) for what in chosen]

@@ -14,7 +14,7 @@ from askq.jobs.library import FILE, Item, ItemState
 from askq.jobs.store import Store
 from producer.answers.plain import plain
 from producer.cli.shared import Session
-from producer.cli.workers import add_workers, foreground, kept_running, require_hope
+from producer.cli.workers import add_workers_unless_there, foreground, kept_running, require_hope
 from producer.library import Shelves
 from producer.parts import Parts
 
@@ -51,9 +51,8 @@ def carry_out(
 ) -> list[Item]:
     """Wait until a worker has done what was put down; one is started unless there is one."""
     supervisor = Supervisor()
-    if not no_worker and not store.nodes():
-        parts.check_api()
-        add_workers(supervisor, parts)
+    if not no_worker:
+        add_workers_unless_there(supervisor, parts, store)
 
     def tick() -> None:
         for text in [*parts.revive(), *supervisor.tick()]:

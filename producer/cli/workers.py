@@ -21,6 +21,7 @@ from producer.parts import Parts
 
 if TYPE_CHECKING:
     from askq.jobs.redis_store import RedisStore
+    from askq.jobs.store import Store
 
 _LOOK_EVERY_S = 1.0
 GRACE_S = 12.0
@@ -112,6 +113,14 @@ def add_workers(supervisor: Supervisor, parts: Parts) -> None:
         name = f"worker-{number}"
         command = worker_command(parts.settings, number)
         supervisor.add(name, command, environment, parts.log_folder() / f"{name}.log")
+
+
+def add_workers_unless_there(supervisor: Supervisor, parts: Parts, store: Store) -> None:
+    """Workers for a command that needs some, unless others are at work; those that only run functions do not help."""
+    # With an embedded Redis a worker that is still on the register may just have ended.
+    if parts.settings.redis_url is None or not any(node.processes for node in store.nodes()):
+        parts.check_api()
+        add_workers(supervisor, parts)
 
 
 class ToolsWorker:
