@@ -12,7 +12,7 @@ from askq.assistants.file import check, load
 from askq.assistants.model import Assistant
 from tests.unit.protocols_stage import ask, assistant
 from worker.protocols.assistants import run_body
-from worker.protocols.base import ToolOutput
+from worker.protocols.base import Given, ToolOutput
 from worker.protocols.responses import request_body
 
 LIGHT = {"type": "function", "name": "light"}
@@ -131,3 +131,27 @@ def test_a_question_is_sent_with_the_choice_and_what_follows_it_is_not_forced(
         assert request_body(follows, "conv_1").get("tool_choice") == later
         assert request_body(follows, "conv_1")["parallel_tool_calls"] is False
     assert run_body(ask(assistant=home, corrects=True)).get("tool_choice") == (later if run is not None else None)
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        ("required", "required"),
+        (LIGHT, LIGHT),
+        ({"type": "file_search"}, None),
+        (ALLOWED, {**ALLOWED, "tools": [LIGHT]}),
+        ({**ALLOWED, "tools": [{"type": "file_search"}]}, "none"),
+    ],
+)
+def test_a_choice_does_not_name_a_file_search_that_has_nothing_to_search(choice: Any, sent: Any) -> None:
+    """It is left out, and the service refuses a choice of what is not there."""
+    home = assistant(protocol="responses", tools=(LIGHT, {"type": "file_search"}), tool_choice=choice)
+    body = request_body(ask(assistant=home), "conv_1")
+    assert [tool["type"] for tool in body["tools"]] == ["function"]
+    assert body.get("tool_choice") == sent
+    assert request_body(ask(assistant=home, given=Given(stores=("vs_1",))), "conv_1")["tool_choice"] == choice
+
+
+def test_without_any_tool_there_is_nothing_to_choose() -> None:
+    searching = assistant(protocol="responses", tools=({"type": "file_search"},), tool_choice="required")
+    assert "tool_choice" not in request_body(ask(assistant=searching), "conv_1")

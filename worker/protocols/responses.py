@@ -372,6 +372,7 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
     text_format = assistant.text_format
     if text_format is not None and isinstance(text_format.get("json_schema"), Mapping):
         text_format = {"type": "json_schema", **text_format["json_schema"]}
+    tools = [tool for tool in assistant.tools if _is_of_use(tool, ask)]
     body: dict[str, Any] = {
         "model": ask.model or assistant.model,
         "input": [_output(output) for output in ask.outputs] or _input(ask),
@@ -382,10 +383,8 @@ def request_body(ask: Ask, thread_id: str) -> dict[str, Any]:
         "conversation": thread_id or None,
         "previous_response_id": None if thread_id else ask.previous,
         "metadata": ask.run_metadata | ({_WINDOW: window} if window in ("2h", "8h") else {}),
-        "tools": [
-            _tool(tool, assistant.tool_resources, ask.given) for tool in assistant.tools if _is_of_use(tool, ask)
-        ],
-        "tool_choice": ask.tool_choice,
+        "tools": [_tool(tool, assistant.tool_resources, ask.given) for tool in tools],
+        "tool_choice": ask.tool_choice if len(tools) == len(assistant.tools) else _left_to_choose(ask, tools),
         "parallel_tool_calls": assistant.parallel_tool_calls,
         "include": _INCLUDE if assistant.tools else None,
         "temperature": assistant.temperature,
@@ -426,6 +425,17 @@ def _tool(tool: Mapping[str, Any], resources: Mapping[str, Any], given: Given) -
 def _is_of_use(tool: Mapping[str, Any], ask: Ask) -> bool:
     """Not a file search that has nothing to search: unlike Assistants, this protocol refuses it."""
     return tool.get("type") != "file_search" or bool(_stores(tool, ask.assistant.tool_resources, ask.given))
+
+
+def _left_to_choose(ask: Ask, tools: Sequence[Mapping[str, Any]]) -> str | Mapping[str, Any] | None:
+    """The choice of a tool without the file search that is left out: a choice that names it would be refused."""
+    choice = ask.tool_choice
+    if not tools or choice is None or isinstance(choice, str):
+        return choice if tools else None
+    if choice["type"] != "allowed_tools":
+        return None if choice["type"] == "file_search" else choice
+    left = [tool for tool in choice["tools"] if tool.get("type") != "file_search"]
+    return {**choice, "tools": left} if left else "none"
 
 
 def _stores(tool: Mapping[str, Any], resources: Mapping[str, Any], given: Given) -> list[str]:
