@@ -41,7 +41,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{library}:names:<account>` | sorted set | all items → since when |
 | `askq:{library}:clock:<account>` | string | the library's schedule has just followed a clock that was set back |
 | `askq:libraries` | set | accounts that have a library |
-| `askq:took:<digest>` | hash | how long runs of an assistant took: bucket → weight (`took.py`) |
+| `askq:lasted:<digest>` | hash | how long runs of an assistant took: what is counted (`took.py`) → how often |
 | `askq:inventory` | string | somebody has asked what of askq's there is at the service |
 | `askq:inventory:<token>` | string | the answer, JSON, for some minutes |
 | `askq:home` | string | marks what this askq has made at a service, to tell it from what another has |
@@ -244,7 +244,8 @@ def item_names(account: str) -> str:
 
 
 def took(digest: str) -> str:
-    return f"{PREFIX}took:{digest}"
+    # Not `took`: there runs that had ended were counted, and nothing else.
+    return f"{PREFIX}lasted:{digest}"
 
 
 def inventory(token: str) -> str:
