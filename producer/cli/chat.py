@@ -21,6 +21,7 @@ from askq.embedded.supervisor import Supervisor
 from askq.errors import InputError
 from askq.jobs.model import Job, Question, State
 from askq.jobs.store import Store
+from producer.answers.outputs import line
 from producer.answers.plain import plain
 from producer.answers.record import to_record
 from producer.cli.follow import follow
@@ -289,12 +290,11 @@ def _unknown(name: str) -> InputError:
 
 def file_line(made: Mapping[str, Any], folder: Path) -> str:
     """What an answer has made, in one line: where it is, or why it is not there."""
-    name = plain(str(made.get("name") or made.get("file_id") or made.get("url") or "file"), one_line=True)
     kind = plain(str(made.get("kind") or "file"), one_line=True)
     if path := made.get("path"):
+        name = plain(str(made.get("name") or "file"), one_line=True)
         return f"{kind} {name}: {plain(str(folder / str(path)), one_line=True)}"
-    why = made.get("error")
-    return f"{kind} {name}" + (f": {plain(str(why), one_line=True)}" if why else "")
+    return f"{kind} {line(made, folder)}"
 
 
 @contextmanager

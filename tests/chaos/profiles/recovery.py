@@ -30,7 +30,7 @@ class Size:
     """Interrupted claims in each half."""
 
 
-SIZES = {"full": Size(240, 8, 3, 10)}
+SIZES = {"full": Size(252, 6, 3, 10)}
 
 
 def run(size: Size, seed: int, folder: Path) -> Report:
