@@ -129,8 +129,6 @@ def _engine(app: Application) -> Engine:
             spoken = [FailingProtocol(protocol) for protocol in spoken]
         return {protocol.name: protocol for protocol in spoken}
 
-    store = app.askq_store()
-
     def start_chain() -> None:
         try:
             tasks.revive(app, store, Lane.START)

@@ -9,6 +9,7 @@ from askq.ends import ENDS
 from askq.jobs.codec import dump_brought, dump_usage
 from askq.jobs.model import FINISHING, Answer, Claim, Move, Usage
 from askq.structured import why_invalid
+from worker.steps.decision import added
 
 MOST_CORRECTIONS = 1
 _OF_ROUNDS = ("earlier", "acted", "began")
@@ -84,11 +85,4 @@ def _whole(claim: Claim, move: Move) -> Move:
 def _sum(one: Usage | None, other: Usage | None) -> Usage | None:
     if one is None or other is None:
         return one or other
-    known = one.cost_usd is not None and other.cost_usd is not None
-    return Usage(
-        input_tokens=one.input_tokens + other.input_tokens,
-        cached_tokens=one.cached_tokens + other.cached_tokens,
-        output_tokens=one.output_tokens + other.output_tokens,
-        total_tokens=one.total_tokens + other.total_tokens,
-        cost_usd=(one.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
-    )
+    return added(one, other)

@@ -27,6 +27,7 @@ from worker.steps.decision import (
     limited,
     moved,
     summed,
+    with_usage,
 )
 
 LOOK_S = 5.0
@@ -54,7 +55,7 @@ def asked(
     """
     whole = summed(claim, usage) if new_runs else None
     if (refusal := _unanswerable(calls, assistant)) is not None:
-        return end(claim, "unknown_function", refusal, fields=fields, answer=_with_usage(answer, usage), usage=usage)
+        return end(claim, "unknown_function", refusal, fields=fields, answer=with_usage(answer, usage), usage=usage)
     wanted = _wanted(calls, claim.rounds)
     last = [call.wanted for call in known if call.round == claim.rounds]
     if last and claim.acted_run == run_id and _same(last, wanted):
@@ -63,7 +64,7 @@ def asked(
         return Decision(Move(job=claim.id, fence=claim.fence, name="act", fields=kept, calls=tuple(last)))
     if claim.open_rounds >= assistant.most_rounds:
         told = f"the run asked for functions {claim.open_rounds + 1} times; [run] max_rounds is {assistant.most_rounds}"
-        return end(claim, "too_many_rounds", told, fields=fields, answer=_with_usage(answer, usage), usage=usage)
+        return end(claim, "too_many_rounds", told, fields=fields, answer=with_usage(answer, usage), usage=usage)
     if new_runs:
         brought = claim.brought if answer is None else dump_brought(answer, claim.brought)
         fields = {**fields, "brought": brought}
@@ -80,10 +81,6 @@ def asked(
     }
     calls_of_round = tuple(_wanted(calls, claim.rounds + 1))
     return Decision(Move(job=claim.id, fence=claim.fence, name="act", delay=LOOK_S, fields=new, calls=calls_of_round))
-
-
-def _with_usage(answer: Answer | None, usage: Usage | None) -> Answer | None:
-    return None if answer is None else dataclasses.replace(answer, usage=answer.usage or usage)
 
 
 def _unpriced(usage: Usage | None) -> Usage:

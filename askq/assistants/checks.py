@@ -18,7 +18,7 @@ from jsonschema.validators import extend
 
 from askq.assistants import choice, functions, local_files
 from askq.assistants.lines import line_of
-from askq.assistants.notation import completion_window, schema, seconds, table, text_of
+from askq.assistants.notation import completion_window, schema, seconds, short, table, text_of
 from askq.errors import Problem
 
 TOOL_KEYS: Mapping[str, tuple[str, ...]] = {
@@ -123,12 +123,6 @@ def _dotted(where: Sequence[str | int]) -> str:
     return ".".join(str(part) for part in where)
 
 
-def _short(value: object) -> str:
-    """A value as it is shown: a whole prompt in a message hides the message."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
 def _beyond(where: tuple[str | int, ...], value: object) -> list[Found]:
     """Numbers and nesting that no reader needs to take."""
     if len(where) > _MOST_LEVELS:
@@ -171,7 +165,7 @@ def _explain(error: ValidationError, where: tuple[str | int, ...]) -> list[Found
     given: Any = error.instance
     rule: Any = error.validator_value
     if "propertyNames" in error.absolute_schema_path:
-        return [((*where, given), f"the key {_short(given)} has {len(given)} characters; at most {rule} are taken")]
+        return [((*where, given), f"the key {short(given)} has {len(given)} characters; at most {rule} are taken")]
     if error.validator == "additionalProperties" and isinstance(given, Mapping):
         known = list(error.schema.get("properties", {})) if isinstance(error.schema, Mapping) else []
         return [((*where, key), f"unknown key {key!r}{_near(key, known)}") for key in given if key not in known]
@@ -185,7 +179,7 @@ def _explain(error: ValidationError, where: tuple[str | int, ...]) -> list[Found
 
 
 def _wrong_value(error: ValidationError, name: str) -> str:
-    given = _short(error.instance)
+    given = short(error.instance)
     rule: Any = error.validator_value
     match error.validator:
         case "enum":
@@ -227,11 +221,11 @@ def _by_hand(path: Path, values: Mapping[str, Any]) -> list[Found]:
         found += _instructions(path, values["instructions_file"])
     tier = values.get("service_tier", "auto")
     if (window := completion_window(values)) in ("2h", "8h") and tier not in ("auto", "default"):
-        told = f"a completion window of {window} excludes service_tier = {_short(tier)}; leave one of them out"
+        told = f"a completion window of {window} excludes service_tier = {short(tier)}; leave one of them out"
         found.append((("service_tier",), told))
     timeout = table(values, "run").get("timeout")
     if isinstance(timeout, str | int) and seconds(timeout) is None:
-        told = f'run.timeout is {_short(timeout)}; write "90s", "10m", "2h" or seconds above 0, at most 30 days'
+        told = f'run.timeout is {short(timeout)}; write "90s", "10m", "2h" or seconds above 0, at most 30 days'
         found.append((("run", "timeout"), told))
     return [*found, *_tools(values), *choice.wrong(values), *_format(path, values), *local_files.wrong(path, values)]
 
@@ -283,7 +277,7 @@ def _of_one_protocol(values: Mapping[str, Any]) -> list[Found]:
 
 def _metadata(values: Mapping[str, Any]) -> list[Found]:
     return [
-        (("metadata", key), f"keys that begin with {_OWN_METADATA} are askq's own; call {_short(key)} something else")
+        (("metadata", key), f"keys that begin with {_OWN_METADATA} are askq's own; call {short(key)} something else")
         for key in table(values, "metadata")
         if key.startswith(_OWN_METADATA)
     ]
@@ -316,14 +310,14 @@ def _wrong_tool(tool: object) -> list[Found]:
     if isinstance(tool, Mapping) and not isinstance(kind, str):
         return [((), f"a tool needs a type, which is a text; {known}")]
     if not isinstance(kind, str):
-        return [((), f"{_short(kind)} is not a tool; {known}")]
+        return [((), f"{short(kind)} is not a tool; {known}")]
     if kind == "function":
         return [((), 'name a function by its module, as a text: "module:function" (see `askq.tools`)')]
     if ":" in kind and not isinstance(tool, Mapping):
         return functions.misspelt(kind)
     if kind not in _TOOLS:
         near = difflib.get_close_matches(kind, _TOOLS, n=1)
-        return [((), f"unknown tool {_short(kind)}; {f'did you mean {near[0]!r}? ' if near else ''}{known}")]
+        return [((), f"unknown tool {short(kind)}; {f'did you mean {near[0]!r}? ' if near else ''}{known}")]
     if isinstance(tool, Mapping):
         return _misspelt(kind, tool)
     if kind not in _TOOLS_BY_NAME:

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from askq.assistants.notation import flat_tool, short
+
 WORDS = ("none", "auto", "required")
 _OF_ASSISTANTS = ("function", "code_interpreter", "file_search")
 _SHAPE = '{ type = "function", name = "…" }'
@@ -42,9 +44,9 @@ def wrong(values: Mapping[str, Any]) -> list[Found]:
         useless = "parallel_tool_calls" in values and not tools and "assistant_id" not in values
         return [(("parallel_tool_calls",), _NO_TOOLS)] if useless else []
     if isinstance(choice, str) and choice not in WORDS:
-        return [(at, f"tool_choice is {_short(choice)}; write {', '.join(WORDS)}, or {_SHAPE}")]
+        return [(at, f"tool_choice is {short(choice)}; write {', '.join(WORDS)}, or {_SHAPE}")]
     if not isinstance(choice, str | Mapping):
-        return [(at, f"tool_choice is {_short(choice)}; write a text ({', '.join(WORDS)}), or {_SHAPE}")]
+        return [(at, f"tool_choice is {short(choice)}; write a text ({', '.join(WORDS)}), or {_SHAPE}")]
     if not tools and choice not in ("none", "auto") and "assistant_id" not in values:
         return [(at, _NO_TOOLS)]
     return [] if isinstance(choice, str) else _wrong_table(choice, {values.get("protocol"), values.get("api")})
@@ -58,7 +60,7 @@ def _wrong_table(choice: Mapping[str, Any], protocols: set[Any]) -> list[Found]:
     if not isinstance(kind, str):
         return [(at, f"tool_choice needs a type, which is a text; write {_SHAPE}")]
     if "assistants" in protocols and kind not in _OF_ASSISTANTS:
-        return [(at, f'a tool_choice of the type {_short(kind)} needs protocol = "responses"')]
+        return [(at, f'a tool_choice of the type {short(kind)} needs protocol = "responses"')]
     if kind == "function":
         return [] if isinstance(_name(choice), str) else [(at, f"tool_choice needs the function's name: {_SHAPE}")]
     if kind != "allowed_tools":
@@ -74,7 +76,7 @@ def _wrong_table(choice: Mapping[str, Any], protocols: set[Any]) -> list[Found]:
 
 def unknown(values: Mapping[str, Any]) -> list[Found]:
     """Tools that the choice names and the file has not; `values` with its functions described."""
-    choice, tools = values.get("tool_choice"), [_flat_tool(tool) for tool in values.get("tools") or []]
+    choice, tools = values.get("tool_choice"), [flat_tool(tool) for tool in values.get("tools") or []]
     if not isinstance(choice, Mapping):
         return []
     if "assistant_id" in values and not tools and choice["type"] != "function":
@@ -98,25 +100,16 @@ def _missing(choice: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> s
             return None
         near = difflib.get_close_matches(str(name), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; its functions: {', '.join(known) or 'none'}"
-        return f"the file has no function {_short(name)}{hint}"
+        return f"the file has no function {short(name)}{hint}"
     if not of_kind:
         kinds = dict.fromkeys(str(tool.get("type")) for tool in tools)
-        return f"the file has no tool of the type {_short(kind)}; it has {', '.join(kinds)}"
+        return f"the file has no tool of the type {short(kind)}; it has {', '.join(kinds)}"
     label = choice.get("server_label")
     if kind == "mcp" and label not in [tool.get("server_label") for tool in of_kind]:
-        return f"the file has no mcp server called {_short(label)}"
+        return f"the file has no mcp server called {short(label)}"
     return None
 
 
 def _name(choice: Mapping[str, Any]) -> object:
     nested = choice.get("function")
     return nested.get("name") if isinstance(nested, Mapping) else choice.get("name")
-
-
-def _flat_tool(tool: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"type": tool} if isinstance(tool, str) else tool
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

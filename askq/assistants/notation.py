@@ -64,3 +64,9 @@ def flat_tool(tool: str | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(nested, Mapping):
         return {"type": kind, **nested}
     return dict(tool)
+
+
+def short(value: object) -> str:
+    """A value as it is shown: a whole prompt in a message hides the message."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

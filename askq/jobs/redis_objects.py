@@ -141,17 +141,21 @@ class RedisObjects(RedisWire):
                             yield Tombstone(owner=owner, entry=entry)
 
     def unowned(self) -> Iterator[Tombstone]:
-        for owner in self._owners():
+        owners = sorted(self._owners())
+        for start in range(0, len(owners), _PAGE):
+            page = owners[start : start + _PAGE]
             pipe = self._redis.pipeline(transaction=False)
-            pipe.ttl(keys.objects(owner))
-            pipe.hgetall(keys.objects(owner))
-            pipe.exists(_owned_by(owner))
-            lasts, flat, owned = self._run(pipe.execute)
-            # What policy keeps for ever is known as long as the results are.
-            for name, text in {} if owned or lasts >= 0 else flat.items():
-                entry = Entry.load(decoded(name), decoded(text))
-                if entry.due is None:
-                    yield Tombstone(owner=owner, entry=entry)
+            for owner in page:
+                pipe.ttl(keys.objects(owner))
+                pipe.hgetall(keys.objects(owner))
+                pipe.exists(_owned_by(owner))
+            found = self._run(pipe.execute)
+            for owner, lasts, flat, owned in zip(page, found[::3], found[1::3], found[2::3], strict=True):
+                # What policy keeps for ever is known as long as the results are.
+                for name, text in {} if owned or lasts >= 0 else flat.items():
+                    entry = Entry.load(decoded(name), decoded(text))
+                    if entry.due is None:
+                        yield Tombstone(owner=owner, entry=entry)
 
     def _owners(self) -> set[str]:
         def read() -> set[str]:

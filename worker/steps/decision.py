@@ -75,14 +75,24 @@ def summed(claim: Claim, usage: Usage | None) -> Usage | None:
     if usage is None:
         # Waiting for functions, or refused, there is no present run.
         return earlier if claim.state is State.ACTION else dataclasses.replace(earlier, cost_usd=None)
-    known = earlier.cost_usd is not None and usage.cost_usd is not None
+    return added(earlier, usage)
+
+
+def added(one: Usage, other: Usage) -> Usage:
+    """What both have used; the cost is known if both costs are."""
+    known = one.cost_usd is not None and other.cost_usd is not None
     return Usage(
-        input_tokens=earlier.input_tokens + usage.input_tokens,
-        cached_tokens=earlier.cached_tokens + usage.cached_tokens,
-        output_tokens=earlier.output_tokens + usage.output_tokens,
-        total_tokens=earlier.total_tokens + usage.total_tokens,
-        cost_usd=(earlier.cost_usd or 0.0) + (usage.cost_usd or 0.0) if known else None,
+        input_tokens=one.input_tokens + other.input_tokens,
+        cached_tokens=one.cached_tokens + other.cached_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        total_tokens=one.total_tokens + other.total_tokens,
+        cost_usd=(one.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
     )
+
+
+def with_usage(answer: Answer | None, usage: Usage | None) -> Answer | None:
+    """The answer, with this usage where it does not tell its own."""
+    return None if answer is None else dataclasses.replace(answer, usage=answer.usage or usage)
 
 
 def suspect(claim: Claim) -> bool:

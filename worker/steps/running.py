@@ -21,6 +21,7 @@ from worker.steps.decision import (
     limited,
     moved,
     summed,
+    with_usage,
 )
 
 
@@ -140,12 +141,12 @@ def finished(claim: Claim, status: Status, fields: Fields) -> Decision:
     if status.state is RunState.CANCELLED:
         code = _cancelled(claim, fields)
     message = status.error_message or f"the run ended {status.raw}"
-    return end(claim, code, message, fields=fields, answer=_with_usage(status.answer, status.usage), usage=status.usage)
+    return end(claim, code, message, fields=fields, answer=with_usage(status.answer, status.usage), usage=status.usage)
 
 
 def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | None) -> Decision:
     """The answer is here: the job completes, or ends as its run's end says."""
-    answer = _with_usage(answer, usage) or answer
+    answer = with_usage(answer, usage) or answer
     if claim.error_code is not None:
         return end(claim, claim.error_code, claim.error_message or "the run ended early", fields=fields, answer=answer)
     if answer.text is None and not answer.code and not answer.files:
@@ -159,12 +160,6 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
     if _why_cancelled(claim, fields) is not None:
         kept = {**kept, "note": "the run completed although it was to be cancelled"}
     return Decision(Move(job=claim.id, fence=claim.fence, name="complete", fields=kept, answer=answer))
-
-
-def _with_usage(answer: Answer | None, usage: Usage | None) -> Answer | None:
-    if answer is None or answer.usage is not None or usage is None:
-        return answer
-    return dataclasses.replace(answer, usage=usage)
 
 
 def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
