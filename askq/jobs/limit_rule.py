@@ -52,6 +52,8 @@ LONGEST_BACKOFF_S = 60.0
 STEP_S = 1.0
 """A clock that shows an earlier time than before by so much was set back."""
 STAMPS = ("hold", "grown", "opened", "first", "empty", "short", "mute")
+A_SECOND = 0.99
+"""Resets are rounded."""
 WINDOW_WAIT_S = 0.02
 """While a window is full a reply ends the wait, and nobody knows when it comes."""
 SHORTEST_WAIT_S = 0.001
@@ -373,8 +375,12 @@ class LimitRecord:
         told = heard.requests
         if _useful(told):
             known = self.how == 2
-            self.burst = _burst(told, self.burst if known else 0.0)
-            self.rate = _rate(told, self.rate if known else 0.0)
+            if _of_a_part(told, self.burst if known else 0.0):
+                self.burst = max(1.0, (told.remaining or 0.0) + 1, self.burst if known else 0.0)
+                self.rate = max(FLOOR_PER_S, (told.limit or 0.0) / 60)
+            else:
+                self.burst = _burst(told, self.burst if known else 0.0)
+                self.rate = _rate(told, self.rate if known else 0.0)
             self.how = 2
             level = _level(told, self.level if known else None, self.given - heard.serial)
             self.level = min(self.burst, level)
@@ -390,6 +396,14 @@ class LimitRecord:
 
 def _useful(told: Told) -> bool:
     return told.remaining is not None and (told.limit is None or told.limit > 0)
+
+
+def _of_a_part(told: Told, known: float) -> bool:
+    """Whether a service tells the limit of a minute and counts in a smaller bucket: half of what it tells was never
+    there, and yet all of it would be back within a second. Then no more is had at once than was seen to be left."""
+    if told.limit is None or told.reset_s is None or told.remaining is None or known >= told.limit:
+        return False
+    return told.remaining < told.limit / 2 and told.limit - told.remaining >= A_SECOND * told.limit * told.reset_s
 
 
 def _burst(told: Told, known: float) -> float:

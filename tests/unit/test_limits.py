@@ -28,6 +28,8 @@ class Server:
     at: float = 0.0
     accepted: int = 0
     refused: int = 0
+    tells: float | None = None
+    """The limit it tells, where that is not what its bucket holds."""
 
     def __post_init__(self) -> None:
         self.level = self.burst
@@ -44,7 +46,7 @@ class Server:
         told = Told()
         if self.headers:
             lacks = self.burst - self.level
-            told = Told(limit=self.burst, remaining=float(int(self.level)), reset_s=lacks / self.rate)
+            told = Told(limit=self.tells or self.burst, remaining=float(int(self.level)), reset_s=lacks / self.rate)
         return good, told
 
 
@@ -116,6 +118,22 @@ def test_a_bucket_of_a_minutes_worth_is_used_whole(latency_s: float) -> None:
     took = run.answer(1000, at_most_s=100)
     assert run.server.refused == 0
     assert took <= 60 + 3
+
+
+@pytest.mark.parametrize("latency_s", [0.01, 0.3])
+def test_a_limit_told_for_a_minute_and_counted_by_the_second_is_kept_to(latency_s: float) -> None:
+    """1,200 a minute, of which 20 are had at once: what the headers say of the reset is that of the small bucket."""
+    server = Server(rate=20, burst=20, headers=True, tells=1200)
+    last = Run(server, latency_s=latency_s).answer(300, at_most_s=60)
+    assert server.refused <= 5
+    assert last <= 1.1 * 14 + 2 * latency_s
+
+
+def test_a_limit_of_a_second_is_not_taken_for_that_of_a_minute() -> None:
+    """Also by those who come when it is nearly used up."""
+    server = Server(rate=100, burst=100, headers=True)
+    server.level = 5
+    assert Run(server).answer(500, at_most_s=30) <= 1.2 * 5
 
 
 @pytest.mark.parametrize("retry_after_s", [1.0, None])

@@ -255,6 +255,13 @@ local function refused(granted_at, pause, contradicted)
   r.empty, r.since, r.busy, r.held, r.bad = now, 0, 0, 0, 0
 end
 
+local function of_a_part(limit, remaining, reset, known)
+  if limit == nil or reset == nil or known >= limit then
+    return false
+  end
+  return remaining < limit / 2 and limit - remaining >= 0.99 * limit * reset
+end
+
 local function told_burst(limit, remaining, known)
   return math.max(1, limit or known, remaining)
 end
@@ -275,8 +282,13 @@ local function told()
   local limit, remaining, reset = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
   if useful(limit, remaining) then
     local known = r.how == 2
-    r.burst = told_burst(limit, remaining, known and r.burst or 0)
-    r.rate = told_rate(limit, remaining, reset, known and r.rate or 0)
+    if of_a_part(limit, remaining, reset, known and r.burst or 0) then
+      r.burst = math.max(1, remaining + 1, known and r.burst or 0)
+      r.rate = math.max(FLOOR, limit / 60)
+    else
+      r.burst = told_burst(limit, remaining, known and r.burst or 0)
+      r.rate = told_rate(limit, remaining, reset, known and r.rate or 0)
+    end
     r.how = 2
     r.level = math.min(r.burst, told_level(remaining, known and r.level or nil, r.given - ARGV[16]))
   end
