@@ -199,6 +199,7 @@ def test_the_calls_of_the_oldest_run_come_first(stage: Stage, store: Store, job:
     # In the same shard or another: it began later, and asked first.
     other = put(store, "later")
     run_it(store)
+    stage.pass_time(SHORT)
     held = {claim.id: claim for claim in store.claim(Lane.POLL, ALL, limit=16, lease_s=LONG)}
     for number, id_ in enumerate((other, job)):
         fields = {"rounds": 1}
