@@ -35,7 +35,7 @@ class Size:
 
 SIZES = {
     "short": Size(60, 1, 6.0, (legs.WITHOUT_KEYS,), 2, 0.15, 1, 0, 1, 40),
-    "full": Size(220, 3, 25.0, legs.BOTH, 18, 0.06, 5, 5, 5, 900),
+    "full": Size(260, 3, 25.0, legs.BOTH, 18, 0.06, 5, 5, 5, 900),
 }
 
 
