@@ -158,12 +158,11 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             *(lambda world: world.server.kill(0.2) and look(world), lambda world: world.crew.kill_group()),
             *(lambda world: commands.kill(), lambda world: world.crew.kill_main()),
         ]
-        there = _count(world)
         world.release(1)
         for number in range(size.strikes):
             # Spread over all that is to be deleted: counted and not timed.
-            enough = there - len(gone.objects) * number // (size.strikes + 1)
-            world.wait(partial(_is_down_to, world, enough), seconds=size.settle_s, what="deletions go on")
+            enough = len(gone.objects) - len(gone.objects) * number // (size.strikes + 1)
+            world.wait(partial(_is_down_to, world, gone, enough), seconds=size.settle_s, what="deletions go on")
             strikes[number % len(strikes)](world)
         look(world)
         world.meanwhile.pop(0)
@@ -279,13 +278,14 @@ def _made(world: World, batches: Iterable[str]) -> Made:
     return found
 
 
-def _is_down_to(world: World, most: int) -> bool:
-    return _count(world) <= most
-
-
-def _count(world: World) -> int:
-    objects: Mapping[str, int] = world.stack.admin("stats")["objects"]
-    return sum(objects.get(kind, 0) for kind in Kind)
+def _is_down_to(world: World, gone: Made, most: int) -> bool:
+    """Whether no more than so many are still to be deleted. What is kept grows meanwhile."""
+    store = world.stack.store
+    known = {
+        entry.object.id for owner in {owner for _, owner in gone.objects.values()} for entry in store.objects(owner)
+    }
+    known |= {stone.object.id for stone in store.all_buried()}
+    return len(known & gone.objects.keys()) <= most
 
 
 class Hurry:
