@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Answers every chat completion with one message."""
+
+    def message(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What is said to a request: here, under which key it came."""
+        return {"role": "assistant", "content": self.headers["Authorization"]}
+
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        message = {"role": "assistant", "content": self.headers["Authorization"]}
-        body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        choice = {"index": 0, "message": self.message(asked), "finish_reason": "stop"}
+        body = json.dumps({"choices": [choice]}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -11,11 +11,12 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from tests.acceptance.chat_server import Handler
 from tests.acceptance.stack import ROOT
 from tests.acceptance.test_commands import Folder, folder, read_lines
 
@@ -39,31 +40,18 @@ max_rounds = 3
 """
 
 
-class Model(BaseHTTPRequestHandler):
+class Model(Handler):
     """Calls when it is forced to, however often; otherwise it says what it was told by the function."""
 
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def message(self, asked: dict[str, Any]) -> dict[str, Any]:
         server: Any = self.server
         server.asked.append(asked)
-        message: dict[str, Any] = {"role": "assistant", "content": f"Said: {asked['messages'][-1]['content']}"}
         if "response_format" in asked:
-            message["content"] = json.dumps(CALL)
-        elif asked.get("tool_choice") == "required" and server.keeps_to_it:
+            return {"role": "assistant", "content": json.dumps(CALL)}
+        if asked.get("tool_choice") == "required" and server.keeps_to_it:
             function = {**CALL, "arguments": json.dumps(CALL["arguments"])}
-            message = {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": function}]}
-        body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        self.send_error(404)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+            return {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": function}]}
+        return {"role": "assistant", "content": f"Said: {asked['messages'][-1]['content']}"}
 
 
 @pytest.fixture
