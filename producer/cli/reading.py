@@ -294,7 +294,7 @@ def _job_id(session: Session, store: Reader, given: str) -> str:
 
 def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
     from producer.answers.outputs import line
-    from producer.answers.plain import padded, plain
+    from producer.answers.plain import counted, padded, plain
     from producer.answers.record import to_record
 
     record = to_record(job)
@@ -310,8 +310,8 @@ def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
             ("run", f"{job.run_id or 'none'} in {job.thread_id or 'no thread'}"),
             (
                 "attempts",
-                f"{job.attempts}, {job.runs} runs, {job.polls} polls"
-                + (f"; asked again {job.retries} times" if job.retries else ""),
+                f"{job.attempts}, {counted(job.runs, 'run')}, {counted(job.polls, 'poll')}"
+                + (f"; asked again {counted(job.retries, 'time')}" if job.retries else ""),
             ),
             ("cancel", {"asked": "asked for", "deadline": "past its deadline"}.get(job.cancel or "")),
             ("asked", record["created_at"]),

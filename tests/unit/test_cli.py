@@ -514,6 +514,10 @@ def test_assistants_are_listed_shown_and_checked(askq: Asked, tmp_path: Path, mo
     assert "tutor" in out, "those that came with askq are there too"
     shown = json.loads(askq("assistants", "show", "mine", "--json")[1])
     assert (shown["name"], len(shown["digest"])) == ("mine", 16)
+    (tmp_path / "mine.toml").write_text('tools = ["code_interpreter"]\ninstructions = "두 줄\\n"\n', "utf-8")
+    lines = dict(line.split(":", 1) for line in askq("assistants", "show", "mine")[1].splitlines() if ":" in line)
+    assert lines["tools"].strip() == '[{"type": "code_interpreter"}]'
+    assert lines["instructions"].strip() == "두 줄"
     code, _, err = askq("assistants", "validate")
     assert code == 2
     assert "bad.toml:1" in err
