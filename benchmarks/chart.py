@@ -34,7 +34,7 @@ class Bar:
 def bars(title: str, rows: Sequence[Bar], *, short: str = "") -> str:
     """The picture: lengths in proportion, from 0. `short` explains the outlined ones, where there are some."""
     longest = max((row.value for row in rows if row.value is not None), default=0) or 1
-    explained = short if any(row.short for row in rows) else ""
+    explained = short if any(row.short and row.value for row in rows) else ""
     height = _TOP + _ROW * len(rows) + 10 + (_LEGEND if explained else 0)
     size = f"0 0 {_NAMES + _BARS + _NOTES} {height}"
     lines = [

@@ -257,6 +257,7 @@ def test_results_into_files_by_their_suffix(store: MemoryStore, askq: Asked, que
 def test_results_as_a_table(store: MemoryStore, askq: Asked, questions: Path) -> None:
     askq("submit", questions)
     end_all(store)
+    assert "\x1b" not in askq("results", "-f", "table")[1], "what is no terminal gets no colours"
     _, out, _ = askq("--no-color", "results", "-f", "table")
     assert "answer a" in out
     assert "\x1b" not in out
