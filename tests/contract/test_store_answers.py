@@ -8,15 +8,7 @@ import pytest
 
 from askq.ids import job_id
 from askq.jobs import keys
-from askq.jobs.model import (
-    PENDING,
-    TERMINAL,
-    Answer,
-    Lane,
-    Outcome,
-    State,
-    Usage,
-)
+from askq.jobs.model import PENDING, TERMINAL, Answer, Lane, Outcome, State, Usage
 from tests.contract.store_stage import (
     ALL,
     LONG,

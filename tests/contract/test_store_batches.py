@@ -11,11 +11,7 @@ from typing import Any
 import pytest
 
 from askq.errors import StoreError
-from askq.jobs.model import (
-    NewBatch,
-    State,
-    Usage,
-)
+from askq.jobs.model import NewBatch, State, Usage
 from askq.jobs.store import Store
 from tests.contract.store_stage import (
     SERVERS,

@@ -7,14 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from askq.ids import SHARDS, job_id, shard_of, split_job_id
-from askq.jobs.model import (
-    LANE_OF,
-    PENDING,
-    TERMINAL,
-    Lane,
-    Outcome,
-    State,
-)
+from askq.jobs.model import LANE_OF, PENDING, TERMINAL, Lane, Outcome, State
 from askq.jobs.store import Store
 from tests.contract.store_stage import (
     ALL,

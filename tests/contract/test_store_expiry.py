@@ -6,13 +6,7 @@ from collections.abc import Callable
 
 from askq.ids import SHARDS, job_id, shard_of
 from askq.jobs import keys
-from askq.jobs.model import (
-    Answer,
-    Lane,
-    NewBatch,
-    Outcome,
-    State,
-)
+from askq.jobs.model import Answer, Lane, NewBatch, Outcome, State
 from tests.contract.store_stage import (
     ALL,
     LONG,

@@ -12,12 +12,7 @@ from askq.errors import StoreError, StoreUnreachable, StoreUnsafe
 from askq.ids import job_id
 from askq.jobs import keys
 from askq.jobs.health import Health
-from askq.jobs.model import (
-    Lane,
-    Move,
-    Outcome,
-    State,
-)
+from askq.jobs.model import Lane, Move, Outcome, State
 from askq.jobs.redis_store import RedisStore
 from askq.jobs.store import Store
 from tests.conftest import StartRedis

@@ -5,17 +5,7 @@ from __future__ import annotations
 import pytest
 
 from askq.ids import job_id
-from askq.jobs.model import (
-    LANE_OF,
-    MOVES,
-    PENDING,
-    TERMINAL,
-    Answer,
-    Lane,
-    Move,
-    Outcome,
-    State,
-)
+from askq.jobs.model import LANE_OF, MOVES, PENDING, TERMINAL, Answer, Lane, Move, Outcome, State
 from tests.contract.store_stage import (
     ALL,
     LONG,

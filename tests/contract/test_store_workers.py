@@ -7,20 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from askq.jobs.model import (
-    Lane,
-    NewBatch,
-    Node,
-)
+from askq.jobs.model import Lane, NewBatch, Node
 from askq.jobs.store import Store
-from tests.contract.store_stage import (
-    LONG,
-    SHORT,
-    Stage,
-    question,
-    status_of,
-    submit,
-)
+from tests.contract.store_stage import LONG, SHORT, Stage, question, status_of, submit
 
 
 def test_executions_are_alive_until_they_leave_or_their_time_is_up(stage: Stage) -> None:
