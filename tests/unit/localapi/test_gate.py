@@ -1,0 +1,30 @@
+"""Bodies that are no JSON as it should be, at the door of the local API."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from .stage import stage
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "m", "input": "q", "temperature": NaN}',
+        b'{"model": "m", "input": "q", "tools": [{"type": "web_search", "x": 1e999}]}',
+        b'{"model": "m", "input": "q", "tools": [{"type": "web_search", "x": -Infinity}]}',
+        b'{"model": "m", "input": "half \xed\xa0\xbd"}',
+        b'{"model": "m", "input": "half \\ud83d"}',
+        '{"model": "m", "input": "half \\ud83d"}'.encode("utf-16"),
+        b'{"model": "m", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'\xff',
+    ],
+)
+async def test_what_is_no_json_is_refused_and_stops_nobody(body: bytes) -> None:
+    async with asyncio.timeout(20), stage() as it:
+        headers = {"Content-Type": "application/json"}
+        async with it.http.post(f"{it.server.base_url}/responses", data=body, headers=headers) as reply:
+            assert (reply.status, (await reply.json())["error"]["type"]) == (400, "invalid_request_error")
+        assert (await it.respond())["status"] in ("queued", "in_progress", "completed")
