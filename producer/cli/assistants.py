@@ -9,7 +9,7 @@ import click
 from askq.assistants import file as files
 from askq.assistants.model import Assistant
 from askq.errors import AssistantError
-from producer.answers.plain import padded
+from producer.answers.plain import padded, plain
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.parts import Parts
 
@@ -36,7 +36,8 @@ def list_command(session: Session, *, as_json: bool) -> int:
     else:
         for entry in found:
             state = f"{entry['problems']} problems: askq assistants validate {entry['file']}"
-            click.echo(f"{padded(str(entry['name']), 20)} {state if entry['problems'] else entry['description']}")
+            told = f"{padded(str(entry['name']), 20)} {state if entry['problems'] else entry['description']}"
+            click.echo(plain(told))
     return 0
 
 
@@ -53,7 +54,7 @@ def show_command(session: Session, *, name: str, as_json: bool) -> int:
     else:
         for key, value in about.items():
             if value not in (None, (), {}, []):
-                click.echo(f"{key + ':':<19} {value}")
+                click.echo(plain(f"{key + ':':<19} {value}"))
     return 0
 
 

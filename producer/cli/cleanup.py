@@ -187,7 +187,7 @@ def _print(
     for orphan in orphans:
         whose = "" if orphan.ours else "  made by another installation"
         since = "" if orphan.created_at is None else timestamp(orphan.created_at)
-        click.echo(f"{orphan.made.kind:<14}{orphan.made.id:<40}{since or 'on record here'}{whose}")
+        click.echo(plain(f"{orphan.made.kind:<14}{orphan.made.id:<40}{since or 'on record here'}{whose}"))
     for kind in unlisted:
         session.say(f"This service does not list objects of kind {kind}.")
     for stone in waiting:

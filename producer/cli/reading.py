@@ -13,6 +13,7 @@ import click
 from askq.errors import InputError, NotFound, WaitTimeout
 from askq.jobs.model import PENDING, TERMINAL, BatchStatus, Job, State
 from askq.pauses import PAUSES
+from producer.cli.options import Seconds
 from producer.cli.shared import Session, json_option, known_status, on_terminal, pass_session, print_json
 
 if TYPE_CHECKING:
@@ -152,8 +153,8 @@ def _questions(status: BatchStatus) -> str:
 
 @click.command("watch")
 @click.argument("batch", default="@last")
-@click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
+@click.option("--interval", type=Seconds(min=0.1), default=1.0, show_default=True, help="Seconds.")
+@click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--exit-status", is_flag=True, help="Exit 5 when some have no complete answer.")
 @json_option
 @pass_session
@@ -257,7 +258,7 @@ def results_command(
 
             jobs = store.jobs(status.id, states=states)
             total = status.total if states is None else sum(status.counts.get(state, 0) for state in states)
-            print_table(jobs, file=sys.stdout, limit=None if only else 50, total=total, color=session.color)
+            print_table(jobs, file=sys.stdout, limit=None if only else 50, total=total, color=None if session.color else False)
         else:
             writer_for(None, format=wanted, **table).write(store.jobs(status.id, states=states))
     return 0
@@ -354,7 +355,7 @@ def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
         click.echo(line(file, folder))
     if record["error"] is not None:
         error = record["error"]
-        click.echo(f"\nError\n{error['code']}: {plain(error['message'] or '')}\n{error['remedy']}")
+        click.echo(f"\nError\n{plain(error['code'])}: {plain(error['message'] or '')}\n{error['remedy']}")
 
 
 def _call(call: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from producer.answers.writer import Writer, writer_for
 from producer.batch import require_budget
 from producer.budget import bounded
 from producer.cli.changing import many
-from producer.cli.options import assistant_options, bounds, budget_option, input_options
+from producer.cli.options import Seconds, assistant_options, bounds, budget_option, input_options
 from producer.cli.shared import Session, json_option, known_status, pass_session, print_json, typed
 from producer.cli.workers import ToolsWorker, add_workers, foreground, kept_running, require_hope
 from producer.kept_table import keep, kept
@@ -54,7 +54,7 @@ _LOOK_EVERY_S = 0.4
 @click.option("--new", is_flag=True, help="Ask again, even if this list was asked before.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N questions.")
 @budget_option
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
+@click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis answer.")
 @json_option
 @pass_session
@@ -79,6 +79,7 @@ def run_command(
     The same command again goes on where it stopped, whatever stopped it; a list that is finished is answered from the
     store, at once and free (--new asks again).
     """
+    session.announce(file)
     with session.parts() as parts, open_list(file, **reading, **bounds(session.settings)) as questions:
         summary = questions.attach(folder=parts.files(), tools_of=parts.tools_of(assistant, protocol)).check()
         for note in summary.notes:
@@ -112,7 +113,7 @@ def run_command(
 @assistant_options
 @click.option("--file", "files", multiple=True, metavar="PATH", help="A file that goes along. May be repeated.")
 @click.option("--image", "images", multiple=True, metavar="PATH|URL", help="An image to look at. May be repeated.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
+@click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis answer.")
 @click.option("--stream", is_flag=True, help="Print the answer while it is written.")
 @json_option

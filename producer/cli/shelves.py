@@ -13,6 +13,7 @@ from askq.errors import InputError
 from askq.jobs.library import FILE, Item, ItemState
 from askq.jobs.store import Store
 from producer.answers.plain import plain
+from producer.cli.options import Seconds
 from producer.cli.shared import Session
 from producer.cli.workers import add_workers_unless_there, foreground, kept_running, require_hope
 from producer.library import Shelves
@@ -21,7 +22,7 @@ from producer.parts import Parts
 FAILED = 5
 
 timeout_option = click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long."
+    "--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long."
 )
 worker_option = click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis do it.")
 force_option = click.option("--force", is_flag=True, help="Even if batches use it.")
