@@ -93,8 +93,8 @@ def _validator(schema: str) -> Any:
     from jsonschema_specifications import REGISTRY
 
     loaded = json.loads(schema)
-    # Whatever `$schema` says; the newest where it says nothing. With a registry of our own, because by itself jsonschema
-    # fetches what a `$ref` names, from files and from the network.
+    # Whatever `$schema` says; the newest where it says nothing. With a registry of our own, because by itself
+    # jsonschema fetches what a `$ref` names, from files and from the network.
     return validator_for(loaded, default=Draft202012Validator)(loaded, registry=REGISTRY)
 
 

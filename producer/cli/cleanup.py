@@ -146,7 +146,7 @@ def _delete(
     _await(session, parts, supervisor, told, what="the deletions")
     remaining = left()
     for stone in remaining:
-        session.say(f"{stone.object.kind} {stone.object.id} not deleted yet: {stone.entry.why}")
+        session.complain(f"{stone.object.kind} {stone.object.id} not deleted yet: {stone.entry.why}")
     return len(tries) - len(remaining), remaining
 
 

@@ -238,7 +238,7 @@ def results_command(
     with session.reader() as store:
         status = known_status(store, session.batch_id(store, batch))
         if not (status.done or partial or only):
-            session.say(f"askq: batch {status.id} is not finished: {status.pending} of {status.total} pending")
+            session.complain(f"askq: batch {status.id} is not finished: {status.pending} of {status.total} pending")
             session.say("Wait with `askq watch`, or take what there is with --partial.")
             return STILL_PENDING
         states = None if only is None else _ONLY[only]
@@ -258,7 +258,9 @@ def results_command(
 
             jobs = store.jobs(status.id, states=states)
             total = status.total if states is None else sum(status.counts.get(state, 0) for state in states)
-            print_table(jobs, file=sys.stdout, limit=None if only else 50, total=total, color=None if session.color else False)
+            print_table(
+                jobs, file=sys.stdout, limit=None if only else 50, total=total, color=None if session.color else False
+            )
         else:
             writer_for(None, format=wanted, **table).write(store.jobs(status.id, states=states))
     return 0

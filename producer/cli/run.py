@@ -160,7 +160,7 @@ def ask_command(
     for file in record["files"]:
         session.say(line(file, session.settings.files_dir))
     if record["error"] is not None:
-        session.say(f"askq: {record['error']['code']}: {plain(record['error']['message'] or '')}")
+        session.complain(f"askq: {record['error']['code']}: {record['error']['message'] or ''}")
         session.say(record["error"]["remedy"])
     return 0 if job.state is State.COMPLETED else UNFINISHED
 

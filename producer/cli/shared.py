@@ -49,6 +49,10 @@ class Session:
         if not self.quiet:
             click.echo(harmless(text), err=True)
 
+    def complain(self, text: str) -> None:
+        """What went wrong, on standard error: also for those who want to hear nothing else."""
+        click.echo(harmless(text), err=True)
+
     def announce(self, file: str) -> None:
         """Say what is waited for, where somebody has to type the list."""
         if file == "-" and sys.stdin.isatty():

@@ -21,9 +21,7 @@ from producer.parts import Parts
 
 FAILED = 5
 
-timeout_option = click.option(
-    "--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long."
-)
+timeout_option = click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 worker_option = click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis do it.")
 force_option = click.option("--force", is_flag=True, help="Even if batches use it.")
 
@@ -102,11 +100,12 @@ def conclude(session: Session, items: Sequence[Item]) -> int:
     for item in items:
         if item.state is ItemState.FAILED:
             bad = FAILED
-            session.say(f"askq: {plain(item.title, one_line=True)}: {plain(item.error or 'it failed', one_line=True)}")
+            why = plain(item.error or "it failed", one_line=True)
+            session.complain(f"askq: {plain(item.title, one_line=True)}: {why}")
         for file, reason in item.failures:
             bad = FAILED
             told = f"{plain(file, one_line=True)} could not be read: {plain(reason, one_line=True)}"
-            session.say(f"askq: {plain(item.title, one_line=True)}: {told}")
+            session.complain(f"askq: {plain(item.title, one_line=True)}: {told}")
     return bad
 
 

@@ -328,9 +328,7 @@ def test_a_line_that_is_no_text_is_one_question_that_is_not_asked(
     assert store.batches()[0].total == 2
 
 
-def test_a_tab_after_a_command_is_a_blank(
-    store: MemoryStore, askq: Asked, says: Says, tmp_path: Path
-) -> None:
+def test_a_tab_after_a_command_is_a_blank(store: MemoryStore, askq: Asked, says: Says, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a\n1\n", "utf-8")
     says("/file\ta.csv\n")
     code, _, err = askq("chat", "--no-worker")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import re
@@ -83,16 +82,17 @@ def test_a_table_in_a_file_has_no_colours(store: MemoryStore, askq: Asked, quest
 
 
 @pytest.mark.parametrize(
-    ("value", "colours"), [("", True), ("1", False), ("0", False), ("please", False), (None, True)]
+    ("value", "colours"), [("", "some"), ("1", "none"), ("0", "none"), ("please", "none"), (None, "some")]
 )
-def test_no_color_says_so_with_any_value(monkeypatch: pytest.MonkeyPatch, value: str | None, colours: bool) -> None:
+def test_no_color_says_so_with_any_value(monkeypatch: pytest.MonkeyPatch, value: str | None, colours: str) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     if value is not None:
         monkeypatch.setenv("NO_COLOR", value)
+    assert cli.callback is not None
     with cli.make_context("askq", ["list"]) as context:
-        cli.callback and context.invoke(cli.callback, **context.params)
-        assert context.obj.color is colours
+        context.invoke(cli.callback, **context.params)
+        assert context.obj.color is (colours == "some")
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-inf"])
@@ -164,3 +164,11 @@ def test_a_script_of_the_settings_is_for_the_script_engine(
     assert askq("local-api", "--engine", "tutor")[0] == 0
     assert askq("local-api", "--engine", "script")[0] == 0
     assert ["--script" in argv for argv in started] == [False, True]
+
+
+def test_who_wants_to_hear_nothing_hears_of_errors(store: MemoryStore, askq: Asked, questions: Path) -> None:
+    code, out, err = askq("--quiet", "submit", questions)
+    assert (code, err) == (0, "")
+    code, out, err = askq("--quiet", "results", "@last")
+    assert (code, out) == (8, "")
+    assert "is not finished: 2 of 2 pending" in err

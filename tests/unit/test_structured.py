@@ -129,8 +129,8 @@ def test_nothing_is_fetched_for_a_schema(address: tuple[str, list[bytes]], tmp_p
         reason = why_invalid('{"a": 1}', schema) or ""
         assert f"with the schema, whose $ref {elsewhere.removeprefix('#')} leads nowhere" in reason
         assert dangling(schema) == [elsewhere]
+        form = {"properties": {"answer": {"type": "string"}}, "$ref": elsewhere}
         with pytest.raises(NotFitting, match="leads nowhere"):
-            form = {"properties": {"answer": {"type": "string"}}, "$ref": elsewhere}
             as_json({"type": "json_schema", "schema": form}, "1", "1")
     assert asked == []
 

@@ -88,7 +88,9 @@ class ChatEngine:
                     return read_whole(reader_for(self._shown, request, body, None), text)
                 return refused(self._shown, reply.status, text)
         except TimeoutError:
-            return failed(f"{self._shown} did not answer within {self._timeout_s:g} s.", outputs=reader.outcome().outputs)
+            return failed(
+                f"{self._shown} did not answer within {self._timeout_s:g} s.", outputs=reader.outcome().outputs
+            )
         except aiohttp.ClientConnectorError as exc:
             return failed(f"{self._shown} cannot be reached: {exc}. Is the server behind --chat-url running?")
         except (aiohttp.ClientError, ValueError) as exc:

@@ -19,7 +19,7 @@ from .stage import stage
         b'{"model": "m", "input": "half \\ud83d"}',
         '{"model": "m", "input": "half \\ud83d"}'.encode("utf-16"),
         b'{"model": "m", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        b'\xff',
+        b"\xff",
     ],
 )
 async def test_what_is_no_json_is_refused_and_stops_nobody(body: bytes) -> None:
