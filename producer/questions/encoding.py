@@ -98,6 +98,8 @@ def inspect(source: Source, *, longest_line: int, encoding: str | None = None) -
                 if told is None and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                     encoding = "utf-16"
                     decoder = codecs.getincrementaldecoder(encoding)()
+                elif told in ("utf-16", "utf-32") and not chunk.startswith(tuple(_MARKS.values())):
+                    raise _without_mark(source, told)
                 elif told in _MARKS and chunk.startswith(_MARKS[told]):
                     encoding = told[: len("utf-16")]
                     decoder = codecs.getincrementaldecoder(encoding)()
@@ -228,6 +230,14 @@ def _bad_utf8(source: Source) -> Iterator[Problem]:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         yield Problem(file=source.name, message="the last character is cut off (not valid UTF-8)")
+
+
+def _without_mark(source: Source, encoding: str) -> InputError:
+    name = encoding.upper()
+    return InputError(
+        [Problem(file=source.name, line=1, message=f"no byte order mark tells which of the two {name} this is")],
+        remedy=f"Say it: --encoding {encoding}-le (Windows writes that one) or --encoding {encoding}-be.",
+    )
 
 
 def _undecodable(source: Source, encoding: str) -> InputError:

@@ -218,6 +218,19 @@ def test_a_mark_is_no_part_of_the_first_column(tmp_path: Path, encoding: str) ->
         assert [question.row_id for question in questions] == ["a"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_an_encoding_of_two_orders_without_a_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "q.txt"
+    path.write_bytes("Why?\n".encode(f"{encoding}-le"))
+    with pytest.raises(InputError, match="no byte order mark tells which of the two") as caught:
+        open_list(path, encoding=encoding).check()
+    assert caught.value.remedy == (
+        f"Say it: --encoding {encoding}-le (Windows writes that one) or --encoding {encoding}-be."
+    )
+    path.write_bytes("Why?\n".encode(encoding))
+    assert [question.text for question in open_list(path, encoding=encoding)] == ["Why?"]
+
+
 @pytest.mark.parametrize("name", ["undefined", "idna", "punycode", "unicode_escape", "raw_unicode_escape"])
 def test_encodings_of_no_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / "q.txt"
