@@ -246,10 +246,13 @@ def results_command(
         if outputs:
             if wanted == "table":
                 raise InputError("a table goes to the terminal, not into a file", remedy="Choose csv or jsonl.")
+            from producer.cli.workers import foreground
+
             for place in outputs:
                 seen = Outputs()
                 jobs = seen.through(store.jobs(status.id, states=states))
-                count = writer_for(place, format=wanted, **table).write(jobs)
+                with foreground():  # who is ended while writing takes the half of the file away
+                    count = writer_for(place, format=wanted, **table).write(jobs)
                 session.say(f"{count} answers: {place}")
                 if told := seen.told(session.settings.files_dir):
                     session.say(told)

@@ -95,9 +95,10 @@ def run_command(
         store = parts.store()
         try:
             seen = Outputs()
-            for writer in writers:
-                seen = Outputs()
-                writer.write(seen.through(store.jobs(status.id)))
+            with foreground():  # who is ended while writing takes the half of the file away
+                for writer in writers:
+                    seen = Outputs()
+                    writer.write(seen.through(store.jobs(status.id)))
         finally:
             store.close()
     if as_json:

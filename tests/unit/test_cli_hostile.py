@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,37 @@ def test_who_wants_to_hear_nothing_hears_of_errors(store: MemoryStore, askq: Ask
     code, out, err = askq("--quiet", "results", "@last")
     assert (code, out) == (8, "")
     assert "is not finished: 2 of 2 pending" in err
+
+
+_ENDED_WHILE_WRITING = """
+import os, signal
+from askq.jobs.memory_store import MemoryStore
+from producer.cli import main
+from producer.parts import Parts
+
+memory = MemoryStore()
+Parts.store = lambda self, *, must_be_safe=False: memory
+Parts.reader = lambda self: memory
+Parts.nudge = lambda self: None
+every = MemoryStore.jobs
+
+def jobs(self, batch, **options):
+    for number, job in enumerate(every(self, batch, **options)):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield job
+
+try:
+    main(["submit", "questions.csv"])
+except SystemExit:
+    MemoryStore.jobs = jobs
+    main(["results", "--partial", "-o", "answers.csv"])
+"""
+
+
+def test_who_is_ended_while_writing_leaves_nothing_behind(questions: Path) -> None:
+    before = {questions.name}
+    program = [sys.executable, "-c", _ENDED_WHILE_WRITING]
+    done = subprocess.run(program, cwd=questions.parent, capture_output=True, timeout=100, check=False)
+    assert done.returncode == 130, done.stderr
+    assert {path.name for path in questions.parent.iterdir() if path.is_file()} == before
