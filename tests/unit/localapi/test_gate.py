@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from askq.localapi.files.filters import checked_filter, passes
+
 from .stage import stage
 
 
@@ -35,3 +37,10 @@ async def test_a_choice_of_no_name_is_refused() -> None:
         body = {"model": "m", "input": "q", "tool_choice": {"type": "function", "name": {"a": 1}}}
         status, answer = await it.ask("POST", "/responses", body)
         assert (status, answer["error"]["param"]) == (400, "tool_choice")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "held"), [("in", 1, "yes"), ("in", 2.5, "no"), ("nin", "one", "yes"), ("in", [1], "yes")]
+)
+def test_a_filter_with_a_value_alone(kind: str, value: object, held: str) -> None:
+    assert passes({"a": 1}, checked_filter({"type": kind, "key": "a", "value": value})) is (held == "yes")
