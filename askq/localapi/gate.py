@@ -226,7 +226,7 @@ def _parsed(raw: bytes) -> JsonObject:
         return {}
     try:
         # Decoded here: the parser takes halves of surrogate pairs in bytes, and UTF-16.
-        body = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_json, parse_float=_finite)
+        body = _JSON.decode(raw.decode("utf-8-sig"))
         if b"\\ud" in raw.lower():
             # Half of a surrogate pair is valid JSON, but no text that could be stored.
             json.dumps(body, ensure_ascii=False).encode()
@@ -249,6 +249,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text} is too large")
     return number
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_json, parse_float=_finite)
 
 
 async def _ended(api: Api, request: web.Request, work: Work, include: frozenset[str]) -> JsonObject:

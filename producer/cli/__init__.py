@@ -157,7 +157,7 @@ def _refused(error: OSError) -> int:
     if isinstance(error, BrokenPipeError):
         # Whoever read it has seen enough.
         return 0
-    what = "the output cannot be written" if error.filename is None else str(error.filename)
+    what = "the output cannot be written" if error.filename is None else harmless(str(error.filename))
     click.echo(f"askq: {what}: {error.strerror or error}", err=True)
     click.echo("Make room or permit it, and try again; what is in the store is safe.", err=True)
     return AskqError.exit_code
