@@ -183,6 +183,11 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
         ('[text.format]\ntype = "json_schema"\nname = "a"', 1, "needs schema or schema_file"),
         ('[text.format]\ntype = "json_schema"\nname = "a"\nschema = { type = 3 }', 4, "is not a JSON Schema"),
         ('[text.format]\ntype = "json_schema"\nname = "a"\nschema_file = "no.json"', 4, "cannot be read"),
+        (
+            '[text.format]\ntype = "json_schema"\nname = "a"\nschema = { "$ref" = "https://example.org/a" }',
+            4,
+            "its $ref 'https://example.org/a' leads nowhere; put what it names into the schema itself",
+        ),
         ('[text.format]\ntype = "json_schema"\nname = "a"\nschema_file = "bad.json"', 4, "is not JSON"),
         ('[text.format]\ntype = "json_schema"\nschema = {}', 1, "needs a name"),
         ('[text.format]\ntype = "json_schema"\nschema_file = "good.json"', 1, "needs a name"),
