@@ -44,6 +44,8 @@ class Size:
     concurrency: Mapping[str, int]
     """Pool processes per worker."""
     columns: Mapping[str, Trouble]
+    timeout_s: int
+    """The deadline of a run: where a lost reply can neither be listed nor repeated it is waited for."""
     dead_s: float
     """No progress for this long though messages are held and no run is under way: whoever holds them is dead."""
     deadline_s: float
@@ -62,6 +64,7 @@ FULL = Size(
         "6 Redis restarts": Trouble(redis_restarts=6),
         "API faults": Trouble(api_faults=True),
     },
+    timeout_s=60,
     dead_s=15.0,
     deadline_s=600.0,
 )
@@ -73,6 +76,7 @@ TINY = Size(
     columns={
         "a kill, a restart, API faults": Trouble(kills=2, redis_restarts=1, api_faults=True, redis_every_s=(0.5, 1.5))
     },
+    timeout_s=20,
     dead_s=6.0,
     deadline_s=240.0,
     side_by_side=True,
@@ -127,7 +131,8 @@ def _cell(kind: type[Contender], protocol: ProtocolName, size: Size, trouble: Tr
         questions.write_list(listed, asked)
         with running_stack(folder, script=questions.script(size.run_seconds)) as stack:
             stack.admin("faults", {"faults": trouble.rules(create_s=size.create_s, seed=SEED)})
-            contender = kind(stack, listed, protocol, concurrency=size.concurrency[kind.name])
+            concurrency = size.concurrency[kind.name]
+            contender = kind(stack, listed, protocol, concurrency=concurrency, timeout_s=size.timeout_s)
             crew = Crew([contender.worker(number) for number in range(_WORKERS)])
             began = time.monotonic()
             try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from askq.errors import InputError, NotFound, WaitTimeout
+from askq.errors import InputError, NotFound
 from askq.jobs.model import PENDING, TERMINAL, BatchStatus, Job, State
 from askq.pauses import PAUSES
 from producer.cli.shared import Session, json_option, known_status, on_terminal, pass_session, print_json
@@ -181,7 +181,7 @@ def follow(
     interval: float = 1.0,
 ) -> int:
     """Show a batch's progress until it ends; the exit code."""
-    from producer.batch import require_budget
+    from producer.batch import require_budget, require_time
     from producer.outage import Outage
     from producer.progress import display
 
@@ -196,11 +196,7 @@ def follow(
                 if status.done:
                     return exit_code(status) if exit_status else 0
                 require_budget(status)
-                if until is not None and time.monotonic() >= until:
-                    raise WaitTimeout(
-                        f"batch {batch} is not finished after {timeout:g} s: {status.pending} pending",
-                        remedy="It goes on by itself as long as a worker runs.",
-                    )
+                require_time(status, until, timeout=timeout)
                 time.sleep(interval)
     except KeyboardInterrupt:
         session.say(f"\nStopped watching; the batch goes on. Come back with `askq watch {batch}`.")

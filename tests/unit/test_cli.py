@@ -540,7 +540,7 @@ def test_the_python_client(store: MemoryStore, tmp_path: Path) -> None:
         batch = client.submit(["What is 1 + 1?", {"question": "And 2 + 2?", "topic": "sums"}], name="py")
         assert (len(batch), batch.done, batch.status.name) == (2, False, "py")
         end_all(store)
-        assert batch.wait(timeout=5).done
+        assert batch.wait(timeout=60).done
         assert [job.answer.text for job in batch if job.answer] == ["answer q0001", "answer q0002"]
         assert batch["q0002"].question.input == {"topic": "sums"}
         again = client.batch(batch.id)

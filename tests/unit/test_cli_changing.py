@@ -314,7 +314,7 @@ def test_a_budget_that_is_used_up_ends_the_wait_with_what_to_do(
             assert f"askq resume {batch} --max-cost USD" in err
             assert f"askq results {batch} --partial" in err
     with pytest.raises(BudgetUsedUp), Client(store=store) as client:
-        client.batch(batch).wait(timeout=5)
+        client.batch(batch).wait(timeout=60)
 
 
 @pytest.mark.parametrize(
