@@ -203,4 +203,5 @@ class Library:
 def _failed_files(store: str, failures: Sequence[tuple[str, str]]) -> str:
     told = "; ".join(f"{file}: {reason}" for file, reason in failures[:5])
     more = f" (and {len(failures) - 5} more)" if len(failures) > 5 else ""
-    return f"the service could not read {len(failures)} files of {store}: {told}{more}"
+    count = "1 file" if len(failures) == 1 else f"{len(failures)} files"
+    return f"the service could not read {count} of {store}: {told}{more}"
