@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,17 +83,19 @@ TINY = Size(
 )
 
 
-def run_assistants(*, tiny: bool) -> dict[str, Any]:
-    """On the Assistants protocol."""
-    return _run("assistants", TINY if tiny else FULL)
+def run_assistants(*, tiny: bool, only: Collection[str] = ()) -> dict[str, Any]:
+    """On the Assistants protocol. `only` picks contenders."""
+    return _run("assistants", TINY if tiny else FULL, only)
 
 
-def run_responses(*, tiny: bool) -> dict[str, Any]:
-    """On the Responses protocol, on a server that, like OpenAI, honours no idempotency key."""
-    return _run("responses", TINY if tiny else FULL)
+def run_responses(*, tiny: bool, only: Collection[str] = ()) -> dict[str, Any]:
+    """On the Responses protocol, on a server that, like OpenAI, honours no idempotency key. `only` picks contenders."""
+    return _run("responses", TINY if tiny else FULL, only)
 
 
-def _run(protocol: ProtocolName, size: Size) -> dict[str, Any]:
+def _run(protocol: ProtocolName, size: Size, only: Collection[str]) -> dict[str, Any]:
+    contenders = [kind for kind in CONTENDERS if not only or kind.name in only]
+
     def row(contender: type[Contender]) -> dict[str, Any]:
         found = {}
         for column, trouble in size.columns.items():
@@ -102,11 +104,11 @@ def _run(protocol: ProtocolName, size: Size) -> dict[str, Any]:
         return found
 
     if size.side_by_side:
-        with ThreadPoolExecutor(len(CONTENDERS)) as pool:
-            rows = list(pool.map(row, CONTENDERS))
+        with ThreadPoolExecutor(len(contenders)) as pool:
+            rows = list(pool.map(row, contenders))
     else:
-        rows = [row(contender) for contender in CONTENDERS]
-    cells = {contender.name: found for contender, found in zip(CONTENDERS, rows, strict=True)}
+        rows = [row(contender) for contender in contenders]
+    cells = {contender.name: found for contender, found in zip(contenders, rows, strict=True)}
     print(as_text(cells), file=sys.stderr, flush=True)
     return {
         "protocol": protocol,

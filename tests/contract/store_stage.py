@@ -39,6 +39,8 @@ SHORT = 1 / 16
 ALL = tuple(range(SHARDS))
 SERVERS = tuple(redis_binaries())
 """Every real server at hand."""
+USAGE = Usage(input_tokens=70, cached_tokens=20, output_tokens=30, total_tokens=100, cost_usd=0.00125)
+"""What a run has used, where it matters that it is counted."""
 
 
 class Stage(Protocol):
@@ -291,6 +293,11 @@ def way_to(state: State) -> list[str]:
                 ways[rule.target] = [*ways[at], rule.name]
                 next_.append(rule.target)
     return ways[state]
+
+
+def source_of(name: str) -> State:
+    """A state that a move may leave."""
+    return next(state for state in State if state in MOVES[name].sources)
 
 
 def bring(store: Store, job: str, state: State, *, lease_s: float = LONG) -> int:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from askq.localapi.options import Options
 from askq.localapi.server import running
-from tests.contract.test_localapi_sdk import stage
+from tests.contract.localapi_sdk_stage import stage
 
 SCHEMA: dict[str, Any] = {
     "name": "solution",

@@ -153,7 +153,7 @@ def test_retry_asks_again_what_failed_or_expired(store: MemoryStore, askq: Asked
     job = store.job(f"{batch}.a")
     assert job is not None
     assert (job.retries, job.error_code) == (1, None)
-    assert "asked again 1 times" in askq("show", "@last.a")[1]
+    assert "asked again 1 time\n" in askq("show", "@last.a")[1]
     assert askq("retry", "@last")[2].startswith("0 questions")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from askq.assistants.model import Assistant
 from askq.errors import StoreUnreachable
-from askq.jobs.calls import CallClaim, CallResult, Calls, WantedCall
+from askq.jobs.calls import CallClaim, CallResult, Calls, Recorded, WantedCall
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Lane, Move, NewBatch, NewJob, Node, Question
 from tests.parts import Clock, eventually
@@ -95,6 +95,30 @@ def test_a_lease_is_renewed_while_a_function_runs() -> None:
     host.does = slow
     work(store, host)
     assert (outputs(store, job), stolen) == (["done"], [])
+
+
+def test_what_was_not_begun_when_its_lease_ended_is_not_begun(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a process that is stopped just after its claim, when another has the call by then, then it runs nothing."""
+    host, job = Functions(), asked(store, "light")
+    honest = type(store.calls()).claim
+    others: list[CallClaim] = []
+
+    def claim(calls: Calls, *, limit: int, lease_s: float) -> list[CallClaim]:
+        found = list(honest(calls, limit=limit, lease_s=lease_s))  # type: ignore[arg-type]
+        until = time.monotonic() + 20
+        while found and not others:
+            others.extend(honest(calls, limit=1, lease_s=60))  # type: ignore[arg-type]
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        return found
+
+    monkeypatch.setattr(type(store.calls()), "claim", claim)
+    work(store, host)
+    assert (len(others), host.ran) == (1, [])
+    assert store.calls().finish(others[0], CallResult(output="on")) is Recorded.DONE
+    assert outputs(store, job) == ["on"]
 
 
 def test_a_function_hears_that_its_call_is_nobodys_any_more(store: MemoryStore) -> None:
