@@ -12,7 +12,7 @@ from askq.assistants.model import Assistant
 from askq.jobs.calls import CallClaim, CallResult
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Job, Lane, NewBatch, NewJob, Question, Usage
-from tests.unit.test_engine import LEASE_S, PROBE_S
+from tests.unit.engine_stage import LEASE_S, PROBE_S
 from worker import chain
 from worker.engine import Engine
 from worker.protocols.base import (

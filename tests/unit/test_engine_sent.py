@@ -9,7 +9,7 @@ import pytest
 
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Move, Outcome, State
-from tests.unit.test_engine import Engines, Service, drive, finished, only, submit
+from tests.unit.engine_stage import Engines, Service, drive, finished, only, submit
 from worker.protocols.base import Ask, Found, Search
 
 

@@ -16,7 +16,7 @@ from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Lane, Move, NewBatch, NewJob, Outcome, Question, State
 from askq.jobs.store import Store
 from tests.parts import eventually
-from tests.unit.test_engine import Engines, Service, drive, finished, only
+from tests.unit.engine_stage import Engines, Service, drive, finished, only
 from worker.live import Desk
 from worker.protocols.base import Ambiguous, Ask, Broken, CallError, Gone, Live, RunState, Status
 
