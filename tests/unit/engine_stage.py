@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -12,9 +12,22 @@ from askq.assistants.model import Assistant, ProtocolName
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Job, Lane, NewBatch, NewJob, Question
 from askq.jobs.objects import Kind
+from askq.jobs.store import Store
 from worker import chain
 from worker.engine import Engine
-from worker.protocols.base import NOTHING_GIVEN, Ask, Before, Found, Given, Listing, RunState, Search, Status, Unread
+from worker.protocols.base import (
+    NOTHING_GIVEN,
+    Ask,
+    Before,
+    Found,
+    Given,
+    Listing,
+    Protocol,
+    RunState,
+    Search,
+    Status,
+    Unread,
+)
 
 TUTOR = Assistant(name="tutor", protocol="assistants", model="m")
 LEASE_S = 0.4
@@ -102,6 +115,25 @@ def service() -> Service:
     return Service()
 
 
+def opened(
+    store: Store, spoken: Mapping[ProtocolName, Protocol], *, nudge_tools: Callable[[], None] | None = None
+) -> Engine:
+    """An engine at work, with leases and probes that a test can wait for."""
+    engine = Engine(
+        store,
+        lambda: spoken,
+        None,
+        account="acc",
+        host="service.test",
+        lease_s=LEASE_S,
+        in_flight=50,
+        probe_s=PROBE_S,
+        nudge_tools=nudge_tools,
+    )
+    engine.call(engine.open())
+    return engine
+
+
 class Engines:
     """Makes engines as worker processes do, and ends them."""
 
@@ -111,17 +143,7 @@ class Engines:
         self._service = service
 
     def __call__(self, store: MemoryStore | None = None, *, name: ProtocolName = "assistants") -> Engine:
-        engine = Engine(
-            store or self._store,
-            lambda: {name: self._service},
-            None,
-            account="acc",
-            host="service.test",
-            lease_s=LEASE_S,
-            in_flight=50,
-            probe_s=PROBE_S,
-        )
-        engine.call(engine.open())
+        engine = opened(store or self._store, {name: self._service})
         self._made.append(engine)
         return engine
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from askq.assistants.model import Assistant
 from askq.errors import StoreError
 from askq.ids import SHARDS
 from askq.jobs import live
@@ -16,11 +15,12 @@ from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Lane, Move, NewBatch, NewJob, Outcome, Question, State
 from askq.jobs.store import Store
 from tests.parts import eventually
-from tests.unit.engine_stage import Engines, Service, drive, finished, only
+from tests.unit.engine_stage import TUTOR, Engines, Service, drive, engines, finished, only, store
 from worker.live import Desk
 from worker.protocols.base import Ambiguous, Ask, Broken, CallError, Gone, Live, RunState, Status
 
-TUTOR = Assistant(name="tutor", protocol="assistants", model="m")
+__all__ = ["engines", "store"]
+
 Word = str | Exception | None
 
 
@@ -85,20 +85,8 @@ class Watchable(Service):
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
 def service() -> Watchable:
     return Watchable()
-
-
-@pytest.fixture
-def engines(store: MemoryStore, service: Watchable) -> Iterator[Engines]:
-    made = Engines(store, service)
-    yield made
-    made.close()
 
 
 def watch(store: Store) -> str:
