@@ -351,6 +351,18 @@ def test_each_mistake_is_told_with_its_line(tmp_path: Path, text: str, line: int
         load("mine", folder=tmp_path, default_model="m", default_protocol="responses")
 
 
+def test_of_a_folder_each_file_that_cannot_be_taken_is_named(tmp_path: Path) -> None:
+    (tmp_path / "handbook").mkdir()
+    for name, text in {"a.md": "x", "b.md": "", "c.md": ""}.items():
+        (tmp_path / "handbook" / name).write_text(text, "utf-8")
+    path = write(tmp_path, 'tools = ["file_search"]\n[tool_resources.file_search]\nfiles = ["handbook", "gone.md"]\n')
+    assert [(problem.line, problem.message.partition(":")[0]) for problem in check(path)] == [
+        (3, f"{str(Path('handbook', 'b.md'))!r}"),
+        (3, f"{str(Path('handbook', 'c.md'))!r}"),
+        (3, "'gone.md'"),
+    ]
+
+
 def test_all_mistakes_are_told_together_in_order(tmp_path: Path) -> None:
     path = write(tmp_path, 'modle = "x"\ntemperature = 9\ntop_p = 7\n[run]\ntimeout = "x"\n')
     assert [problem.line for problem in check(path)] == [1, 2, 3, 5]
