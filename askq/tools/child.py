@@ -131,8 +131,8 @@ class Child:
         self._loaded.clear()
 
     def _exchange(self, request: bytes, printed: _Printed, until: float, wanted: Any) -> dict[str, Any] | None:
-        """The reply to a request, or None when the runner has ended. Whatever it prints is read all the time, and mostly
-        dropped. A long request goes piece by piece, as the runner takes it."""
+        """The reply to a request, or None when the runner has ended. Whatever it prints is read all the time, and
+        mostly dropped. A long request goes piece by piece, as the runner takes it."""
         assert self._channel is not None
         assert self._process is not None
         assert self._process.stdout is not None

@@ -314,9 +314,7 @@ async def test_many_who_are_refused_for_the_same_file_at_once_all_come_back_for_
         assert (await stage.ids(needed, user=user)).row_code == ("file-2",)
 
 
-async def test_what_is_known_makes_room_and_is_used_all_the_same(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_known_makes_room_and_is_used_all_the_same(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a file that all questions share, when there are more files than are remembered, then no question fails."""
     monkeypatch.setattr("worker.library._REMEMBERED", 2)
     shared = code(stage.ref("all.csv", "all"))
