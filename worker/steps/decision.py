@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from askq.ends import ENDS
 from askq.jobs.model import FINISHING, Answer, Claim, Move, Pause, State, Usage
-from worker.protocols.base import Blocked, Limited
+from worker.protocols.base import Blocked, CallError, Gone, Limited
 from worker.schedule import BUDGET_S, LONGEST_PAUSED_S, PAUSED_S, backoff
 
 MOST_ERRORS = 8
@@ -152,6 +152,21 @@ def blocked(claim: Claim, error: Blocked, name: str, fields: Fields | None = Non
     told: Fields = {**(fields or {}), "limited": None, "note": f"paused: {error.message}"[:300]}
     made = moved(claim, name, delay=1.0, fields=told)
     return Decision(made.move, pause=error)
+
+
+def put_off(claim: Claim, error: CallError, jitter: float) -> Decision | None:
+    """What follows where a free call failed through no fault of the job or its run; None for any other error."""
+    match error:
+        case Limited():
+            return limited(claim, error, "defer", jitter)
+        case Blocked():
+            return blocked(claim, error, "defer")
+    return None
+
+
+def failures(claim: Claim, error: CallError) -> tuple[int, int]:
+    """How many calls in a row have failed with this one, and how often the run was not found among them."""
+    return claim.errors + 1, claim.gone + isinstance(error, Gone)
 
 
 def paused(claim: Claim, pause: Pause) -> Decision:
