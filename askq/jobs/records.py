@@ -126,6 +126,7 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         brought=values.get("brought"),
         began_at=_float(values.get("began")),
         live="live" in values,
+        final=values.get("final"),
         usage=usage_of(values) if "total" in values else None,
         error_code=values.get("error_code"),
         error_message=values.get("error_message"),

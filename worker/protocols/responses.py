@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from openai import AsyncOpenAI
@@ -172,6 +173,7 @@ class ResponsesProtocol:
         live, reply = await watched(opened, ResponseReader(), names=thread_id, longest_s=self._wire.longest_s)
         status = self._status(reply, str(reply.body["id"]))
         if status.state is RunState.PENDING and not live.ended:
+            live.understood = partial(self._status, run_id=status.run_id)
             return status, live
         await live.close()
         return status, None
@@ -188,7 +190,9 @@ class ResponsesProtocol:
             stream=True,
             stream_cls=Events,
         )
-        return await resumed(opened, reader, names=run_id, longest_s=self._wire.longest_s)
+        found = await resumed(opened, reader, names=run_id, longest_s=self._wire.longest_s)
+        found.understood = partial(self._status, run_id=run_id)
+        return found
 
     async def _takes_ids(self) -> bool:
         """Whether the response gets the id we choose, so that it can be looked for under it. Found out once, from the
