@@ -154,10 +154,10 @@ class Desk:
         would set the next one far off: so this is repeated until the job has moved on. What the stream has `said` of
         the end is kept in any case, however long the store is away."""
         kept = "" if said is None else final.dump(said)
-        hurry, made = partial(self._store.hurry, job, run, final=kept, attempt=attempt), 0
+        made = 0
         while made < _MOST_HURRIES:
             try:
-                found = await asyncio.to_thread(hurry)
+                found = await asyncio.to_thread(self._store.hurry, job, run, final=kept, attempt=attempt)
             except StoreError as error:
                 if not kept:
                     raise

@@ -251,8 +251,9 @@ def test_a_run_that_is_not_shown_is_cancelled_by_hanging_up(
 
 
 def test_a_worker_that_is_to_end_hears_such_a_stream_out(
-    store: MemoryStore, service: Forgetful, engines: Engines
+    store: MemoryStore, service: Forgetful, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("worker.live._MOST_HURRIES", 2)
     service.scripts = [["Be", None, "cause."]]
     batch, engine = watch(store), engines()
     drive(engine, lambda: words(told(store, batch)) == "Be")
