@@ -259,7 +259,7 @@ class Stack:
             if len(page) < 1000:
                 return runs
 
-    def askq(self, *argv: str) -> subprocess.CompletedProcess[str]:
+    def askq(self, *argv: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run a command against these parts."""
         return subprocess.run(
             [sys.executable, "-m", "producer.cli", *argv],
@@ -267,7 +267,7 @@ class Stack:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=seconds,
             check=False,
             stdin=subprocess.DEVNULL,
         )

@@ -51,9 +51,9 @@ def is_whole(job: Job, *, runs: int) -> None:
 
 def test_an_answer_is_whole_though_its_process_dies_with_the_last_event(stack: Stack) -> None:
     log = stack.folder / "failpoints.log"
-    armed = {"ASKQ_FAILPOINTS": "hurry.after=kill", "ASKQ_FAILPOINTS_LOG": str(log)}
+    armed = {"ASKQ_FAILPOINTS": "hurry.after=kill", "ASKQ_FAILPOINTS_LOG": str(log), "ASKQ_LEASE_S": "3"}
     stack.worker("armed", armed, concurrency=2)
-    done = stack.askq("ask", "Speak slowly.", "--stream", "--protocol", "responses", "--no-worker")
+    done = stack.askq("ask", "Speak slowly.", "--stream", "--protocol", "responses", "--no-worker", seconds=200)
     assert (done.returncode, done.stdout) == (0, f"Slowly: {LONG}.\n"), done.stderr
     assert fired(log)["kill"] == {"hurry.after": 1}
     job = newest(stack)
