@@ -128,6 +128,8 @@ class Desk:
                     return
                 await asyncio.sleep(_RESUME_AFTER_S)
                 stream = await resume(stream)
+                # This server keeps its runs, as it shows.
+                teller.patient = False
         except CallError as error:
             self._note_break(run)
             log.info("%s: the stream of run %s cannot be opened: %s", job, run, error)
@@ -196,7 +198,7 @@ class _Teller:
         self._run = run
         self._relieves = relieves
         """Whether it takes the log over from whoever tells it, with its first word."""
-        self._patient = patient
+        self.patient = patient
         """Whether the stream is read to its end, whatever becomes of the log: until the job has ended."""
         self._lost = False
         """Whether something could not be told."""
@@ -242,13 +244,13 @@ class _Teller:
         try:
             found = await asyncio.to_thread(tell)
         except StoreError as error:
-            if not self._patient:
+            if not self.patient:
                 raise
             log.info("%s: a part is not told live: %s", self._job, error.message)
             self._lost = self._lost or bool(told)
             return True
         self._relieves = False
-        if self._patient and found is Outcome.NOT_YOURS:
+        if self.patient and found is Outcome.NOT_YOURS:
             self._lost = self._lost or bool(told)
             return True
         self._lost = False

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from askq.assistants.model import Assistant
 from askq.errors import StoreError
 from askq.ids import SHARDS
 from askq.jobs import live
@@ -18,6 +19,7 @@ from tests.parts import eventually
 from tests.unit.test_engine import Engines, drive, finished, only
 from tests.unit.test_live import Script, Watchable, told, watch, words
 from worker import chain, final, steps
+from worker.engine import Engine
 from worker.protocols.base import (
     Ambiguous,
     Ask,
@@ -70,6 +72,9 @@ class Forgetful(Watchable):
         return status, stream
 
     async def resume_live(self, thread_id: str, run_id: str, before: Live | None) -> Live | None:
+        raise self.error
+
+    async def answer(self, thread_id: str, run_id: str, assistant: Assistant) -> Answer:
         raise self.error
 
     async def find_started(self, ask: Ask, thread_id: str) -> Found:
@@ -234,6 +239,23 @@ def test_a_store_that_has_forgotten_the_run_is_told_of_it(
         record.done = None
     engine.loop.call_soon_threadsafe(service.go_on.set)
     drive(engine, finished(store, batch))
+    is_whole(store, batch)
+
+
+def test_files_of_a_run_that_is_not_shown_are_fetched_as_ever(
+    store: MemoryStore, service: Forgetful, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Answer(text="Because.", model="m-1", usage=USED, code=(CODE,), files=({"kind": "file", "file_id": "f"},))
+    monkeypatch.setattr(LastWord, "final", property(lambda stream: ended(stream.run, answer=made)))
+
+    async def fetched(_: object, claim: Claim, answer: Answer) -> Answer:
+        assert (claim.state, answer.files) == (State.COLLECTING, made.files)
+        return answer
+
+    monkeypatch.setattr(Engine, "_with_files", fetched)
+    service.scripts = [["Because."]]
+    batch = watch(store)
+    drive(engines(), finished(store, batch))
     is_whole(store, batch)
 
 
