@@ -14,7 +14,7 @@ from askq.jobs.model import Job
 from askq.jobs.store import Store
 from producer.answers.plain import plain
 from producer.batch import require_budget
-from producer.cli.functions import Functions
+from producer.cli.functions import Functions, Shown
 from producer.cli.screen import Screen
 from producer.outage import Outage
 from producer.seen import Seen
@@ -55,6 +55,8 @@ class _Following:
         self._functions = Functions(screen)
         self._calls: bool | None = None
         """Whether the assistant has functions, once that is known."""
+        self._outputs: list[Shown] = []
+        """Their calls, as they were when somebody last looked."""
         self._outage = Outage(screen.note)
         self._told: str | None = None
         """Why it waits, as far as that was told."""
@@ -81,7 +83,8 @@ class _Following:
                 if any(piece.kind is Kind.END for piece in entry.pieces):
                     soon = self._heard_at + _SOON_S
                 if self._functions.precede(entry):
-                    self._show_outputs()
+                    self._look_for_outputs()
+                    self._functions.show(self._outputs, seen_only=True)
                 if self._seen.run not in (None, entry.run):
                     # After a function's output, or when it was asked again.
                     self._screen.finish()
@@ -89,12 +92,15 @@ class _Following:
                 for piece in self._seen.take(entry):
                     self._functions.see(entry.run, piece)
                     self._screen.show(piece)
-            if entries and time.monotonic() < look_at:
+            if not entries:
+                # All that was told before these were on record has been seen by now.
+                self._functions.show(self._outputs)
+            elif time.monotonic() < look_at:
                 continue
             look_at = time.monotonic() + (_LOOK_FOR_OUTPUTS_S if self._functions.owed else _LOOK_EVERY_S)
             found = self._outage.through(self._read)
             if found is not None and not found.state.terminal and self._has_functions(found):
-                self._show_outputs()
+                self._look_for_outputs()
             if found is not None and found.state.terminal:
                 self._conclude(found)
                 return found
@@ -125,11 +131,11 @@ class _Following:
             self._calls = definition != "" and bool(Assistant.from_json(definition).functions)
         return self._calls
 
-    def _show_outputs(self) -> None:
+    def _look_for_outputs(self) -> None:
         """What functions have returned until now."""
         kept = self._outage.through(lambda: self._store.calls().look(self._id))
         if kept is not None:
-            self._functions.show([call.shown() for call in kept])
+            self._outputs = [call.shown() for call in kept]
 
     def _tell_why(self, job: Job) -> None:
         """Why nothing comes, once for each reason."""

@@ -52,8 +52,9 @@ class Functions:
             name, arguments = self._written.get((run, piece.key), ("", ""))
             self._written[run, piece.key] = name or piece.name, arguments + _bare(piece.text)
 
-    def show(self, calls: Sequence[Shown]) -> None:
-        """Show what of all calls, oldest first, has returned; of one that was not seen, what was called, too."""
+    def show(self, calls: Sequence[Shown], *, seen_only: bool = False) -> None:
+        """Show what of all calls, oldest first, has returned; of one that was not seen, what was called, too. With
+        `seen_only` those wait, as they may still be seen live."""
         self._kept = len(calls)
         live = Counter(self._written.values())
         for place, call in enumerate(calls):
@@ -61,7 +62,7 @@ class Functions:
             written = name, _bare(arguments)
             seen = live[written] > 0
             live[written] -= seen
-            if call.get("output") is None or place in self._returned:
+            if call.get("output") is None or place in self._returned or (seen_only and not seen):
                 continue
             self._returned.add(place)
             shown = plain(name, one_line=True)

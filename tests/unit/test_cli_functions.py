@@ -49,6 +49,8 @@ def test_each_output_is_shown_once_and_a_call_that_was_not_seen_with_it() -> Non
     functions.show([first, second])
     assert err.getvalue() == "── light returned\n  │ on\n"
     assert functions.owed, "the other one has not returned"
+    functions.show([first, {**second, "output": "3"}], seen_only=True)
+    assert "sum" not in err.getvalue(), "its call may still come live"
     functions.show([first, {**second, "output": "boom\x1b[2J", "error": "exception"}])
     assert err.getvalue().endswith("on\n── calls sum\n  │ [1,2]\n── sum failed: exception\n  │ boom\n")
     assert not functions.owed
