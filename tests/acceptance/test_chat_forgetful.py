@@ -53,7 +53,7 @@ def test_an_answer_is_whole_though_its_process_dies_with_the_last_event(stack: S
     log = stack.folder / "failpoints.log"
     armed = {"ASKQ_FAILPOINTS": "hurry.after=kill", "ASKQ_FAILPOINTS_LOG": str(log), "ASKQ_LEASE_S": "3"}
     stack.worker("armed", armed, concurrency=2)
-    done = stack.askq("ask", "Speak slowly.", "--stream", "--protocol", "responses", "--no-worker", seconds=200)
+    done = stack.askq("ask", "Speak slowly.", "--stream", "--protocol", "responses", "--no-worker")
     assert (done.returncode, done.stdout) == (0, f"Slowly: {LONG}.\n"), done.stderr
     assert fired(log)["kill"] == {"hurry.after": 1}
     job = newest(stack)
