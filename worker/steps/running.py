@@ -195,8 +195,7 @@ def told_elsewhere(claim: Claim, error: CallError, jitter: float) -> Decision:
     """The service does not show the run, and somebody reads its stream: that brings the end, on servers that keep no
     responses. To cancel such a run is to hang up, which whoever reads it does when the job has ended."""
     if not to_cancel(claim):
-        note = "the service does not show the run: its end comes with its stream"
-        return moved(claim, "defer", delay=STREAMED_S * (1 + 0.2 * jitter), fields={**CLEAN, "note": note})
+        return moved(claim, "defer", delay=STREAMED_S * (1 + 0.2 * jitter), fields=CLEAN)
     gone = claim.gone + 1
     if gone > MOST_GONE_TO_CANCEL:
         code = _cancelled(claim, {"cancel": claim.cancel or "deadline"})
