@@ -253,7 +253,7 @@ class _Teller:
         if self.patient and found is Outcome.NOT_YOURS:
             self._lost = self._lost or bool(told)
             return True
-        self._lost = False
+        self._lost = self._lost and not told
         self.silenced = found is not Outcome.MOVED
         return not self.silenced
 
