@@ -18,6 +18,7 @@ from worker.downloads import NotNow
 from worker.final import final_of
 from worker.priced import priced_answer, priced_status
 from worker.protocols.base import (
+    Ambiguous,
     Blocked,
     CallError,
     Gone,
@@ -41,14 +42,15 @@ class Looks(Creates):
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
-        begun = time.monotonic()
+        begun, untold = time.monotonic(), None
         try:
             async with self._permits.getting(claim.protocol):
-                if steps.to_cancel(claim):
-                    await protocol.cancel(thread, run)
+                untold = await self._ask_to_cancel(thread, run, protocol) if steps.to_cancel(claim) else None
                 status = priced_status(await protocol.poll(thread, run), assistant)
+                if untold is not None and status.state in (RunState.PENDING, RunState.ACTION):
+                    raise untold
         except CallError as error:
-            if (said := await self._said_by_stream(claim, error)) is None:
+            if (said := await self._said_by_stream(claim, error, shown=error is untold)) is None:
                 return
             status = priced_status(said, assistant)
         else:
@@ -66,11 +68,12 @@ class Looks(Creates):
             # Whoever read its stream may be gone.
             self._watch(claim, thread, run, None, protocol, attempt=claim.attempts)
 
-    async def _said_by_stream(self, claim: Claim, error: CallError) -> Status | None:
+    async def _said_by_stream(self, claim: Claim, error: CallError, *, shown: bool) -> Status | None:
         """How a run has ended that the service does not show, if its stream has said so. Else None: the job waits for
-        the stream as long as somebody reads it, or for the next poll, or ends."""
+        the stream as long as somebody reads it, or for the next poll, or ends. `shown`: it is not the poll that has
+        failed."""
         decision = steps.not_polled(claim, error, jitter())
-        if claim.live and steps.not_shown(error):
+        if claim.live and not shown and steps.not_shown(error):
             if (said := final_of(claim)) is not None:
                 self._account.tried(LANE_OF[claim.state])
                 return said
@@ -79,6 +82,16 @@ class Looks(Creates):
             if young or await asyncio.to_thread(self.store.told, claim.id):
                 decision = steps.told_elsewhere(claim, error, jitter())
         await self._settle(claim, decision, error)
+        return None
+
+    @staticmethod
+    async def _ask_to_cancel(thread: str, run: str, protocol: Protocol) -> Ambiguous | None:
+        """Tell the service to cancel; why it may not have heard, so that it is told again unless the run has ended: a
+        server that cannot cancel what has ended must not keep its answer."""
+        try:
+            await protocol.cancel(thread, run)
+        except Ambiguous as error:
+            return error
         return None
 
     async def _with_files_of_round(self, claim: Claim, status: Status) -> Status | None:

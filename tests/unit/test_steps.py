@@ -10,7 +10,7 @@ import pytest
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
 from askq.jobs.model import MOVES, PENDING, Answer, Claim, Pause, Question, State, Usage
-from askq.jobs.took import bucket_of
+from askq.jobs.took import bucket_of, counted, durations
 from worker import steps
 from worker.protocols.base import (
     Ambiguous,
@@ -25,7 +25,15 @@ from worker.protocols.base import (
     Search,
     Status,
 )
-from worker.schedule import BUDGET_S, CANCEL_GRACE_S, LONGEST_PAUSED_S, PAUSED_S, SETTLE_S
+from worker.schedule import (
+    BUDGET_S,
+    CANCEL_GRACE_S,
+    LONGEST_PAUSED_S,
+    PAUSED_S,
+    SETTLE_S,
+    Pace,
+    until_poll,
+)
 
 NOW = 1_000_000.0
 LEASE = 6.0
@@ -255,6 +263,17 @@ def test_an_intent_is_voided_only_when_the_request_cannot_be_on_its_way_any_more
     assert (move.name, move.fields["attempts"]) == ("void", 0)
 
 
+@pytest.mark.parametrize("search", [Search.NOT_STARTED, Search.UNKNOWN])
+def test_after_a_clock_was_set_back_an_intent_is_waited_for_as_long_as_ever(search: Search) -> None:
+    """Given an intent written an hour from now by the clock of now, then the time it is given is counted from now."""
+    ahead = starting(looks=1, intent_at=NOW + 3600)
+    move = legal(steps.searched(ahead, Found(search=search), TUTOR, LEASE, 0.0), ahead).move
+    assert (move.name, move.fields["intent_at"]) == ("defer", NOW)
+    assert move.delay <= LEASE + SETTLE_S
+    plain = starting(looks=1, intent_at=NOW - 1)
+    assert "intent_at" not in steps.searched(plain, Found(search=search), TUTOR, LEASE, 0.0).move.fields
+
+
 def test_what_cannot_be_known_is_waited_for_until_the_deadline() -> None:
     unknown = Found(search=Search.UNKNOWN)
     assert steps.searched(starting(intent_at=NOW - 599), unknown, TUTOR, LEASE, 0.0).move.name == "defer"
@@ -289,6 +308,16 @@ def test_a_search_that_is_limited_or_blocked_waits() -> None:
 
 
 # -- polling -------------------------------------------------------------------------------------------------
+
+
+def test_after_a_clock_was_set_back_a_run_is_polled_like_one_that_has_just_begun() -> None:
+    runs = durations(counted({}, {bucket_of(2.0): 50.0}))
+    pace = Pace(runs)
+    held = running(started_at=NOW + 3600)
+    move = steps.polled(held, status(RunState.PENDING), TUTOR, 0.0, pace).move
+    assert move.delay == pytest.approx(until_poll(TUTOR, 0.0, None, 0.0, pace))
+    assert move.delay < 5
+    assert move.fields["seen"] == 0
 
 
 @pytest.mark.parametrize("raw", ["queued", "in_progress", "cancelling", "reticulating"])
@@ -413,6 +442,52 @@ def test_a_run_without_any_message_is_not_an_answer() -> None:
 
 
 # -- poison --------------------------------------------------------------------------------------------------
+
+
+NO_RUN = Found(search=Search.NOT_STARTED)
+
+
+def test_creates_that_fail_every_time_are_given_up_at_last() -> None:
+    """Given a service that answers every create of a question with a 500 and makes no run, when it is asked again and
+    again, then ever more rarely, and not for ever."""
+    delays, voids = [], 0
+    while voids < steps.MOST_VOIDS - 1:
+        lost = steps.not_created(claim(thread_id="t", voids=voids), LOST, 0.0).move
+        held = starting(looks=1, intent_at=NOW - LEASE - SETTLE_S, voids=voids, errors=lost.fields["errors"])
+        move = legal(steps.searched(held, NO_RUN, TUTOR, LEASE, 0.0), held).move
+        assert (move.name, move.fields["attempts"], move.fields["voids"]) == ("void", 0, voids + 1)
+        delays.append(move.delay)
+        voids += 1
+    assert delays[:4] == [0.0, 1.0, 2.0, 4.0]
+    assert max(delays) == 60.0
+    held = starting(looks=1, intent_at=NOW - LEASE - SETTLE_S, voids=voids, errors=1)
+    move = legal(steps.searched(held, NO_RUN, TUTOR, LEASE, 0.0), held).move
+    assert (move.name, move.fields["error_code"], move.fields["attempts"]) == ("fail", "upstream", 0)
+
+
+def test_a_question_on_whose_create_workers_die_is_in_hand_alone_and_then_put_aside() -> None:
+    """Given workers that die after the intent, before there is a run, when that happens again and again, then it is as
+    if they died without any progress."""
+    seen = []
+    held = claim(thread_id="t")
+    while not steps.poisoned(held):
+        seen.append(steps.suspect(held))
+        died = starting(looks=1, intent_at=NOW - LEASE - SETTLE_S, deaths=held.deaths)
+        assert not steps.poisoned(died), "first it is looked for a run"
+        move = legal(steps.searched(died, NO_RUN, TUTOR, LEASE, 0.0), died).move
+        assert (move.name, move.delay) == ("void", 0.0)
+        held = claim(thread_id="t", deaths=move.fields["deaths"])
+        assert held.deaths <= steps.MOST_CLAIMS
+    assert seen == [False] * steps.SUSPECT_CLAIMS + [True] * (steps.MOST_CLAIMS - steps.SUSPECT_CLAIMS)
+    move = legal(steps.give_up_poison(held), held).move
+    assert (move.fields["error_code"], "8 workers" in str(move.fields["error_message"])) == ("poison", True)
+
+
+def test_a_run_makes_both_counts_begin_anew() -> None:
+    made = steps.created(claim(thread_id="t", voids=3, deaths=2), status(RunState.PENDING), TUTOR, 0.0).move
+    found = steps.adopted(starting(voids=3, deaths=2), "r", TUTOR).move
+    for move in (made, found):
+        assert (move.fields["voids"], move.fields["deaths"]) == (None, None)
 
 
 def test_a_job_that_kills_workers_is_put_aside() -> None:
