@@ -42,7 +42,8 @@ class Looks(Creates):
 
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
-        begun, untold = time.monotonic(), None
+        begun = time.monotonic()
+        untold: Ambiguous | None = None
         try:
             async with self._permits.getting(claim.protocol):
                 untold = await self._ask_to_cancel(thread, run, protocol) if steps.to_cancel(claim) else None
