@@ -205,7 +205,9 @@ class Bench:
         else:
             return
         kinds, account = OF_RECORD[claim.protocol], self._account.name
-        objects = [RemoteObject(kind=kinds[name], id=made[name], account=account) for name in made if name in kinds]
+        # Where there are no conversations the id of one is empty.
+        named = {name: id_ for name, id_ in made.items() if id_ and name in kinds}
+        objects = [RemoteObject(kind=kinds[name], id=id_, account=account) for name, id_ in named.items()]
         await asyncio.to_thread(self.store.remember, claim.id, objects)
         await asyncio.to_thread(self.store.bury, claim.id, objects)
 
