@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     known = {kind.name for kind in CONTENDERS} | {peer.name for peer in read_manifest()}
     if wrong := set(only) - known:
         parser.error(f"no contender called {', '.join(sorted(wrong))}; there are {', '.join(sorted(known))}")
+    # Told to end, it ends what it has started: workers, Redis and the local API would run on for hours.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     results = {"machine": describe()}
     for name in options.scenario or names:
         if name == "waiting":

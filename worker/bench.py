@@ -18,7 +18,7 @@ from askq.files.folder import Folder
 from askq.ids import job_id, split_job_id
 from askq.jobs.calls import KeptCall
 from askq.jobs.codec import with_brought
-from askq.jobs.model import LANE_OF, MOVES, TERMINAL, Answer, Claim, Lane, Move, Outcome
+from askq.jobs.model import LANE_OF, MOVES, TERMINAL, Answer, Claim, Lane, Move, Outcome, State
 from askq.jobs.objects import OF_RECORD, Kind, RemoteObject, assistant_thing
 from askq.jobs.store import Store
 from worker import steps
@@ -96,6 +96,8 @@ class Bench:
         self._durations = Durations(store)
         self._waiting_functions, self._look_at_functions = 0, 0.0
         self._desk = Desk(store)
+        self._shows_runs = False
+        """Whether the service has shown a run to whoever asked for it."""
         self._cleaner = Cleaner(store, account, self._any_protocol)
         self._called = 0
         """Creates that have their permit."""
@@ -139,7 +141,7 @@ class Bench:
         move = decision.move
         if MOVES[move.name].target in TERMINAL and (assistant := self._assistants.get(claim.assistant_digest)):
             move = judged(claim, move, assistant)
-        move = _waking(claim, move)
+        move = _without_final(claim, _waking(claim, move))
         if (claim.rounds or claim.brought is not None) and MOVES[move.name].target in TERMINAL:
             move = await self._with_calls(claim, move)
         outcome = await self._commits.commit(move)
@@ -203,7 +205,9 @@ class Bench:
         else:
             return
         kinds, account = OF_RECORD[claim.protocol], self._account.name
-        objects = [RemoteObject(kind=kinds[name], id=made[name], account=account) for name in made if name in kinds]
+        # Where there are no conversations the id of one is empty.
+        named = {name: id_ for name, id_ in made.items() if id_ and name in kinds}
+        objects = [RemoteObject(kind=kinds[name], id=id_, account=account) for name, id_ in named.items()]
         await asyncio.to_thread(self.store.remember, claim.id, objects)
         await asyncio.to_thread(self.store.bury, claim.id, objects)
 
@@ -305,7 +309,9 @@ class Bench:
             gets = None
         return Pace(runs, crowd_s(self._durations.runs_waiting, gets))
 
-    async def _watch(self, claim: Claim, thread: str, run: str, live: Live | None, protocol: Protocol) -> None:
+    def _watch(
+        self, claim: Claim, thread: str, run: str, live: Live | None, protocol: Protocol, *, attempt: int
+    ) -> None:
         """Tell a run live from a stream that is open, or look for one; the chains go on meanwhile."""
 
         async def resume(before: Live | None) -> Live | None:
@@ -315,9 +321,9 @@ class Bench:
                 return await protocol.resume_live(thread, run, before)
 
         if live is not None:
-            await self._desk.take(claim.id, run, live, resume)
+            self._desk.take(claim.id, run, live, resume, attempt=attempt)
         elif protocol.resumes and self._desk.wanted(run):
-            self._desk.begin(claim.id, run, resume)
+            self._desk.begin(claim.id, run, resume, attempt=attempt)
 
     async def _fetched(self, claim: Claim, answer: Answer) -> Answer:
         """The answer with its files here. Meanwhile the job has no place among the calls that are open."""
@@ -358,6 +364,14 @@ def _may_have_been_followed(claim: Claim, move: Move) -> bool:
     Whoever polls a run knows by then."""
     in_conversation = claim.question is not None and claim.question.thread is not None
     return in_conversation and MOVES[move.name].target in TERMINAL
+
+
+def _without_final(claim: Claim, move: Move) -> Move:
+    """The move; where it leaves the run behind, without what its stream has said of its end. That may have come since
+    the claim."""
+    if not claim.live or MOVES[move.name].target not in TERMINAL | {State.ACTION, State.QUEUED}:
+        return move
+    return dataclasses.replace(move, fields={**move.fields, "final": None})
 
 
 def _waking(claim: Claim, move: Move) -> Move:

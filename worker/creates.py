@@ -172,7 +172,7 @@ class Creates(Bench):
         elif outcome is Outcome.MISSING:
             await self._discard(claim, thread=thread, run=status.run_id)
         if live is not None:
-            await self._watch(claim, thread, status.run_id, live, protocol)
+            self._watch(claim, thread, status.run_id, live, protocol, attempt=ask.attempt)
         await self._account.worked(claim.protocol, begun=begun)
 
     async def _created(
@@ -246,7 +246,7 @@ class Creates(Bench):
         self._called += counted
         live: Live | None = None
         try:
-            if ask.stream:
+            if ask.stream and self._desk.room:
                 status, live = await protocol.start_live(ask, thread, remote)
             else:
                 status = await protocol.start(ask, thread, remote)
@@ -329,7 +329,7 @@ class Creates(Bench):
         attempts = claim.attempts
         await self._commit(claim, await self._created(claim, status, assistant, protocol, tokens, attempts=attempts))
         if live is not None:
-            await self._watch(claim, thread, status.run_id, live, protocol)
+            self._watch(claim, thread, status.run_id, live, protocol, attempt=attempts)
 
     async def _functions_waiting(self) -> int:
         """How many function calls wait, where that is more than those who run them should have before them; else 0.

@@ -391,6 +391,8 @@ class Claim:
     """When the first of several runs started."""
     live: bool = False
     """Whether somebody watches the run."""
+    final: str | None = None
+    """What its stream has said of the end of the run (`Store.hurry`)."""
     usage: Usage | None
     """What the run has used, once it is known (while its answer is still to be fetched)."""
     error_code: str | None

@@ -75,7 +75,11 @@ def forget_what_another_ended(store: MemoryStore, batch: str, lane: Lane) -> Non
     assert forgetting.advance(store, batch, None) == 0
 
 
-@pytest.mark.parametrize(("lane", "made"), [(Lane.START, ["thread"]), (Lane.POLL, ["conversation", "response"])])
+@pytest.mark.parametrize(
+    ("lane", "made"),
+    [(Lane.START, ["thread"]), (Lane.POLL, ["conversation", "response"]), (Lane.POLL, ["response"])],
+    ids=["thread", "run", "run without a conversation"],
+)
 def test_what_a_zombie_makes_for_a_question_that_was_forgotten_is_deleted(
     store: MemoryStore, service: Service, engines: Engines, lane: Lane, made: list[str]
 ) -> None:
@@ -87,7 +91,7 @@ def test_what_a_zombie_makes_for_a_question_that_was_forgotten_is_deleted(
     prepare = service.prepare
 
     async def prepare_late(ask: Ask, assistant_id: str | None) -> str:
-        thread = await prepare(ask, assistant_id)
+        thread = "" if made == ["response"] else await prepare(ask, assistant_id)
         if lane is Lane.START:
             await asyncio.to_thread(forget_what_another_ended, store, batch, lane)
         return thread
