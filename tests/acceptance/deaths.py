@@ -109,7 +109,12 @@ STORIES = [
         assistant=assistant("responses", tools=({"type": "file_search"},)),
         rows=asks(file="attached.txt"),
     ),
-    Story(name="forgotten", assistant=assistant("assistants"), rows=asks(), forgets=True),
+    Story(
+        name="forgotten",
+        assistant=assistant("assistants", tools=({"type": "code_interpreter"},)),
+        rows=asks("code", file="attached.csv"),
+        forgets=True,
+    ),
 ]
 """In this order: a place that an earlier story came to is not tried again, but for those where money is at stake."""
 MONEY = (

@@ -110,6 +110,7 @@ class Houses:
         found = [] if len(paid) == story.runs * len(story.rows) else [f"paid for {len(paid)} runs"]
         jobs = list(store.jobs(batch))
         if story.forgets:
+            found += [f"left in the folder: {path}" for path in (folder / "files").rglob("*/*") if path.is_file()]
             return found + [f"remembered: {job}" for job in jobs]
         found += [
             f"not {story.ends}: {job.state} {job.error_code} {job.error_message} {job.note}"
