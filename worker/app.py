@@ -177,7 +177,7 @@ def queues_of(app: Celery) -> frozenset[str]:
 
 
 def _look_who_runs(allowed: str) -> None:
-    """Whoever may send messages to a worker of root's, or get it to run a function, acts as root. Raises ConfigError."""
+    """Whoever gets a worker of root's to run a function acts as root. Raises ConfigError."""
     if os.geteuid() != 0 or allowed == "allow":
         return
     if allowed == "refuse":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,10 +176,8 @@ def test_whoever_dies_at_it_another_goes_on(stage: Stage, folders: Folders, plac
     for folder in (folders.one, folders.two):
         failpoints.arm(f"{place}=raise")
         # Some come to it at their first folder, and to the last step only the last one comes.
-        try:
+        with contextlib.suppress(failpoints.Failpoint):
             forgets(store, batch, folder)
-        except failpoints.Failpoint:
-            pass
         failpoints.arm(None)
         forgets(stage.another(), batch, folder)
     assert (store.batch(batch), store.forgetting(), folders.left()) == (None, [], [])
