@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from askq.jobs.library import STORE, Change, Item, ItemState
+from askq.jobs.library import FILE, STORE, Change, Item, ItemState, Wish, file_item
+from askq.jobs.objects import Kind, RemoteObject
 from worker.protocols.base import Blocked, CallError, Limited, Refused
 from worker.schedule import backoff
 
@@ -18,6 +19,7 @@ CHECK_STORE_S = 600.0
 AGAIN_S = 30.0
 _NOT_HERE_TRIES = 30
 _EXPIRES_SOON_S = 3600.0
+_KINDS: Mapping[str, Kind] = {FILE: Kind.FILE, STORE: Kind.VECTOR_STORE}
 
 
 class Look(Protocol):
@@ -99,6 +101,16 @@ class Next:
 def thing(account: str, item: Item) -> str:
     """What an item is called among the remote objects."""
     return f"{account}/{item.name}"
+
+
+def made_of(account: str, item: Item, id_: str) -> RemoteObject:
+    """The object of an item that has this id at the service."""
+    return RemoteObject(kind=_KINDS[item.kind], id=id_, account=account)
+
+
+def file_wishes(item: Item) -> list[Wish]:
+    """The files of a store, as items of their own."""
+    return [file_item(ref, "assistants") for ref in item.files]
 
 
 def expires_soon(item: Item) -> bool:

@@ -353,11 +353,15 @@ class Storage:
         await asyncio.sleep(SCRUB_S)
         self._unclean = False
         try:
-            await self._in_writer(partial(self._connection.execute, "PRAGMA wal_checkpoint(TRUNCATE)"))
+            await self._in_writer(self._truncate_log)
         except sqlite3.Error:
             self._unclean = True  # the next deletion tries again
         finally:
             self._scrub = None
+
+    def _truncate_log(self) -> None:
+        # Read to its end here: as long as the statement is open, no transaction can be committed.
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _write(self, group: list[tuple[str, Row]]) -> None:
         self._connection.execute("BEGIN")

@@ -37,7 +37,8 @@ from worker.protocols.base import (
     Status,
 )
 from worker.protocols.client import open_client
-from worker.protocols.responses import ResponsesProtocol, chosen_id
+from worker.protocols.responses import ResponsesProtocol
+from worker.protocols.responses_bodies import chosen_id
 
 SECONDS = 10.0
 """Duration of every scripted run; the clock is the test's."""

@@ -10,7 +10,9 @@ import pytest
 from askq.ends import ENDS
 from askq.jobs.model import Answer, Usage
 from tests.unit.protocols_stage import Service, ask, assistant
-from worker.protocols.assistants import AssistantsProtocol, assistant_body, read_answer, run_body
+from worker.protocols.assistants import AssistantsProtocol
+from worker.protocols.assistants_bodies import assistant_body, run_body
+from worker.protocols.assistants_replies import read_answer
 from worker.protocols.base import Ambiguous, Found, Gone, RunState, Search, Status, ToolCall
 
 CODE = assistant(tools=({"type": "code_interpreter"},))

@@ -7,7 +7,8 @@ import pytest
 
 from tests.unit.protocols_stage import HTML, Service, ask
 from worker.protocols.base import Ambiguous, Ask, Blocked, Found, Limited, RunState, Search
-from worker.protocols.responses import ResponsesProtocol, chosen_id
+from worker.protocols.responses import ResponsesProtocol
+from worker.protocols.responses_bodies import chosen_id
 
 CREATED = {"id": "resp_theirs", "object": "response", "status": "queued", "model": "m", "output": []}
 

@@ -13,7 +13,7 @@ from openai.types.responses.response import IncompleteDetails as ResponseIncompl
 
 from askq.ends import ENDS
 from askq.jobs.model import State
-from worker.protocols import assistants, responses
+from worker.protocols import assistants_replies, responses_replies
 from worker.protocols.codes import FAILURES, INCOMPLETE, code_of_failure, code_of_incomplete, code_of_refusal
 
 
@@ -45,8 +45,8 @@ def test_every_reason_of_an_incomplete_run_that_the_sdk_knows_is_mapped(model: t
 
 
 def test_every_status_that_the_sdk_knows_is_mapped() -> None:
-    assert words(RunStatus) == set(assistants.STATES)
-    assert words(ResponseStatus) == set(responses.STATES) - {"expired"}
+    assert words(RunStatus) == set(assistants_replies.STATES)
+    assert words(ResponseStatus) == set(responses_replies.STATES) - {"expired"}
 
 
 def test_all_words_of_ours_are_in_the_table_of_ends() -> None:

@@ -9,9 +9,11 @@ import pytest
 
 from tests.unit.protocols_stage import Service, ask, assistant
 from tests.unit.test_protocols_responses import QUESTION, called, response, said
-from worker.protocols.assistants import AssistantsProtocol, assistant_body
+from worker.protocols.assistants import AssistantsProtocol
+from worker.protocols.assistants_bodies import assistant_body
 from worker.protocols.base import Ambiguous, Ask, Found, Refused, RunState, Search, ToolCall, ToolOutput
-from worker.protocols.responses import ResponsesProtocol, chosen_id, request_body
+from worker.protocols.responses import ResponsesProtocol
+from worker.protocols.responses_bodies import chosen_id, request_body
 
 OUTPUTS = (ToolOutput(call_id="call_1", output="on"), ToolOutput(call_id="call_2", output='{"error": 1}'))
 TOOL = {"type": "function", "name": "light", "description": "Switch.", "parameters": {"type": "object"}, "strict": True}

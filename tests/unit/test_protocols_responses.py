@@ -12,7 +12,9 @@ from askq.jobs.model import Answer, Usage
 from askq.jobs.objects import Kind
 from tests.unit.protocols_stage import Service, ask, assistant
 from worker.protocols.base import Ambiguous, Blocked, Found, Gone, RunState, Search, Status
-from worker.protocols.responses import ResponsesProtocol, read_answer, request_body
+from worker.protocols.responses import ResponsesProtocol
+from worker.protocols.responses_bodies import request_body
+from worker.protocols.responses_replies import read_answer
 
 USED = {
     "input_tokens": 1000,

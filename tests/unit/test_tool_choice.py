@@ -11,9 +11,9 @@ from askq.assistants.choice import after_a_call
 from askq.assistants.file import check, load
 from askq.assistants.model import Assistant
 from tests.unit.protocols_stage import ask, assistant
-from worker.protocols.assistants import run_body
+from worker.protocols.assistants_bodies import run_body
 from worker.protocols.base import Given, ToolOutput
-from worker.protocols.responses import request_body
+from worker.protocols.responses_bodies import request_body
 
 LIGHT = {"type": "function", "name": "light"}
 ALLOWED = {"type": "allowed_tools", "mode": "required", "tools": [LIGHT, {"type": "file_search"}]}

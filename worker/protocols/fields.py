@@ -8,8 +8,6 @@ from typing import Any
 JsonObject = Mapping[str, Any]
 
 _EMPTY: JsonObject = {}
-_LONGEST_OUTPUT = 256 << 10
-"""Characters of one code-interpreter call's output that are kept."""
 
 
 def an_object(value: object) -> JsonObject:
@@ -40,12 +38,3 @@ def a_status(value: object) -> str:
 def joined(texts: list[str]) -> str | None:
     """Texts with an empty line between them; None where there is nothing to read."""
     return "\n\n".join(text for text in texts if text.strip()) or None
-
-
-def shortened(output: str) -> str:
-    """What code has printed, or its end and beginning: megabytes of it would be kept with the answer."""
-    if len(output) <= _LONGEST_OUTPUT:
-        return output
-    half = _LONGEST_OUTPUT // 2
-    left_out = len(output) - 2 * half
-    return f"{output[:half]}\n[… {left_out:,} characters are left out here …]\n{output[-half:]}"

@@ -84,6 +84,14 @@ class Wire:
             raise Ambiguous("unreadable", "the reply is no object with an id")
         return Reply(body, headers)
 
+    async def newest(self, response: Awaitable[Any], *, names: str) -> JsonObject:
+        """The first entry of a list that was asked for newest first; an empty one where the list is empty.
+
+        Raises CallError; Ambiguous where the reply is no list.
+        """
+        entries = _entries(await self.call(response, names=names, needs_id=False))
+        return entries[0] if entries else {}
+
     async def every(self, listing: Callable[[dict[str, Any]], Awaitable[Any]], *, names: str) -> list[JsonObject]:
         """All entries of a list, oldest first, over all its pages. `listing` makes the call for a query.
 
@@ -94,10 +102,7 @@ class Wire:
         query: dict[str, Any] = {"limit": _PAGE, "order": "asc"}
         while True:
             reply = await self.call(listing(query), names=names, needs_id=False)
-            data = reply.body.get("data")
-            if not isinstance(data, list):
-                raise Ambiguous("unreadable", "the reply is no list")
-            new = [entry for entry in objects(data) if a_text(entry.get("id")) not in seen]
+            new = [entry for entry in _entries(reply) if a_text(entry.get("id")) not in seen]
             found += new
             last = a_text(new[-1].get("id")) if new else ""
             # A server that does not know `after` would repeat its first page for ever.
@@ -109,6 +114,13 @@ class Wire:
             # It does not know `order` either.
             found.reverse()
         return found
+
+
+def _entries(reply: Reply) -> list[JsonObject]:
+    data = reply.body.get("data")
+    if not isinstance(data, list):
+        raise Ambiguous("unreadable", "the reply is no list")
+    return objects(data)
 
 
 def _longest_s(client: AsyncOpenAI) -> float | None:

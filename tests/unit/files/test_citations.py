@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.protocols import assistants, responses
+from worker.protocols import assistants_replies, responses_replies
 from worker.protocols.citations import LONGEST_QUOTE, Passage, passages, resolved
 
 DELIVERY = "Delivery takes three days."
@@ -56,7 +56,7 @@ def test_both_shapes_of_results_are_read() -> None:
 
 
 def test_an_answer_of_responses_has_names_and_quotes() -> None:
-    answer = responses.read_answer(
+    answer = responses_replies.read_answer(
         [
             {
                 "type": "file_search_call",
@@ -94,7 +94,7 @@ def test_an_answer_of_assistants_has_names_quotes_and_places() -> None:
         ]
         return {"type": "text", "text": {"value": value, "annotations": notes}}
 
-    answer = assistants.read_answer(
+    answer = assistants_replies.read_answer(
         [
             {"role": "assistant", "content": [part("First.")]},
             {

@@ -15,9 +15,9 @@ from askq.files.model import Attachment, FileRef, Resources, StoreRef
 from askq.jobs.library import BY_COMMAND, ItemState, Wish, file_item, store_item
 from askq.jobs.memory_store import MemoryStore
 from tests.unit.protocols_stage import assistant
-from worker import library as library_module
+from worker import library_runner
 from worker.library import Library, NotReady, Unavailable
-from worker.library_steps import CHECK_STORE_S, MOST_TRIES
+from worker.library_steps import CHECK_STORE_S, MOST_TRIES, made_of
 from worker.needs import Needs, needs
 from worker.protocols.base import Ambiguous, Blocked, CallError, Given, Gone, Limited, Refused
 from worker.protocols.filing import StoreSeen, Uploaded
@@ -156,7 +156,7 @@ class Stage:
 
 @pytest.fixture
 async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
-    monkeypatch.setattr(library_module, "_NAP_S", 0.01)
+    monkeypatch.setattr(library_runner, "_NAP_S", 0.01)
     monkeypatch.setattr("worker.library_steps.backoff", lambda tries, jitter: 0.01)
     made = Stage(tmp_path)
     yield made
@@ -214,7 +214,7 @@ async def test_an_id_on_record_is_used_by_whoever_comes_after_a_death(stage: Sta
     stage.store.want(ACCOUNT, [wish])
     (item,) = stage.store.claim_items(ACCOUNT, limit=1, lease_s=0.0)
     made = await stage.service.upload(stage.root / "a.csv", name="a.csv", size=7, purpose="assistants")
-    await stage.library._remember(item, made.id)
+    stage.store.remember(f"{ACCOUNT}/{wish.name}", [made_of(ACCOUNT, item, made.id)])
     given = await stage.ids(row(code(stage.ref("a.csv"))))
     assert given.row_code == (made.id,)
     assert stage.service.calls.count("upload") == 1
@@ -430,7 +430,7 @@ async def test_a_stale_holder_commits_nothing(stage: Stage) -> None:
     stage.store.want(ACCOUNT, [wish])
     (old,) = stage.store.claim_items(ACCOUNT, limit=1, lease_s=0.0)
     given = await stage.ids(row(code(stage.ref("a.csv"))))
-    await stage.library._work(old)
+    await stage.library._runner._work(old)
     assert stage.item(wish).remote == given.row_code[0]
 
 
@@ -449,7 +449,7 @@ async def test_what_is_made_for_an_item_that_has_left_is_deleted(stage: Stage, m
     needed = row(code(stage.ref("a.csv")))
     assert needed is not None
     assert isinstance(await stage.library.give(needed, user="b_1", go_on=False), NotReady)
-    await until(lambda: bool(stage.service.files) and not stage.library._tasks)
+    await until(lambda: bool(stage.service.files) and not stage.library._runner._tasks)
     (stone,) = stage.store.all_buried()
     assert (stone.owner, stone.object.id) == (f"{ACCOUNT}/{wish.name}", "file-1")
     assert list(stage.store.unowned()) == []

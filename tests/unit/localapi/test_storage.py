@@ -101,6 +101,19 @@ async def test_a_failed_write_is_told_and_tried_again(monkeypatch: pytest.Monkey
     await storage.close()
 
 
+async def test_cleaning_the_log_holds_up_no_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("askq.localapi.storage.SCRUB_S", 0.0)
+    storage = Storage.open(str(tmp_path))
+    for number in range(200):
+        storage.put(stored(number))
+        storage.delete(f"msg_{number}")
+        await storage.commit()
+        # The log is cleaned from here on, and the next write is right behind it.
+        storage.put(stored(number + 1000))
+        await storage.commit()
+    await storage.close()
+
+
 async def test_two_servers_cannot_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("askq.localapi.storage.LOCK_WAIT_S", 0.1)
     storage = Storage.open(str(tmp_path))
