@@ -53,6 +53,7 @@ from worker.protocols.base import (
 from worker.protocols.filing import Filing
 from worker.schedule import Pace, crowd_s
 from worker.shared import Shared
+from worker.surplus import Surplus
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Bench:
         self._leases = Leases(store, lease_s=lease_s)
         self._account = Account(store, account, in_flight=in_flight, probe_s=probe_s)
         self._budgets = Budgets(store, host)
+        self._surplus = Surplus(store)
         self._permits = Permits(store, account, host)
         self._durations = Durations(store)
         self._waiting_functions, self._look_at_functions = 0, 0.0
