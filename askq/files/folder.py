@@ -103,11 +103,10 @@ class Folder:
 
     def identity(self) -> str:
         """What tells this folder from every other, wherever it is mounted; it is noted in it. Raises OSError."""
-        if self._identity is None:
-            path = self.root / _IDENTITY
-            if not path.exists():
-                self._name_itself(path)
-            self._identity = path.read_text("ascii")
+        path = self.root / _IDENTITY
+        if not path.exists():
+            self._name_itself(path)
+        self._identity = path.read_text("ascii")
         return self._identity
 
     def place(self) -> str:
@@ -116,7 +115,8 @@ class Folder:
 
     def _name_itself(self, path: Path) -> None:
         with self.incoming() as file, contextlib.suppress(FileExistsError):
-            file.write(uuid.uuid4().hex.encode("ascii"))
+            # A folder that somebody has emptied is the same to those who know it.
+            file.write((self._identity or uuid.uuid4().hex).encode("ascii"))
             # Whoever comes second takes what the first has written.
             file.keep_as(path)
 
