@@ -209,7 +209,7 @@ def _add(
     store: Store, batch: str, submission: Submission, folder: Folder | None, there: Collection[int]
 ) -> Iterator[Added]:
     """Add chunk after chunk, but for those that are there; while the store takes some, the next are read."""
-    sent = {file.sha256 for assistant in _all(submission) for file in _files_of(assistant)}
+    sent = {file.sha256 for assistant in _all(submission) for file in files_of(assistant)}
     noted: set[str] = set()
 
     def chunks() -> Iterator[tuple[list[NewJob], _Send]]:
@@ -253,7 +253,8 @@ def _side_by_side(chunks: Iterable[tuple[list[NewJob], _Send]], batch: str) -> I
             yield sent, found.result()
 
 
-def _files_of(assistant: Assistant) -> Iterator[FileRef]:
+def files_of(assistant: Assistant) -> Iterator[FileRef]:
+    """The files of an assistant's own."""
     for resources in (assistant.resources, assistant.thread_resources):
         if resources is not None:
             yield from resources.code

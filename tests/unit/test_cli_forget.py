@@ -8,12 +8,15 @@ from typing import Any, cast
 
 import pytest
 
+from askq.assistants.model import Assistant
 from askq.files.folder import Folder
+from askq.files.model import Attachment
 from askq.ids import SHARDS
 from askq.jobs import forgetting
 from askq.jobs.memory_store import MemoryStore
-from askq.jobs.model import Lane, Move
+from askq.jobs.model import Lane, Move, Question
 from producer.cli import forget
+from producer.conversation import Conversation
 from tests.unit.test_engine import submit
 
 
@@ -55,3 +58,21 @@ def test_files_in_a_folder_that_nobody_has_are_told(
     receipt = wait_for(store, mine, said, lost_folders=True).follow(batch)
     assert forget.receipt_record(receipt, [], None, [])["complete"]
     assert store.batch(batch) is None
+
+
+def test_what_a_chat_has_sent_along_is_forgotten_with_it(store: MemoryStore, tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "files")
+    (tmp_path / "a.txt").write_text("canary", "utf-8")
+    conversation = Conversation(store, Assistant(name="t", protocol="responses", model="m"), folder=folder)
+    for text in ("What is in it?", "And now?"):
+        ref = folder.keep(tmp_path / "a.txt")
+        attached = (Attachment(tool="code_interpreter", file=ref),)
+        conversation.ask(Question(row_id="", index=0, text=text, files=attached))
+    assert conversation.batch is not None
+    assert folder.has(ref.sha256)
+    store.cancel([job.id for job in conversation.jobs])
+    forgetting.begin(store, conversation.batch)
+    assert forgetting.advance(store, conversation.batch, Folder(tmp_path / "other")) == 1
+    assert forgetting.advance(store, conversation.batch, folder) == 0
+    assert not folder.has(ref.sha256)
+    assert store.assistant(conversation.assistant.digest) is None, "its instructions are somebody's words, too"

@@ -45,6 +45,16 @@ def test_messages_carry_nothing_and_no_result_is_kept() -> None:
         assert task.ignore_result, name
 
 
+def test_no_connection_to_redis_outlives_a_cancelled_command() -> None:
+    """With the asynchronous client the reply to it would be taken for that of the next one (CVE-2023-28858)."""
+    for package in ("askq", "config", "producer", "worker"):
+        for path in (ROOT / package).rglob("*.py"):
+            told = path.read_text("utf-8")
+            assert not re.search(
+                r"^\s*(from redis(\.asyncio)? import asyncio|(from|import) redis\.asyncio)", told, re.M
+            ), path
+
+
 def test_no_web_page_may_start_tasks_through_flower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
     started: list[dict[str, str]] = []
