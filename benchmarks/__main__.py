@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import commands, cost, enqueue, kill_everything, limits, main_job, survival, waiting, workers
+from benchmarks.contenders import CONTENDERS
 from benchmarks.machine import describe
 from benchmarks.peers import scenarios
 from benchmarks.peers.manifest import read_manifest
@@ -22,6 +23,8 @@ SCENARIOS = {
     "commands": commands.run,
     "limits": limits.run,
     "kill-everything": kill_everything.run,
+}
+SURVIVAL = {
     "survival": survival.run_assistants,
     "survival-responses": survival.run_responses,
 }
@@ -36,26 +39,30 @@ SIDE_BY_SIDE = {
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [*SCENARIOS, *SIDE_BY_SIDE]
+    names = [*SCENARIOS, *SURVIVAL, *SIDE_BY_SIDE]
     parser.add_argument("scenario", nargs="*", help=f"which to run: {', '.join(names)} (default: all)")
     parser.add_argument("--tiny", action="store_true", help="a few questions only: shows that the scenario works")
     parser.add_argument("--peers", action="store_true", help="measure other tools too, in environments made for them")
-    parser.add_argument("--only", action="append", metavar="NAME", help="askq, or one of these tools; repeatable")
+    parser.add_argument("--only", action="append", metavar="NAME", help="askq, or another contender; repeatable")
     parser.add_argument("--runs", type=int, default=10_000, metavar="N", help="how many wait in `waiting` (10000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     options = parser.parse_args(argv)
     if unknown := set(options.scenario) - set(names):
         parser.error(f"no scenario called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    if wrong := set(options.only or ()) - {"askq", *(peer.name for peer in read_manifest())}:
-        parser.error(f"no tool called {', '.join(sorted(wrong))} in benchmarks/peers/manifest.toml")
+    only: list[str] = options.only or []
+    known = {kind.name for kind in CONTENDERS} | {peer.name for peer in read_manifest()}
+    if wrong := set(only) - known:
+        parser.error(f"no contender called {', '.join(sorted(wrong))}; there are {', '.join(sorted(known))}")
     results = {"machine": describe()}
     for name in options.scenario or names:
         if name == "waiting":
             results[name] = waiting.run(tiny=options.tiny, runs=options.runs)
         elif name in SCENARIOS:
             results[name] = SCENARIOS[name](tiny=options.tiny)
+        elif name in SURVIVAL:
+            results[name] = SURVIVAL[name](tiny=options.tiny, only=only)
         else:
-            results[name] = SIDE_BY_SIDE[name](tiny=options.tiny, peers=options.peers, only=options.only or ())
+            results[name] = SIDE_BY_SIDE[name](tiny=options.tiny, peers=options.peers, only=only)
     text = json.dumps(results, indent=2)
     print(text)
     if options.json is not None:

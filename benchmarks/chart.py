@@ -11,7 +11,11 @@ _NAMES = 170
 _BARS = 420
 _NOTES = 290
 _TOP = 44
-_STYLE = "text{fill:#1f2328}.bar{fill:#8c959f}.ours{fill:#1a7f37}@media (prefers-color-scheme:dark){text{fill:#e6edf3}}"
+_LEGEND = 22
+_STYLE = (
+    "text{fill:#1f2328}.bar{fill:#8c959f;stroke:#8c959f}.ours{fill:#1a7f37;stroke:#1a7f37}"
+    ".short{fill-opacity:.15;stroke-dasharray:4 2}@media (prefers-color-scheme:dark){text{fill:#e6edf3}}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,15 @@ class Bar:
     """None: not measured, no bar."""
     note: str = ""
     ours: bool = False
+    short: bool = False
+    """Whether less was done than by the others, so that the lengths must not be compared: drawn as an outline."""
 
 
-def bars(title: str, rows: Sequence[Bar]) -> str:
-    """The picture: lengths in proportion, from 0."""
+def bars(title: str, rows: Sequence[Bar], *, short: str = "") -> str:
+    """The picture: lengths in proportion, from 0. `short` explains the outlined ones, where there are some."""
     longest = max((row.value for row in rows if row.value is not None), default=0) or 1
-    height = _TOP + _ROW * len(rows) + 10
+    explained = short if any(row.short and row.value for row in rows) else ""
+    height = _TOP + _ROW * len(rows) + 10 + (_LEGEND if explained else 0)
     size = f"0 0 {_NAMES + _BARS + _NOTES} {height}"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size}" font-family="sans-serif" font-size="13" role="img">',
@@ -41,7 +48,11 @@ def bars(title: str, rows: Sequence[Bar]) -> str:
         length = 0.0 if row.value is None else _BARS * row.value / longest
         lines.append(f'<text x="{_NAMES - 8}" y="{top + 15}" text-anchor="end">{escape(row.name)}</text>')
         if row.value is not None:
-            kind = "ours" if row.ours else "bar"
+            kind = ("ours" if row.ours else "bar") + (" short" if row.short else "")
             lines.append(f'<rect class="{kind}" x="{_NAMES}" y="{top + 2}" width="{length:.1f}" height="18" rx="2"/>')
         lines.append(f'<text x="{_NAMES + length + 8:.1f}" y="{top + 15}">{escape(row.note)}</text>')
+    if explained:
+        top = _TOP + _ROW * len(rows) + 6
+        lines.append(f'<rect class="bar short" x="{_NAMES}" y="{top}" width="24" height="12" rx="2"/>')
+        lines.append(f'<text x="{_NAMES + 32}" y="{top + 11}">{escape(explained)}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"

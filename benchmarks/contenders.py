@@ -40,13 +40,15 @@ class Pending:
 
 
 class Contender(ABC):
-    """One pipeline on one stack."""
+    """One pipeline on one stack. `timeout_s` is the deadline of a run, where it knows one."""
 
     name: str
     resubmits = False
     """Whether its producer is made to be run again for what has no answer."""
 
-    def __init__(self, stack: Stack, listed: Path, protocol: ProtocolName, *, concurrency: int) -> None:
+    def __init__(
+        self, stack: Stack, listed: Path, protocol: ProtocolName, *, concurrency: int, timeout_s: int = 60
+    ) -> None:
         self._stack = stack
         self._listed = listed
         self._protocol = protocol
@@ -105,8 +107,10 @@ class Pipeline(Contender):
     visibility_s: int
     """Its visibility timeout: how long a message stays in the hands of a dead worker."""
 
-    def __init__(self, stack: Stack, listed: Path, protocol: ProtocolName, *, concurrency: int) -> None:
-        super().__init__(stack, listed, protocol, concurrency=concurrency)
+    def __init__(
+        self, stack: Stack, listed: Path, protocol: ProtocolName, *, concurrency: int, timeout_s: int = 60
+    ) -> None:
+        super().__init__(stack, listed, protocol, concurrency=concurrency, timeout_s=timeout_s)
         self._redis = redis.Redis.from_url(stack.redis_url, decode_responses=True)
         self._assistant = _make_assistant(stack) if protocol == "assistants" else ""
 
@@ -181,13 +185,16 @@ class Askq(Contender):
 
     name = "askq"
 
-    def __init__(self, stack: Stack, listed: Path, protocol: ProtocolName, *, concurrency: int) -> None:
-        super().__init__(stack, listed, protocol, concurrency=concurrency)
+    def __init__(
+        self, stack: Stack, listed: Path, protocol: ProtocolName, *, concurrency: int, timeout_s: int = 60
+    ) -> None:
+        super().__init__(stack, listed, protocol, concurrency=concurrency, timeout_s=timeout_s)
         self._batch = ""
         assistants = stack.folder / "assistants"
         assistants.mkdir()
         # Its own deadline for a run is what a lost reply waits for where the server can neither list nor repeat.
-        (assistants / "survivor.toml").write_text(f'model = "{_MODEL}"\n[run]\ntimeout = 60\n', "utf-8")
+        text = f'model = "{_MODEL}"\n[run]\ntimeout = {timeout_s}\n'
+        (assistants / "survivor.toml").write_text(text, "utf-8")
 
     def worker(self, number: int) -> Process:
         name = f"askq-{number}"

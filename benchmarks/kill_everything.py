@@ -56,7 +56,7 @@ CASES = {
 def run(*, tiny: bool) -> dict[str, Any]:
     """All cases, one after the other; the tiny run has those that need nothing beside askq, at the same time."""
     cases = {name: case for name, case in CASES.items() if case.keyed} if tiny else CASES
-    questions, run_seconds = (40, (1.0, 3.0)) if tiny else (400, (2.0, 6.0))
+    questions, run_seconds = (40, (1.0, 6.0)) if tiny else (400, (2.0, 6.0))
 
     def one(name: str) -> dict[str, Any]:
         found = demonstrate(cases[name], questions=questions, run_seconds=run_seconds)

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,8 @@ class Size:
     concurrency: Mapping[str, int]
     """Pool processes per worker."""
     columns: Mapping[str, Trouble]
+    timeout_s: int
+    """The deadline of a run: where a lost reply can neither be listed nor repeated it is waited for."""
     dead_s: float
     """No progress for this long though messages are held and no run is under way: whoever holds them is dead."""
     deadline_s: float
@@ -62,6 +64,7 @@ FULL = Size(
         "6 Redis restarts": Trouble(redis_restarts=6),
         "API faults": Trouble(api_faults=True),
     },
+    timeout_s=60,
     dead_s=15.0,
     deadline_s=600.0,
 )
@@ -73,23 +76,26 @@ TINY = Size(
     columns={
         "a kill, a restart, API faults": Trouble(kills=2, redis_restarts=1, api_faults=True, redis_every_s=(0.5, 1.5))
     },
+    timeout_s=20,
     dead_s=6.0,
     deadline_s=240.0,
     side_by_side=True,
 )
 
 
-def run_assistants(*, tiny: bool) -> dict[str, Any]:
-    """On the Assistants protocol."""
-    return _run("assistants", TINY if tiny else FULL)
+def run_assistants(*, tiny: bool, only: Collection[str] = ()) -> dict[str, Any]:
+    """On the Assistants protocol. `only` picks contenders."""
+    return _run("assistants", TINY if tiny else FULL, only)
 
 
-def run_responses(*, tiny: bool) -> dict[str, Any]:
-    """On the Responses protocol, on a server that, like OpenAI, honours no idempotency key."""
-    return _run("responses", TINY if tiny else FULL)
+def run_responses(*, tiny: bool, only: Collection[str] = ()) -> dict[str, Any]:
+    """On the Responses protocol, on a server that, like OpenAI, honours no idempotency key. `only` picks contenders."""
+    return _run("responses", TINY if tiny else FULL, only)
 
 
-def _run(protocol: ProtocolName, size: Size) -> dict[str, Any]:
+def _run(protocol: ProtocolName, size: Size, only: Collection[str]) -> dict[str, Any]:
+    contenders = [kind for kind in CONTENDERS if not only or kind.name in only]
+
     def row(contender: type[Contender]) -> dict[str, Any]:
         found = {}
         for column, trouble in size.columns.items():
@@ -98,11 +104,11 @@ def _run(protocol: ProtocolName, size: Size) -> dict[str, Any]:
         return found
 
     if size.side_by_side:
-        with ThreadPoolExecutor(len(CONTENDERS)) as pool:
-            rows = list(pool.map(row, CONTENDERS))
+        with ThreadPoolExecutor(len(contenders)) as pool:
+            rows = list(pool.map(row, contenders))
     else:
-        rows = [row(contender) for contender in CONTENDERS]
-    cells = {contender.name: found for contender, found in zip(CONTENDERS, rows, strict=True)}
+        rows = [row(contender) for contender in contenders]
+    cells = {contender.name: found for contender, found in zip(contenders, rows, strict=True)}
     print(as_text(cells), file=sys.stderr, flush=True)
     return {
         "protocol": protocol,
@@ -125,7 +131,8 @@ def _cell(kind: type[Contender], protocol: ProtocolName, size: Size, trouble: Tr
         questions.write_list(listed, asked)
         with running_stack(folder, script=questions.script(size.run_seconds)) as stack:
             stack.admin("faults", {"faults": trouble.rules(create_s=size.create_s, seed=SEED)})
-            contender = kind(stack, listed, protocol, concurrency=size.concurrency[kind.name])
+            concurrency = size.concurrency[kind.name]
+            contender = kind(stack, listed, protocol, concurrency=concurrency, timeout_s=size.timeout_s)
             crew = Crew([contender.worker(number) for number in range(_WORKERS)])
             began = time.monotonic()
             try:

@@ -19,7 +19,7 @@ _COUNTS = {
 def as_text(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """A Markdown table: a line for each trouble and contender."""
     lines = [_line("", "", *_COUNTS.values()), "|---" * (len(_COUNTS) + 2) + "|"]
-    for trouble in next(iter(cells.values())):
+    for trouble in next(iter(cells.values()), ()):
         for contender, columns in cells.items():
             counts = [str(columns[trouble][count]) for count in _COUNTS]
             lines.append(_line(trouble, contender.replace("_", " "), *counts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -66,78 +66,74 @@ def _arrows(rules: Iterable[MoveRule], indent: str) -> list[str]:
     ]
 
 
+def _table(title: str, source: str, about: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A page of one table."""
+    lines = [f"# {title}", "", _NOTE.format(source=source) + about, ""]
+    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
 def ends() -> str:
     """How a job can end."""
-    lines = [
-        "# How a job can end",
-        "",
-        _NOTE.format(source="askq/ends.py")
-        + "Besides `completed`, a job ends with one of these codes in the `error` of its result. *Retryable* says\n"
+    return _table(
+        "How a job can end",
+        "askq/ends.py",
+        "Besides `completed`, a job ends with one of these codes in the `error` of its result. *Retryable* says\n"
         "whether asking the same question again may succeed without changing it.",
-        "",
-        "| code | status | retryable | what to do |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| `{end.code}` | {end.state} | {'yes' if end.retryable else 'no'} | {end.remedy} |" for end in ENDS.values()
-    ]
-    return "\n".join(lines) + "\n"
+        ("code", "status", "retryable", "what to do"),
+        ((f"`{end.code}`", end.state, "yes" if end.retryable else "no", end.remedy) for end in ENDS.values()),
+    )
 
 
 def findings() -> str:
     """What an audit can find."""
-    lines = [
-        "# What an audit can find",
-        "",
-        _NOTE.format(source="askq/jobs/audit.py")
-        + "`askq sweep` audits the job store at once; workers do it by themselves, a little at a time, and begin anew\n"
+    return _table(
+        "What an audit can find",
+        "askq/jobs/audit.py",
+        "`askq sweep` audits the job store at once; workers do it by themselves, a little at a time, and begin anew\n"
         "a minute after they have come to an end. `askq doctor` shows what the last of those audits found.\n"
         "*Invariant* is what the finding breaks: I0 a job is due if and only if it has not ended, I1 nothing is lost,\n"
         "I2 runs paid for are recorded attempts, I3 no run without an intent, I5 nothing is stuck, I6 counters are\n"
         "what a recount gives, I7 nothing is left behind.",
-        "",
-        "| code | invariant | what it means | put right by the audit | what to do |",
-        "|---|---|---|---|---|",
-    ]
-    for kind in KINDS.values():
-        mended = "yes" if kind.repairs else "no" if kind.attention else "no, and it need not be"
-        lines.append(f"| `{kind.code}` | {kind.invariant} | {kind.means} | {mended} | {kind.remedy} |")
-    return "\n".join(lines) + "\n"
+        ("code", "invariant", "what it means", "put right by the audit", "what to do"),
+        (
+            (
+                f"`{kind.code}`",
+                kind.invariant,
+                kind.means,
+                "yes" if kind.repairs else "no" if kind.attention else "no, and it need not be",
+                kind.remedy,
+            )
+            for kind in KINDS.values()
+        ),
+    )
 
 
 def pauses() -> str:
     """Why work can stand still."""
-    lines = [
-        "# Why work can stand still",
-        "",
-        _NOTE.format(source="askq/pauses.py")
-        + "While one of these holds, jobs keep their state and use up no attempt. *Stops* says what is not done then.\n"
+    return _table(
+        "Why work can stand still",
+        "askq/pauses.py",
+        "While one of these holds, jobs keep their state and use up no attempt. *Stops* says what is not done then.\n"
         "One call in a while probes whether it is over; `askq resume` ends it at once. `askq status` says which holds.",
-        "",
-        "| code | stops | what it means | what to do |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| `{pause.code}` | {'everything' if pause.stops_polls else 'new runs'} | {pause.meaning} | {pause.remedy} |"
-        for pause in PAUSES.values()
-    ]
-    return "\n".join(lines) + "\n"
+        ("code", "stops", "what it means", "what to do"),
+        (
+            (f"`{pause.code}`", "everything" if pause.stops_polls else "new runs", pause.meaning, pause.remedy)
+            for pause in PAUSES.values()
+        ),
+    )
 
 
 def outcomes() -> str:
     """What can come of a function call."""
-    lines = [
-        "# What can come of a function call",
-        "",
-        _NOTE.format(source="askq/tools/outcomes.py")
-        + 'A call without one of these has brought a result. The model gets `{"error": {"code": …, "message": …}}` as\n'
+    return _table(
+        "What can come of a function call",
+        "askq/tools/outcomes.py",
+        'A call without one of these has brought a result. The model gets `{"error": {"code": …, "message": …}}` as\n'
         "its output and answers it; the job goes on. See [functions](../do/functions.md).",
-        "",
-        "| code | what happened |",
-        "|---|---|",
-    ]
-    lines += [f"| `{code}` | {meaning} |" for code, meaning in OUTCOMES.items()]
-    return "\n".join(lines) + "\n"
+        ("code", "what happened"),
+        ((f"`{code}`", meaning) for code, meaning in OUTCOMES.items()),
+    )
 
 
 def commands() -> str:

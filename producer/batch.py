@@ -36,6 +36,21 @@ def require_budget(status: BatchStatus) -> None:
         )
 
 
+def require_time(
+    status: BatchStatus,
+    until: float | None,
+    *,
+    timeout: float | None,
+    remedy: str = "It goes on by itself as long as a worker runs.",
+) -> None:
+    """Raise WaitTimeout when `until`, by the monotonic clock, is over: `timeout` seconds were to be waited."""
+    if until is not None and time.monotonic() >= until:
+        raise WaitTimeout(
+            f"batch {status.id} is not finished after {timeout:g} s: {status.pending} of {status.total} pending",
+            remedy=remedy,
+        )
+
+
 def cancel(store: Store, jobs: Sequence[str]) -> Counter[Outcome]:
     """Cancel jobs, page by page; how many met with which outcome."""
     outcomes = _in_pages(store.cancel, jobs)
@@ -116,11 +131,7 @@ class Batch:
             if status.done:
                 return status
             require_budget(status)
-            if until is not None and time.monotonic() >= until:
-                raise WaitTimeout(
-                    f"batch {self.id} is not finished after {timeout:g} s: {status.pending} of {status.total} pending",
-                    remedy="It goes on by itself as long as a worker runs.",
-                )
+            require_time(status, until, timeout=timeout)
             time.sleep(_POLL_S)
 
     def results(self, states: Collection[State] | None = None) -> Iterator[Job]:

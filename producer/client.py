@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from askq.assistants import file as assistants
 from askq.assistants.model import ProtocolName
+from askq.closing import Closing
 from askq.errors import ConfigError, InputError, NotFound
 from askq.jobs.model import BatchStatus, Job
 from askq.jobs.store import Store
@@ -21,7 +20,7 @@ from producer.questions.reading import QUESTION_MARKS
 from producer.submit import Submission, submit
 
 
-class Client:
+class Client(Closing):
     """Access to one store. Without a `redis_url` the settings decide, and without any the folder's embedded Redis.
 
     A worker must run somewhere for questions to be answered: `askq up`, `askq worker`, or the compose file.
@@ -109,14 +108,6 @@ class Client:
         """Close the connections and leave the embedded parts."""
         self._store.close()
         self._parts.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _reads_like_a_question(text: str) -> bool:

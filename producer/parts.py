@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from askq.closing import Closing
 from askq.errors import AssistantError, ConfigError, InputError, Problem
 from askq.postponed import postpone
 from config.settings import Secret, Settings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from producer.questions.attachments import ToolsOf
 
 
-class Parts:
+class Parts(Closing):
     """Redis and API of one program. Embedded parts start when they are first asked for, and end with their users."""
 
     def __init__(self, settings: Settings) -> None:
@@ -249,14 +249,6 @@ class Parts:
         """Leave the embedded parts."""
         if self._made is not None:
             self._made.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 _PROTOCOLS: Mapping[str, ProtocolName] = {"responses": "responses", "assistants": "assistants"}

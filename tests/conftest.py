@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.parts import RedisServer, redis_binaries, redis_binary
 from tests.servers import ClusterOfServers, running
@@ -18,6 +19,13 @@ OURS = ("OPENAI_", "REDIS_", "CELERY_", "ASKQ_", "FLOWER_")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start what runs in the background so, and programs that are started from here would take no Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The same examples each time, however long one takes: a machine that is held up for a moment has shown nothing.
+settings.register_profile(
+    "same", deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

@@ -5,14 +5,18 @@ Knows nothing of pytest, so that benchmarks may use it too.
 
 from __future__ import annotations
 
+import fcntl
+import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -20,13 +24,20 @@ from redis.retry import Retry
 
 T = TypeVar("T")
 
-_START_S = 20.0
+_START_S = 60.0
+_PORTS = range(20_000, 32_000)
+"""Below those that the system gives to whoever asks for any."""
+_given: set[int] = set()
+_lock: BinaryIO | None = None
 
 
 def eventually(
-    condition: Callable[[], T], *, seconds: float = 10.0, what: str = "the condition", every: float = 0.05
+    condition: Callable[[], T], *, seconds: float = 60.0, what: str = "the condition", every: float = 0.05
 ) -> T:
-    """Wait until a condition is true and return its value; fail loudly when it is not within `seconds`."""
+    """Wait until a condition is true and return its value; fail loudly when it is not within `seconds`.
+
+    Be generous with them: they pass only where something is wrong, or the machine has a lot to do.
+    """
     until = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < until, f"not within {seconds:g} s: {what}; the last value was {found!r}"
@@ -48,10 +59,37 @@ class Clock:
 
 
 def free_port() -> int:
-    """A port nobody listens on at this moment."""
+    """A port nobody listens on, and that is ours as long as this process lives.
+
+    A server is started on it some time later, and perhaps again and again. One that the system gives to whoever asks
+    for any might be another's by then; and tests that run beside this one are not given this one.
+    """
+    global _lock
+    if _lock is None:
+        _lock = (Path(tempfile.gettempdir()) / f"askq-test-ports-{os.getuid()}.lock").open("ab")
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        if port not in _given and _reserved(_lock, port) and _free(port):
+            _given.add(port)
+            return port
+    raise AssertionError(f"no port from {_PORTS.start} to {_PORTS.stop} is free")
+
+
+def _reserved(lock: BinaryIO, port: int) -> bool:
+    """Lock the byte that stands for a port; the kernel lets go of it when this process ends."""
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+def _free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def redis_binaries() -> dict[str, str]:

@@ -64,7 +64,7 @@ class ClusterOfServers:
             for node in others:
                 bus = _option(node, "--cluster-port")
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        eventually(lambda: all(_knows(node, len(self.nodes)) for node in self.nodes), seconds=30, what="all nodes meet")
+        eventually(lambda: all(_knows(node, len(self.nodes)) for node in self.nodes), what="all nodes meet")
         for number, node in enumerate(self.nodes[self._masters :]):
             with self.nodes[number].client() as master:
                 id_ = master.execute_command("CLUSTER", "MYID").decode()

@@ -29,8 +29,8 @@ _LEASE_S = 15.0
 _AT_ONCE = 4
 """Deletions under way: they share the account's limits with what is paid for."""
 _AGAIN_S = (2.0, 30.0, 300.0, 3600.0, 6 * 3600.0, 86_400.0)
-"""How long after each failure a deletion is tried again; the last holds for all that follow. The first is short: whoever
-waits for `askq forget` should not be told that something is left because a server stumbled once."""
+"""How long after each failure a deletion is tried again; the last holds for all that follow. The first is short:
+whoever waits for `askq forget` should not be told that something is left because a server stumbled once."""
 _GIVE_UP_AFTER = len(_AGAIN_S) + 1
 _ORDER = {kind: at for at, kind in enumerate((Kind.RESPONSE, Kind.CONVERSATION, Kind.THREAD, Kind.VECTOR_STORE))}
 """What is in use by another object of its owner goes after that."""

@@ -6,6 +6,8 @@ import os
 import socket
 from pathlib import Path
 
+PORT = "port"
+"""The file that remembers a part's port."""
 _TAIL_BYTES = 64 * 1024
 """Logs grow for months; their end is read alone."""
 

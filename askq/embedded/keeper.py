@@ -8,6 +8,7 @@ lives it starts the part again when that dies, on the same port with the same pa
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -20,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from askq.embedded.files import tail, write_private
+from askq.embedded.files import PORT, tail, write_private
 from askq.embedded.localapi import Engine, LocalApiService
 from askq.embedded.redis import RedisService, find_server
 from askq.embedded.tether import module, tethered
@@ -32,6 +33,10 @@ _LOOK_EVERY_S = 0.5
 _READY_S = 30.0
 _STOP_S = 10.0
 _LONGEST_PAUSE_S = 5.0
+_PORTS_TRIED = 4
+"""A port that was free when it was chosen may be another's when the server begins to listen, a second later."""
+_TAKEN = (os.strerror(errno.EADDRINUSE), "cannot listen on ")
+"""What servers say of that: Redis, and the local API."""
 
 
 class Service(Protocol):
@@ -202,6 +207,14 @@ def only_server(folder: Path, name: str) -> Iterator[BinaryIO]:
         yield lock
 
 
+def _was_taken(log: Path, since: int) -> bool:
+    """Whether a server that ended at its start has said so in its log, behind this place."""
+    with log.open("rb") as file:
+        file.seek(since)
+        said = file.read().decode("utf-8", "replace")
+    return any(words in said for words in _TAKEN)
+
+
 def main(argv: list[str]) -> int:
     # Here, because every command imports this module, and only the keeper itself has arguments.
     import argparse
@@ -217,25 +230,33 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--script")
     parser.add_argument("--model-file")
     told = parser.parse_args(argv)
-    service: Service
+
+    def prepared() -> Service:
+        if told.name == "redis":
+            return RedisService.prepare(told.folder, replace(find_server(told.binary), origin=told.origin))
+        engine = Engine(
+            engine=told.engine,
+            chat_url=told.chat_url,
+            chat_model=told.chat_model,
+            script=told.script,
+            model_file=told.model_file,
+        )
+        return LocalApiService.prepare(told.folder, engine)
+
+    log, code = told.folder / LOG, 1
     try:
         # Before the port is chosen: the one of a server that is about to end is free again then.
         with only_server(told.folder, told.name) as lock:
-            if told.name == "redis":
-                service = RedisService.prepare(told.folder, replace(find_server(told.binary), origin=told.origin))
-            else:
-                engine = Engine(
-                    engine=told.engine,
-                    chat_url=told.chat_url,
-                    chat_model=told.chat_model,
-                    script=told.script,
-                    model_file=told.model_file,
-                )
-                service = LocalApiService.prepare(told.folder, engine)
-            return Keeper(told.folder, service, lock).run()
+            for _ in range(_PORTS_TRIED):
+                since = log.stat().st_size if log.exists() else 0
+                code = Keeper(told.folder, prepared(), lock).run()
+                if code == 0 or not log.exists() or not _was_taken(log, since):
+                    break
+                # The next one is any other.
+                (told.folder / PORT).unlink(missing_ok=True)
     except EmbeddedError as error:
         print(error, flush=True)  # noqa: T201  its log
-        return 1
+    return code
 
 
 if __name__ == "__main__":

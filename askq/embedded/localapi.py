@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from askq.embedded.files import free_port, write_private
+from askq.embedded.files import PORT, free_port, write_private
 from askq.embedded.tether import module
 
 
@@ -35,7 +35,7 @@ class LocalApiService:
     def prepare(cls, folder: Path, engine: Engine) -> LocalApiService:
         """The port stays what it was, where it is free."""
         (folder / "data").mkdir(parents=True, exist_ok=True, mode=0o700)
-        kept = folder / "port"
+        kept = folder / PORT
         port = free_port(kept.read_text("utf-8").strip() if kept.exists() else None)
         write_private(kept, str(port))
         return cls(folder, engine, port)

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from askq.embedded.files import free_port, write_private
+from askq.embedded.files import PORT, free_port, write_private
 from askq.errors import EmbeddedError
 
 _OLDEST = (6, 2)
@@ -100,9 +100,9 @@ class RedisService:
         data = folder / "data"
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         password = _kept(folder / "password") or secrets.token_urlsafe(32)
-        port = free_port(_kept(folder / "port"))
+        port = free_port(_kept(folder / PORT))
         write_private(folder / "password", password)
-        write_private(folder / "port", str(port))
+        write_private(folder / PORT, str(port))
         lines = {
             "bind": "127.0.0.1",
             "port": str(port),

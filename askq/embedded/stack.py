@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
+from askq.closing import Closing
 from askq.embedded import keeper
 from askq.embedded.localapi import Engine
 from askq.embedded.redis import find_server
@@ -26,7 +26,7 @@ class LocalApi:
     api_key: str
 
 
-class Embedded:
+class Embedded(Closing):
     """The embedded parts of one project folder. Parts end some moments after their last user has gone."""
 
     def __init__(self, home: Path, *, redis_binary: Path | None = None) -> None:
@@ -111,14 +111,6 @@ class Embedded:
         """Leave all parts."""
         while self._locks:
             self._locks.pop().close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _join(
         self, name: str, arguments: Callable[[], list[str]], secrets: Mapping[str, str] | None = None

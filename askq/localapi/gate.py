@@ -39,7 +39,6 @@ from askq.localapi.work import Work
 _log = logging.getLogger(__name__)
 
 ADMIN = "/_askq/"
-HEALTH = "/_askq/health"
 _STREAMS = re.compile(rb'"stream"\s*:\s*true')
 AT_ONCE_BYTES = 16 * 1024 * 1024
 _WAIT_S = 0.5

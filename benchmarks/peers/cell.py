@@ -23,8 +23,6 @@ from benchmarks.peers.manifest import Peer
 from tests.acceptance.stack import READY_S, ROOT, Process, Stack, running_stack
 from tests.parts import eventually
 
-_RUN_S = 60
-
 # Nothing of a peer may leave this machine.
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -47,6 +45,8 @@ class Setting:
     hints: bool = True
     """Whether replies carry the limit in headers."""
     deadline_s: float = 300.0
+    run_s: int = 60
+    """What a killed create waits for, where nothing tells whether it arrived."""
 
 
 class Cell:
@@ -69,8 +69,9 @@ class Cell:
         if peer is None:
             assistants = folder / "assistants"
             assistants.mkdir()
-            # What a killed create waits for, where nothing tells whether it arrived: the default is for real models.
-            (assistants / "plain.toml").write_text(f'model = "gpt-test"\n[run]\ntimeout = {_RUN_S}\n', "utf-8")
+            # The default is for real models.
+            text = f'model = "gpt-test"\n[run]\ntimeout = {setting.run_s}\n'
+            (assistants / "plain.toml").write_text(text, "utf-8")
             argv = [sys.executable, "-m", "producer.cli", "run", str(listed), "--assistant", "plain"]
             argv += ["--protocol", "responses", "-o", str(self._answers)]
         else:

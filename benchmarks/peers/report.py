@@ -99,8 +99,9 @@ def picture(scenario: str, found: Mapping[str, Any]) -> str:
         cells = cells_of(row)
         value = cells[column]
         number = float(value) if isinstance(value, int | float) else None
-        rows.append(Bar(name, number, words(cells, found["questions"]), ours=name == "askq"))
-    return bars(title, rows)
+        note, ours = words(cells, found["questions"]), name.partition(",")[0] == "askq"
+        rows.append(Bar(name, number, note, ours=ours, short=row["answered"] < found["questions"]))
+    return bars(title, rows, short="has not answered all questions: no comparison")
 
 
 def _line(*words: str) -> str:

@@ -17,7 +17,7 @@ from benchmarks.peers.environments import NotInstallable
 from benchmarks.peers.manifest import Peer, read_manifest
 
 _KILL = Setting(questions=400, run_seconds=(2.0, 6.0), concurrency=100)
-_KILL_TINY = Setting(questions=20, run_seconds=(0.5, 1.5), concurrency=8, deadline_s=150.0)
+_KILL_TINY = Setting(questions=20, run_seconds=(0.5, 1.5), concurrency=8, deadline_s=150.0, run_s=20)
 _LIMITED = Setting(questions=300, run_seconds=(0.2, 1.0), rate=20.0, burst=20.0)
 _LIMITED_TINY = Setting(questions=12, run_seconds=(0.1, 0.3), rate=8.0, burst=4.0, deadline_s=90.0)
 _COST = Setting(questions=500, run_seconds=(2.0, 20.0), concurrency=100)

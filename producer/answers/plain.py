@@ -43,6 +43,11 @@ def plain(text: str, *, one_line: bool = False) -> str:
     return " ".join(text.split()) if one_line else text
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 row`, `2 rows`, `1,000 rows`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def cells(text: str) -> int:
     """How many columns of a terminal a text takes: letters of Korean, Chinese and Japanese take two each, and marks
     that are put on top of others none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import click
 from askq.assistants import file as files
 from askq.assistants.model import Assistant
 from askq.errors import AssistantError
-from producer.answers.plain import padded
+from producer.answers.plain import counted, padded, plain
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.parts import Parts
 
@@ -35,8 +36,9 @@ def list_command(session: Session, *, as_json: bool) -> int:
         print_json(found)
     else:
         for entry in found:
-            state = f"{entry['problems']} problems: askq assistants validate {entry['file']}"
-            click.echo(f"{padded(str(entry['name']), 20)} {state if entry['problems'] else entry['description']}")
+            wrong = int(str(entry["problems"]))
+            state = f"{counted(wrong, 'problem')}: askq assistants validate {entry['file']}"
+            click.echo(f"{padded(str(entry['name']), 20)} {state if wrong else entry['description']}")
     return 0
 
 
@@ -53,7 +55,8 @@ def show_command(session: Session, *, name: str, as_json: bool) -> int:
     else:
         for key, value in about.items():
             if value not in (None, (), {}, []):
-                click.echo(f"{key + ':':<19} {value}")
+                shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                click.echo(f"{key + ':':<19} {plain(shown)}")
     return 0
 
 

@@ -111,7 +111,7 @@ class _Following:
         pauses = status.paused if status is not None else ()
         why = f"paused: {pauses[0].message}" if pauses else job.note
         if not pauses and self._outage.through(self._store.nodes) == []:
-            why = "waiting: no worker is at work" + (" yet" if job.run_id is None else "")
+            why = "waiting: no worker is at work" if job.run_id else "waiting for a worker to begin"
         if why is not None and why != self._told:
             self._told = why
             self._screen.note(f"askq: {plain(why, one_line=True)}")

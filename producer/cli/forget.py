@@ -255,7 +255,9 @@ def _print_receipt(receipt: Receipt, stones: Sequence[Tombstone], why: str | Non
     from producer.answers.plain import plain
 
     click.echo(f"forgotten: {receipt.what}")
-    click.echo(f"  {many(receipt.records)} with everything about them erased from Redis")
+    click.echo(
+        f"  {many(receipt.records)} with everything about {'it' if receipt.records == 1 else 'them'} erased from Redis"
+    )
     if why is None:
         click.echo("  the files of Redis written anew without them")
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from askq.errors import InputError, NotFound, WaitTimeout
+from askq.errors import InputError, NotFound
 from askq.jobs.model import PENDING, TERMINAL, BatchStatus, Job, State
 from askq.pauses import PAUSES
 from producer.cli.shared import Session, json_option, known_status, on_terminal, pass_session, print_json
@@ -181,7 +181,7 @@ def follow(
     interval: float = 1.0,
 ) -> int:
     """Show a batch's progress until it ends; the exit code."""
-    from producer.batch import require_budget
+    from producer.batch import require_budget, require_time
     from producer.outage import Outage
     from producer.progress import display
 
@@ -196,11 +196,7 @@ def follow(
                 if status.done:
                     return exit_code(status) if exit_status else 0
                 require_budget(status)
-                if until is not None and time.monotonic() >= until:
-                    raise WaitTimeout(
-                        f"batch {batch} is not finished after {timeout:g} s: {status.pending} pending",
-                        remedy="It goes on by itself as long as a worker runs.",
-                    )
+                require_time(status, until, timeout=timeout)
                 time.sleep(interval)
     except KeyboardInterrupt:
         session.say(f"\nStopped watching; the batch goes on. Come back with `askq watch {batch}`.")
@@ -230,6 +226,7 @@ def results_command(
     A table on a terminal, JSON Lines anywhere else.
     """
     from producer.answers.outputs import Outputs
+    from producer.answers.plain import counted
     from producer.answers.writer import writer_for
     from producer.kept_table import kept
 
@@ -249,7 +246,7 @@ def results_command(
                 seen = Outputs()
                 jobs = seen.through(store.jobs(status.id, states=states))
                 count = writer_for(place, format=wanted, **table).write(jobs)
-                session.say(f"{count} answers: {place}")
+                session.say(f"{counted(count, 'answer')}: {place}")
                 if told := seen.told(session.settings.files_dir):
                     session.say(told)
         elif wanted == "table" or (wanted is None and on_terminal()):
@@ -257,7 +254,8 @@ def results_command(
 
             jobs = store.jobs(status.id, states=states)
             total = status.total if states is None else sum(status.counts.get(state, 0) for state in states)
-            print_table(jobs, file=sys.stdout, limit=None if only else 50, total=total, color=session.color)
+            colored = None if session.color else False
+            print_table(jobs, file=sys.stdout, limit=None if only else 50, total=total, color=colored)
         else:
             writer_for(None, format=wanted, **table).write(store.jobs(status.id, states=states))
     return 0
@@ -294,7 +292,7 @@ def _job_id(session: Session, store: Reader, given: str) -> str:
 
 def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
     from producer.answers.outputs import line
-    from producer.answers.plain import padded, plain
+    from producer.answers.plain import counted, padded, plain
     from producer.answers.record import to_record
 
     record = to_record(job)
@@ -310,8 +308,8 @@ def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
             ("run", f"{job.run_id or 'none'} in {job.thread_id or 'no thread'}"),
             (
                 "attempts",
-                f"{job.attempts}, {job.runs} runs, {job.polls} polls"
-                + (f"; asked again {job.retries} times" if job.retries else ""),
+                f"{job.attempts}, {counted(job.runs, 'run')}, {counted(job.polls, 'poll')}"
+                + (f"; asked again {counted(job.retries, 'time')}" if job.retries else ""),
             ),
             ("cancel", {"asked": "asked for", "deadline": "past its deadline"}.get(job.cancel or "")),
             ("asked", record["created_at"]),

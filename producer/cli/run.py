@@ -14,14 +14,14 @@ from typing import Any
 import click
 
 from askq.embedded.supervisor import Supervisor
-from askq.errors import InputError, WaitTimeout
+from askq.errors import InputError
 from askq.jobs.model import BatchStatus, State
 from askq.jobs.store import Store
 from producer.answers.outputs import Outputs, line
 from producer.answers.plain import plain
 from producer.answers.record import to_record
 from producer.answers.writer import Writer, writer_for
-from producer.batch import require_budget
+from producer.batch import require_budget, require_time
 from producer.budget import bounded
 from producer.cli.changing import many
 from producer.cli.options import assistant_options, bounds, budget_option, input_options
@@ -286,11 +286,12 @@ def _wait(
             if status.done:
                 return status
             require_budget(status)
-            if until is not None and time.monotonic() >= until:
-                raise WaitTimeout(
-                    f"batch {batch} is not finished after {timeout:g} s: {status.pending} of {status.total} pending",
-                    remedy=f"It goes on as soon as a worker runs; `askq results {batch} --partial` shows the answers.",
-                )
+            require_time(
+                status,
+                until,
+                timeout=timeout,
+                remedy=f"It goes on as soon as a worker runs; `askq results {batch} --partial` shows the answers.",
+            )
             time.sleep(_LOOK_EVERY_S)
 
 

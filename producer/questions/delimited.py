@@ -13,9 +13,10 @@ import re
 from collections.abc import Iterator
 from typing import Protocol, TextIO
 
+from producer.answers.plain import counted
 from producer.questions.columns import ColumnFault, Columns
 from producer.questions.lines import NAMES as ONE_QUESTION
-from producer.questions.reading import QUESTION_MARKS, Fault, Notes, Row, counted, quoted
+from producer.questions.reading import QUESTION_MARKS, Fault, Notes, Row, quoted
 
 _DELIMITERS = (",", ";", "\t")
 _NONE = "\x1f"

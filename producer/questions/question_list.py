@@ -15,9 +15,9 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
+from askq.closing import Closing
 from askq.errors import InputError, Problem
 from askq.files.folder import Folder
 from askq.jobs.model import Question
@@ -88,7 +88,7 @@ class Options:
     max_question_bytes: int = MAX_QUESTION_BYTES
 
 
-class QuestionList:
+class QuestionList(Closing):
     """The questions of a file, of a stream or of Python values. Close it (or use `with`) when done."""
 
     def __init__(self, source: Source, options: Options, *, base: Path | None = None) -> None:
@@ -184,14 +184,6 @@ class QuestionList:
     def close(self) -> None:
         """Give back the temporary file of a stream. May be called twice."""
         self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _columns(self, notes: Notes) -> Columns:
         options = self._options

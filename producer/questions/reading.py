@@ -71,11 +71,6 @@ class Notes:
         return tuple(note.replace("{}", listed(tuple(names))) if names else note for note, names in self._said.items())
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """`1 row`, `2 rows`, `1,000 rows`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def quoted(name: str) -> str:
     """A name from a file for use in a message: in quotes, on one line, not too long."""
     shown = "".join(char if char.isprintable() else "\ufffd" for char in name)

@@ -37,7 +37,9 @@ from worker.tools.host import Host
 
 KEY = "story"
 LEASE_S = 1.0
-_PATIENCE_S = 40.0
+_PATIENCE_S = 120.0
+_SOON_S = 40.0
+"""Tombstones that are due later are nobody's business here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +219,7 @@ def _over(store: FailingStore, batch: str, order: Order) -> bool:
     if story.forgets:
         return _is_forgotten(store, batch, order) and store.next_tombstone() is None
     due = store.next_tombstone()
-    return status is not None and status.done and (due is None or due > _PATIENCE_S)
+    return status is not None and status.done and (due is None or due > _SOON_S)
 
 
 def _is_forgotten(store: FailingStore, batch: str, order: Order) -> bool:

@@ -23,7 +23,7 @@ from tests.acceptance.processes import children
 from tests.parts import answers_redis, eventually, free_port, redis_binary
 
 ROOT = Path(__file__).parents[2]
-READY_S = 30.0
+READY_S = 60.0
 _PAUSE_S = 0.3
 """Between the end of a process and its next start."""
 
@@ -57,14 +57,14 @@ class Process:
     def alive(self) -> bool:
         return self.child is not None and self.child.poll() is None
 
-    def kill(self, how: signal.Signals = signal.SIGKILL, *, group: bool = True) -> None:
-        """Send a signal to the process and, as a rule, all its children; wait for its end."""
+    def kill(self, how: signal.Signals = signal.SIGKILL, *, group: bool = True, seconds: float = 30.0) -> None:
+        """Send a signal to the process and, as a rule, all its children; wait so long for its end."""
         if self.child is not None and self.alive:
             if group:
                 os.killpg(self.child.pid, how)
             else:
                 self.child.send_signal(how)
-            self.child.wait(30)
+            self.child.wait(seconds)
 
     @contextmanager
     def kept_running(self) -> Iterator[None]:
@@ -267,7 +267,7 @@ class Stack:
             env=self.environment() | dict(settings or {}),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
             stdin=subprocess.DEVNULL,
         )
@@ -281,7 +281,7 @@ class Stack:
         url = self.base_url.removesuffix("/v1") + "/_askq/" + path
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return json.load(reply)
 
     def close(self) -> None:

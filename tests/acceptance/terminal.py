@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from tests.acceptance.stack import ROOT
 
+_READ_S = 5.0
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[=>]")
 
 
@@ -53,16 +54,18 @@ class Terminal:
         """Press keys."""
         os.write(self._master, text.encode())
 
-    def expect(self, text: str, *, after: int = 0, seconds: float = 40.0) -> int:
+    def expect(self, text: str, *, after: int = 0, seconds: float = 120.0) -> int:
         """Wait until a text is shown after a place; the place behind it."""
         until = time.monotonic() + seconds
         while (at := self.shown.find(text, after)) < 0:
             assert time.monotonic() < until, f"{text!r} is not shown within {seconds:g} s:\n{self.shown}"
-            assert self.child.poll() is None or text in self.shown[after:], f"it ended:\n{self.shown}"
+            if self.child.poll() is not None:
+                # The last it has written is read a moment later.
+                until = min(until, time.monotonic() + _READ_S)
             time.sleep(0.02)
         return at + len(text)
 
-    def ends(self, *, seconds: float = 30.0) -> int:
+    def ends(self, *, seconds: float = 60.0) -> int:
         """Wait for its end; the exit code."""
         return self.child.wait(seconds)
 

@@ -8,7 +8,7 @@ from askq.assistants.model import Assistant
 from askq.ids import shard_of
 from askq.jobs import keys
 from askq.jobs.audit import LastAudit
-from askq.jobs.model import Lane, State
+from askq.jobs.model import Job, Lane, State
 from tests.acceptance.stack import Stack, running_stack
 from tests.parts import eventually
 
@@ -32,7 +32,7 @@ def test_a_broken_schedule_heals_by_itself(tmp_path: Path) -> None:
         raw.set(keys.lease(shard_of(jobs[1]), Lane.START), "an execution that is gone")
         for name in ("one", "two"):
             stack.worker(name, app="tests.acceptance.brisk")
-        done = stack.wait(batch, seconds=90)
+        done = stack.wait(batch, seconds=120)
         assert {job.state for job in done} == {State.COMPLETED}
         assert all(job.runs == job.attempts == 1 for job in done)
         assert sum(stack.status(batch).counts.values()) == 60
@@ -43,7 +43,7 @@ def test_a_broken_schedule_heals_by_itself(tmp_path: Path) -> None:
             found = last(stack)
             return found is not None and not found.repaired and not found.remaining
 
-        eventually(in_order, seconds=30, what="an audit finds everything in order")
+        eventually(in_order, what="an audit finds everything in order")
 
 
 def test_a_job_lost_in_mid_run_is_found_again(tmp_path: Path) -> None:
@@ -51,10 +51,13 @@ def test_a_job_lost_in_mid_run_is_found_again(tmp_path: Path) -> None:
     with running_stack(tmp_path, script={"default": {"answer": "ok", "duration": [4, 5]}}) as stack:
         stack.worker(app="tests.acceptance.brisk")
         batch = stack.submit(TUTOR, [f"Question {n}" for n in range(4)])
-        eventually(lambda: stack.status(batch).counts[State.RUNNING] == 4, seconds=60, what="all runs exist")
-        for job in stack.store.jobs(batch, states=[State.RUNNING]):
+
+        def running() -> list[Job]:
+            return list(stack.store.jobs(batch, states=[State.RUNNING]))
+
+        for job in eventually(running, what="runs exist"):
             stack.store._redis.zrem(keys.due(shard_of(job.id), Lane.POLL), job.id)
-        assert {job.state for job in stack.wait(batch, seconds=60)} == {State.COMPLETED}
+        assert {job.state for job in stack.wait(batch, seconds=120)} == {State.COMPLETED}
 
 
 def test_audits_disturb_no_batch_and_find_nothing(tmp_path: Path) -> None:
@@ -71,5 +74,5 @@ def test_audits_disturb_no_batch_and_find_nothing(tmp_path: Path) -> None:
                 seen[found.finished_at] = found
             return stack.status(batch).done and len(seen) >= 3
 
-        eventually(ended, seconds=90, what="the batch ends, audited several times")
+        eventually(ended, seconds=120, what="the batch ends, audited several times")
         assert [(found.repaired, found.remaining, found.noted) for found in seen.values()] == [({}, {}, {})] * len(seen)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.__main__ import SCENARIOS, SIDE_BY_SIDE
+from benchmarks.__main__ import SCENARIOS, SIDE_BY_SIDE, SURVIVAL
 from tests.acceptance.stack import ROOT
 
 pytestmark = [
@@ -182,7 +182,7 @@ def test_an_unknown_scenario_is_named() -> None:
     assert "no scenario called main-jobs; there are main-job" in told.stderr
 
 
-def test_an_unknown_tool_is_named() -> None:
+def test_an_unknown_contender_is_named() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--only", "autobatch"],
         cwd=ROOT,
@@ -191,7 +191,7 @@ def test_an_unknown_tool_is_named() -> None:
         check=False,
     )
     assert told.returncode == 2
-    assert "no tool called autobatch" in told.stderr
+    assert "no contender called autobatch; there are askq, " in told.stderr
 
 
 def test_no_scenario_is_left_out() -> None:
@@ -205,7 +205,6 @@ def test_no_scenario_is_left_out() -> None:
         "commands",
         "limits",
         "kill-everything",
-        "survival",
-        "survival-responses",
     }
+    assert set(SURVIVAL) == {"survival", "survival-responses"}
     assert set(SIDE_BY_SIDE) == {"peers-kill", "peers-limited", "peers-limited-silently", "peers-cost"}

@@ -58,9 +58,7 @@ def test_three_ways_to_ask_one_ledger_and_the_limit(url: str) -> None:
         reply = client.responses.create(model="any", input="What is 2?")
         assert reply.output_text == "Answer to: What is 2?"
         begun = client.responses.create(model="any", input="What is 3?", background=True)
-        eventually(
-            lambda: client.responses.retrieve(begun.id).status == "completed", seconds=30, what="the response has ended"
-        )
+        eventually(lambda: client.responses.retrieve(begun.id).status == "completed", what="the response has ended")
         with pytest.raises(openai.RateLimitError) as refused:
             client.responses.create(model="any", input="What is 4?")
         assert refused.value.response.headers["retry-after"] == "1"

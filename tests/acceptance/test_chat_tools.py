@@ -18,7 +18,8 @@ from tests.acceptance.stack import ROOT, Stack, running_stack
 from tests.acceptance.terminal import Terminal
 from tests.unit.tools import functions
 
-pytestmark = pytest.mark.timeout(240)
+# One stack for all of them, and not one in every process that runs tests.
+pytestmark = [pytest.mark.xdist_group("chat_tools"), pytest.mark.timeout(300)]
 PROTOCOLS = ("assistants", "responses")
 PROMPT = "\n>"
 LONG = " ".join(f"word{number}" for number in range(1, 25))
@@ -26,7 +27,9 @@ CALLS = [
     [{"name": "light", "arguments": {"device": "lamp", "on": True}}],
     [{"name": "slow_sum", "arguments": {"a": 1, "b": 2}}],
 ]
-SCRIPT = {"default": {"answer": f"Done: {LONG}, {{outputs}}.", "calls": CALLS, "duration": 0.2, "pace": 12}}
+DONE = {"answer": f"Done: {LONG}, {{outputs}}.", "calls": CALLS, "duration": 0.2}
+# For several seconds: a busy machine shows a word late.
+SCRIPT = {"default": {**DONE, "pace": 12}, "rule": [{"contains": "calmly", **DONE, "pace": 4}]}
 TABLE = "name,sex,survived\n" + "".join(
     f"P{number},{'female' if number % 2 else 'male'},{int(number % 2 == 1 or number % 10 == 0)}\n"
     for number in range(40)
@@ -80,7 +83,7 @@ def talk_at_home(stack: Stack, protocol: str) -> Terminal:
 @protocols
 def test_after_the_outputs_of_functions_the_text_comes_live(house: Stack, protocol: str) -> None:
     with closing(talk_at_home(house, protocol)) as terminal:
-        terminal.type("It is dark.\r")
+        terminal.type("Say calmly that it is dark.\r")
         at = terminal.expect("── calls light")
         at = terminal.expect('"lamp"', after=at)
         at = terminal.expect("── calls slow_sum", after=at)
@@ -115,7 +118,7 @@ def test_a_server_that_streams_no_outputs_is_given_them_without(house: Stack) ->
     house.admin("faults", {**refusal, "path": "/submit_tool_outputs$", "contains": '"stream"'})
     with closing(talk_at_home(house, "assistants")) as terminal:
         terminal.type("It is dark here.\r")
-        at = terminal.expect("word24, lamp is on, 3.", seconds=60)
+        at = terminal.expect("word24, lamp is on, 3.", seconds=120)
         terminal.expect(PROMPT, after=at)
     house.heal()
     assert newest(house).runs == 1
@@ -165,12 +168,12 @@ def test_files_go_in_and_come_out(tutor: Stack, protocol: str) -> None:
         at = terminal.expect("── code", after=at)
         at = terminal.expect("import", after=at)
         # Half of the women and men have an odd number; all of those and every tenth of the others survived.
-        at = terminal.expect("── image survived_by_sex.png: ", after=at, seconds=90)
+        at = terminal.expect("── image survived_by_sex.png: ", after=at, seconds=120)
         at = terminal.expect(PROMPT, after=at)
         chart = Path(terminal.shown.partition("── image survived_by_sex.png: ")[2].splitlines()[0])
         assert chart.read_bytes().startswith(b"\x89PNG")
         terminal.type("Give me the survival rate by sex as a CSV.\r")
-        at = terminal.expect("── file survived_by_sex.csv: ", after=at, seconds=90)
+        at = terminal.expect("── file survived_by_sex.csv: ", after=at, seconds=120)
         at = terminal.expect(PROMPT, after=at)
         table = Path(terminal.shown.partition("── file survived_by_sex.csv: ")[2].splitlines()[0]).read_text("utf-8")
         assert "female" in table, "a later question of the conversation reads the file, too"
@@ -181,7 +184,7 @@ def test_files_go_in_and_come_out(tutor: Stack, protocol: str) -> None:
         terminal.type(f"/file {folder}/rules.md\r")
         at = terminal.expect("goes along with the next question", after=at)
         terminal.type("When does the pool open?\r")
-        at = terminal.expect("“The pool opens at seven in the morning.” (rules.md)", after=at, seconds=60)
+        at = terminal.expect("“The pool opens at seven in the morning.” (rules.md)", after=at, seconds=120)
         terminal.expect(PROMPT, after=at)
     (search,) = [job for job in tutor.store.jobs(newest(tutor).id.partition(".")[0]) if job.question.index == 2]
     assert search.answer is not None

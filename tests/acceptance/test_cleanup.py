@@ -89,7 +89,7 @@ def asked(stack: Stack, protocol: Protocol) -> dict[str, Any]:
     told = stack.askq("submit", str(folder / "questions.csv"), "--assistant", str(folder / "t.toml"), "--json")
     assert told.returncode == 0, told.stderr
     batch = json.loads(told.stdout)["batch"]
-    jobs = stack.wait(batch, seconds=100)
+    jobs = stack.wait(batch, seconds=120)
     assert {job.state for job in jobs} == {State.COMPLETED}
     owners = [batch, *(job.id for job in jobs), *stack.store.uses(batch)]
     return {entry.object.id: entry.object.kind for owner in owners for entry in stack.store.objects(owner)}

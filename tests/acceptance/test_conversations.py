@@ -14,7 +14,8 @@ from producer.submit import Submission, submit
 from tests.acceptance.stack import Stack, running_stack
 from tests.parts import eventually
 
-pytestmark = pytest.mark.timeout(300)
+# One stack for all of them, and not one in every process that runs tests.
+pytestmark = [pytest.mark.xdist_group("conversations"), pytest.mark.timeout(300)]
 PROTOCOLS: tuple[ProtocolName, ...] = ("responses", "assistants")
 SCRIPT = {
     "default": {"answer": "{earlier_count} before: {earlier}; now: {question}", "duration": [0.1, 0.4]},
@@ -42,7 +43,7 @@ def ask(stack: Stack, texts: list[str], protocol: ProtocolName, **more: str) -> 
 
 
 def ended(stack: Stack, batch: Batch) -> list[Job]:
-    return stack.wait(batch.id, seconds=90)
+    return stack.wait(batch.id, seconds=120)
 
 
 def said(job: Job) -> str | None:
@@ -87,7 +88,7 @@ def test_or_it_goes_on_without_that_answer(stack: Stack, protocol: ProtocolName)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_cancelling_the_one_that_runs_stops_the_rest(stack: Stack, protocol: ProtocolName) -> None:
     batch = ask(stack, ["one", "[stuck] two", "three", "four"], protocol)
-    eventually(lambda: batch["t1"].state is State.RUNNING, seconds=60, what="the second question runs")
+    eventually(lambda: batch["t1"].state is State.RUNNING, seconds=120, what="the second question runs")
     assert stack.askq("cancel", "--yes", f"{batch.id}.t1").returncode == 0
     jobs = ended(stack, batch)
     assert [job.state for job in jobs] == [State.COMPLETED, State.CANCELLED, State.FAILED, State.FAILED]
@@ -97,6 +98,6 @@ def test_cancelling_the_one_that_runs_stops_the_rest(stack: Stack, protocol: Pro
 
 def test_a_batch_of_conversations_is_cancelled_whole(stack: Stack) -> None:
     batch = ask(stack, ["[stuck] one", "two", "three"], "responses")
-    eventually(lambda: batch["t0"].state is State.RUNNING, seconds=60, what="the first question runs")
+    eventually(lambda: batch["t0"].state is State.RUNNING, seconds=120, what="the first question runs")
     assert stack.askq("cancel", "--yes", batch.id).returncode == 0
     assert [job.state for job in ended(stack, batch)] == [State.CANCELLED] * 3

@@ -20,7 +20,8 @@ from producer.submit import Submission, submit
 from tests.acceptance.stack import Stack
 from tests.parts import eventually
 
-pytestmark = pytest.mark.timeout(240)
+# One stack for all of them, and not one in every process that runs tests.
+pytestmark = [pytest.mark.xdist_group("files"), pytest.mark.timeout(300)]
 PROTOCOLS = ("responses", "assistants")
 NASTY = [
     *("../../etc/passwd", "a" * 200 + ".csv", "CON", "nul\u202e.txt"),
@@ -76,13 +77,13 @@ class Desk:
             summary = listed.attach(folder=self.files, tools_of=lambda _: kinds).check()
             wanted = Submission(questions=listed, summary=summary, assistant=assistant, others={})
             batch = submit(self.stack.store, wanted).batch
-        eventually(lambda: self.stack.status(batch).done, seconds=60, what="all are answered")
+        eventually(lambda: self.stack.status(batch).done, seconds=120, what="all are answered")
         return {job.question.row_id: job for job in self.stack.store.jobs(batch)}
 
     def api(self, path: str, method: str = "GET") -> Any:
         headers = {"Authorization": "Bearer sk-test-canary-0123456789", "OpenAI-Beta": "assistants=v2"}
         request = urllib.request.Request(f"{self.stack.base_url}{path}", method=method, headers=headers)
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return json.load(reply)
 
     def askq(self, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -92,7 +93,7 @@ class Desk:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
 
@@ -232,7 +233,6 @@ def test_stores_are_made_filled_used_and_deleted_by_command(desk: Desk) -> None:
     assert gone.returncode == 0, gone.stderr
     eventually(
         lambda: not {"one.md", "two.md"} & {file["filename"] for file in desk.api("/files?limit=1000")["data"]},
-        seconds=20,
         what="its files are deleted",
     )
     assert all(store["id"] != told["id"] for store in desk.api("/vector_stores")["data"])

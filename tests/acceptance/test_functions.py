@@ -18,6 +18,8 @@ from tests.acceptance.stack import Stack, running_stack
 from tests.parts import eventually
 from tests.unit.tools import functions
 
+# One stack for all of them, and not one in every process that runs tests.
+pytestmark = pytest.mark.xdist_group("functions")
 NAMES = ("light", "hangs", "dies", "babbles", "unwritable", "long", "fails", "nothing", "greedy", "slow_sum")
 FOLDER = Path(functions.__file__).parent
 
@@ -92,7 +94,7 @@ def test_whatever_functions_do_every_question_is_answered(
 ) -> None:
     before = len(stack.ledger())
     batch = stack.submit(dataclasses.replace(home, protocol=protocol), [f"[{word}] please" for word in EXPECTED])
-    jobs = dict(zip(EXPECTED, stack.wait(batch, seconds=100), strict=True))
+    jobs = dict(zip(EXPECTED, stack.wait(batch, seconds=120), strict=True))
     assert {word: job.state for word, job in jobs.items() if job.state is not State.COMPLETED} == {}
     assert {word: outputs(job) for word, job in jobs.items()} == EXPECTED
     for word, job in jobs.items():
@@ -111,7 +113,7 @@ def test_whatever_functions_do_every_question_is_answered(
 
 
 def test_a_worker_that_runs_functions_does_nothing_else(stack: Stack) -> None:
-    eventually(lambda: len(list(stack.store.nodes())) == 2, seconds=60, what="both workers are there")
+    eventually(lambda: len(list(stack.store.nodes())) == 2, seconds=120, what="both workers are there")
     nodes = {node.name.partition("@")[0]: (node.processes, node.tools) for node in stack.store.nodes()}
     assert nodes == {"worker": (2, 0), "tools": (0, 2)}
 
@@ -128,21 +130,21 @@ def test_messages_of_strangers_run_nothing(stack: Stack, home: Assistant) -> Non
         app.send_task("askq.tools", args=args, queue=QUEUE_TOOLS, ignore_result=True)
     app.close()
     batch = stack.submit(home, ["[rounds] please"])
-    (job,) = stack.wait(batch, seconds=60)
+    (job,) = stack.wait(batch, seconds=120)
     assert outputs(job) == EXPECTED["rounds"]
 
 
 def test_a_module_no_worker_finds_ends_the_job_with_a_remedy(stack: Stack, home: Assistant) -> None:
     how = {name: dict(how) | {"module": "gone"} for name, how in (home.functions or {}).items()}
     batch = stack.submit(dataclasses.replace(home, functions=how), ["[rounds] please"])
-    (job,) = stack.wait(batch, seconds=60)
+    (job,) = stack.wait(batch, seconds=120)
     assert (job.state, job.error_code) == (State.FAILED, "function_unavailable")
     assert "there is no module 'gone'" in (job.error_message or "")
 
 
 def test_calls_are_shown_and_exported(stack: Stack, home: Assistant) -> None:
     batch = stack.submit(home, ["[rounds] please"])
-    stack.wait(batch, seconds=60)
+    stack.wait(batch, seconds=120)
     shown = stack.askq("show", f"{batch}.q0000")
     assert shown.returncode == 0, shown.stderr
     assert 'Function 1\nlight {"device": "lamp", "on": true}\n→ lamp is on' in shown.stdout
@@ -155,9 +157,9 @@ def test_askq_worker_starts_what_runs_functions_when_there_is_one_to_run(tmp_pat
     script = {"default": {"answer": "got {outputs}", "duration": 0.1, "calls": [[call("light", **ON)]]}}
     with running_stack(tmp_path, script=script) as made:
         made.command("askq", "worker")
-        eventually(lambda: bool(made.store.nodes()), seconds=60, what="a worker is there")
+        eventually(lambda: bool(made.store.nodes()), seconds=120, what="a worker is there")
         assert [node.tools for node in made.store.nodes()] == [0]
-        (job,) = made.wait(made.submit(home, ["It is dark"]), seconds=60)
+        (job,) = made.wait(made.submit(home, ["It is dark"]), seconds=120)
         assert (job.state, outputs(job)) == (State.COMPLETED, ["lamp is on"])
         assert sorted(node.tools for node in made.store.nodes()) == [0, 2]
 
@@ -171,10 +173,10 @@ def test_a_cancelled_job_stops_its_function(stack: Stack, home: Assistant) -> No
         kept = stack.store.calls().look(job.id)
         return any(call.result is not None for call in kept) and any(call.result is None for call in kept)
 
-    eventually(runs, seconds=60, what="one function has ended, and the other hangs")
+    eventually(runs, seconds=120, what="one function has ended, and the other hangs")
     assert stack.askq("cancel", batch, "--yes").returncode == 0
-    (ended,) = stack.wait(batch, seconds=60)
+    (ended,) = stack.wait(batch, seconds=120)
     assert (ended.state, ended.error_code) == (State.CANCELLED, "cancelled")
     # The process that hung runs the next calls.
     again = stack.submit(home, ["[rounds] please"] * 4)
-    assert {job.state for job in stack.wait(again, seconds=60)} == {State.COMPLETED}
+    assert {job.state for job in stack.wait(again, seconds=120)} == {State.COMPLETED}

@@ -42,7 +42,7 @@ def test_a_list_is_answered(tmp_path: Path, protocol: Literal["assistants", "res
     with running_stack(tmp_path, script=SCRIPT) as stack:
         stack.worker()
         batch = stack.submit(tutor(protocol), [f"What is {n} + {n}?" for n in range(120)])
-        jobs = stack.wait(batch, seconds=60)
+        jobs = stack.wait(batch, seconds=120)
         check_answers(stack, jobs, 120)
         assert stack.status(batch).usage.total_tokens > 0
         assert {job.protocol for job in jobs} == {protocol}
@@ -54,7 +54,7 @@ def test_one_assistant_object_is_made_for_a_whole_batch(tmp_path: Path) -> None:
         stack.worker("two")
         for _ in range(2):
             batch = stack.submit(tutor("assistants"), [f"Question {n}" for n in range(40)])
-            stack.wait(batch, seconds=60)
+            stack.wait(batch, seconds=120)
         created = {job.thread_id for job in stack.store.jobs(batch)}
         assert len(created) == 40
         assistants = {entry.get("assistant_id") for entry in stack.ledger()}
@@ -67,7 +67,9 @@ def test_workers_killed_all_the_time_lose_nothing_and_pay_once(
     tmp_path: Path, protocol: Literal["assistants", "responses"]
 ) -> None:
     """Given two workers, when one after the other is SIGKILLed 12 times in mid-run, then every job has one run."""
-    script = {"default": {"answer": "Answer to: {question}", "duration": [1, 5]}}
+    # Some are at work as long as there are kills, however fast the machine.
+    long = {"contains": "square of 11", "answer": "Answer to: {question}", "duration": [14, 15]}
+    script = {"default": {"answer": "Answer to: {question}", "duration": [1, 5]}, "rule": [long]}
     pick = random.Random(7)
     # On Responses only a key can tell a create that never left from one whose reply was lost.
     with running_stack(tmp_path, script=script, keyed=protocol == "responses") as stack:
@@ -75,7 +77,7 @@ def test_workers_killed_all_the_time_lose_nothing_and_pay_once(
         texts = [f"What is the square of {n}?" for n in range(300)]
         batch = stack.submit(tutor(protocol), texts)
         kills = 0
-        eventually(lambda: stack.ledger(), seconds=60, what="the first run is created")
+        eventually(lambda: stack.ledger(), seconds=120, what="the first run is created")
         for _ in range(12):
             before = stack.status(batch)
             time.sleep(pick.uniform(0.2, 1.2))  # when to kill is the experiment, not the verdict
@@ -99,13 +101,13 @@ def test_a_pool_process_killed_alone_is_replaced_by_its_worker(tmp_path: Path) -
     with running_stack(tmp_path, script=SCRIPT) as stack:
         worker = stack.worker(ASKQ_LEASE_S="3")
         batch = stack.submit(tutor("assistants"), [f"Question {n}" for n in range(150)])
-        eventually(lambda: len(stack.ledger()) > 20, seconds=60, what="runs are created")
+        eventually(lambda: len(stack.ledger()) > 20, seconds=120, what="runs are created")
         pool = worker.pids()[1:]
         if not pool:
             pytest.skip("needs /proc to find pool processes")
         for child in pool:
             os.kill(child, signal.SIGKILL)
-        jobs = stack.wait(batch, seconds=90)
+        jobs = stack.wait(batch, seconds=120)
         assert worker.alive
         check_answers(stack, jobs, 150)
 
@@ -114,12 +116,12 @@ def test_a_stopped_worker_finishes_its_calls_and_leaves_the_rest(tmp_path: Path)
     with running_stack(tmp_path, script=SCRIPT) as stack:
         first = stack.worker("first")
         batch = stack.submit(tutor("responses"), [f"Question {n}" for n in range(150)])
-        eventually(lambda: len(stack.ledger()) > 20, seconds=60, what="runs are created")
+        eventually(lambda: len(stack.ledger()) > 20, seconds=120, what="runs are created")
         assert first.child is not None
-        first.kill(signal.SIGTERM, group=False)
+        first.kill(signal.SIGTERM, group=False, seconds=120)
         assert first.child.returncode == 0
         stack.worker("second")
-        check_answers(stack, stack.wait(batch, seconds=90), 150)
+        check_answers(stack, stack.wait(batch, seconds=120), 150)
 
 
 def test_redis_restarted_in_mid_run(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_redis_restarted_in_mid_run(tmp_path: Path) -> None:
     with running_stack(tmp_path, script=SCRIPT) as stack:
         worker = stack.worker()
         batch = stack.submit(tutor("assistants"), [f"Question {n}" for n in range(150)])
-        eventually(lambda: len(stack.ledger()) > 20, seconds=60, what="runs are created")
+        eventually(lambda: len(stack.ledger()) > 20, seconds=120, what="runs are created")
         stack.redis.kill()
         time.sleep(1.0)  # the length of the outage
         stack.redis.start()
@@ -138,8 +140,8 @@ def test_redis_restarted_in_mid_run(tmp_path: Path) -> None:
             restart(worker)
             return stack.status(batch).done
 
-        eventually(ended, seconds=90, what="the batch ends", every=0.2)
-        check_answers(stack, stack.wait(batch, seconds=5), 150)
+        eventually(ended, seconds=120, what="the batch ends", every=0.2)
+        check_answers(stack, stack.wait(batch, seconds=120), 150)
 
 
 def test_a_redis_that_would_lose_jobs_is_refused(tmp_path: Path) -> None:
@@ -148,14 +150,14 @@ def test_a_redis_that_would_lose_jobs_is_refused(tmp_path: Path) -> None:
         stack.store._redis.config_set("maxmemory-policy", "allkeys-lru")
         worker = stack.worker()
         assert worker.child is not None
-        assert worker.child.wait(30) == 1
+        assert worker.child.wait(60) == 1
         told = worker.tail()
         assert "append-only file is off" in told
         assert "allkeys-lru" in told
         assert "Traceback" not in told
         brave = stack.worker("brave", ASKQ_ALLOW_UNSAFE_REDIS="1")
         batch = stack.submit(tutor("responses"), ["What is 1 + 1?"])
-        stack.wait(batch, seconds=60)
+        stack.wait(batch, seconds=120)
         assert brave.alive
 
 
@@ -164,7 +166,8 @@ def test_an_idle_worker_costs_almost_nothing(tmp_path: Path) -> None:
     with running_stack(tmp_path, script={"default": {"status": "stuck"}}) as stack:
         worker = stack.worker()
         batch = stack.submit(tutor("responses"), [f"Question {n}" for n in range(50)])
-        eventually(lambda: stack.status(batch).counts[State.RUNNING] == 50, seconds=60, what="all runs exist")
+        eventually(lambda: stack.status(batch).counts[State.RUNNING] == 50, seconds=120, what="all runs exist")
+        # Where workers take long to start, more messages than that have gathered by then.
         for queue in ("askq.start", "askq.poll"):
-            assert stack.store._redis.llen(queue) <= 2
+            eventually(lambda queue=queue: stack.store._redis.llen(queue) <= 2, what="hardly a message")  # type: ignore[misc]
         assert worker.alive

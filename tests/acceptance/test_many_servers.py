@@ -23,7 +23,10 @@ from tests.parts import RedisServer, eventually, redis_binary
 from tests.servers import ClusterOfServers, WatchedServers, running, wait_for_failover
 
 pytestmark = pytest.mark.timeout(240)
-SCRIPT = {"default": {"answer": "Answer to: {question}", "duration": [0.3, 2.0]}}
+ANSWER = "Answer to: {question}"
+# A few take so long that the midst of a batch is not missed by a test that is held up.
+LONG = {"contains": "What is 7", "answer": ANSWER, "duration": [6.0, 8.0]}
+SCRIPT = {"default": {"answer": ANSWER, "duration": [0.3, 2.0]}, "rule": [LONG]}
 DURABLE = ("--appendonly", "yes", "--appendfsync", "everysec")
 QUESTIONS = 80
 
@@ -90,9 +93,9 @@ def killed_in_mid_batch(stack: Stack, batch: str, victim: RedisServer, servers: 
 
     def in_full_swing() -> bool:
         now = counts(stack, batch)
-        return now[State.COMPLETED] > 5 and now[State.COMPLETED] < QUESTIONS // 2
+        return 5 < now[State.COMPLETED] < QUESTIONS - 5
 
-    eventually(in_full_swing, seconds=90, what="answers come in", every=0.05)
+    eventually(in_full_swing, seconds=120, what="answers come in", every=0.05)
     victim.stop()
     wait_for_failover(servers)
     victim.start()
@@ -130,6 +133,6 @@ def test_sentinel_names_another_master_in_mid_batch(tmp_path: Path) -> None:
         all_answered_once(stack, batch, workers)
         assert servers.master() is not victim
         # The one that was killed, or the other replica, takes a moment to follow the new master.
-        eventually(lambda: "primary, 1 replicas" in stack.askq("doctor").stdout, seconds=60)
+        eventually(lambda: "primary, 1 replicas" in stack.askq("doctor").stdout, seconds=120)
         doctor = stack.askq("doctor").stdout
         assert "(replica)" in doctor, doctor

@@ -83,7 +83,7 @@ def test_a_list_is_answered_with_rabbitmq_as_the_broker(tmp_path: Path, broker: 
         worker = stack.worker(CELERY_BROKER_URL=broker)
         tutor = Assistant(name="tutor", protocol="responses", model="gpt-test", timeout_s=120)
         batch = stack.submit(tutor, [f"What is {number} + 1?" for number in range(60)])
-        jobs = stack.wait(batch, seconds=90)
+        jobs = stack.wait(batch, seconds=120)
         assert {job.state for job in jobs} == {State.COMPLETED}
         assert len(stack.ledger()) == 60
         with stack.client() as raw:

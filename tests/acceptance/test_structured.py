@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -116,7 +115,7 @@ def test_it_is_asked_once_more_if_the_assistant_says_so(tmp_path: Path, protocol
             # Elsewhere the usage of a run whose reply was lost is not known to anybody.
             points += ",commit.intend.after=kill:0.1,start.after=kill:0.1"
         chaos = {"ASKQ_FAILPOINTS": points, "ASKQ_FAILPOINTS_SEED": "7", "ASKQ_LEASE_S": "3"}
-        worker = stack.worker(settings=chaos)
+        stack.worker(settings=chaos)
         stack.worker("steady")
         found, table = ask(stack, protocol, "retry")
         for row in ("good", "fenced", "prose", "wrong"):
@@ -136,6 +135,3 @@ def test_it_is_asked_once_more_if_the_assistant_says_so(tmp_path: Path, protocol
         assert {entry[scope] for entry in asked} == {found[row]["thread_id"] for row in again}
         assert any("at $.home.zip" in entry["question"] for entry in asked)
         assert table["wrong"]["output.home.zip"] == "89073"
-        until = time.monotonic() + 5
-        while worker.alive and time.monotonic() < until:
-            time.sleep(0.1)

@@ -19,7 +19,7 @@ from tests.acceptance.processes import alive
 from tests.acceptance.stack import ROOT
 from tests.parts import eventually
 
-WAIT = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+WAIT = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 """A child that says who it is and stays."""
 
 
@@ -57,7 +57,7 @@ def tick_until(supervisor: Supervisor, pattern: str, *, times: int = 1) -> list[
         told.extend(supervisor.tick())
         return sum(pattern in text for text in told) >= times
 
-    eventually(seen, seconds=20, what=f"{pattern!r}, {times} times", every=0.02)
+    eventually(seen, what=f"{pattern!r}, {times} times", every=0.02)
     return told
 
 
@@ -178,7 +178,7 @@ def test_stopping_ends_whole_groups_even_those_that_will_not(supervisor: Supervi
     supervisor.start()
     group = pids(log, 2)
     supervisor.stop(0.2)
-    eventually(lambda: not any(alive(pid) for pid in group), seconds=5, what="the group is gone")
+    eventually(lambda: not any(alive(pid) for pid in group), what="the group is gone")
 
 
 def test_what_a_child_leaves_behind_ends_before_it_starts_again(supervisor: Supervisor, log: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_a_child_leaves_behind_ends_before_it_starts_again(supervisor: Supe
     leader = first if os.getpgid(first) == first else second
     os.kill(leader, signal.SIGKILL)
     tick_until(supervisor, "child ended (signal SIGKILL)")
-    eventually(lambda: not alive(first) and not alive(second), seconds=5, what="nothing of it is left")
+    eventually(lambda: not alive(first) and not alive(second), what="nothing of it is left")
 
 
 PROGRAM = f"""
@@ -224,4 +224,4 @@ def test_children_know_nothing_of_ctrl_c_and_end_with_a_killed_parent(log: Path)
     finally:
         parent.kill()
         parent.communicate()
-    eventually(lambda: not alive(child), seconds=10, what="the child ends with its parent")
+    eventually(lambda: not alive(child), what="the child ends with its parent")

@@ -22,15 +22,31 @@ def stop_disk(client: redis.Redis, number: int) -> None:
     client.set(MARK, number)
 
 
-def cut(folder: Path, number: int, pick: random.Random) -> int:
-    """Cut the file of a server that is dead, at random behind its mark; how many bytes it lost."""
-    # The newest part of the file is the one that is written to.
-    file = max(folder.glob("*.incr.aof"), key=lambda path: int(path.name.split(".")[-3]))
-    content = file.read_bytes()
+def behind_mark(folder: Path, number: int) -> int:
+    """How many bytes are behind the mark in the file of a server that runs."""
+    content = _written(folder).read_bytes()
+    end = _behind(content, number)
+    return len(content) - end if end >= 0 else 0
+
+
+def _written(folder: Path) -> Path:
+    """The newest part of the file, which is the one that is written to."""
+    return max(folder.glob("*.incr.aof"), key=lambda path: int(path.name.split(".")[-3]))
+
+
+def _behind(content: bytes, number: int) -> int:
+    """The place behind a mark; -1 where there is none."""
     mark = b"".join(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in ("SET", MARK, str(number)))
     found = content.rfind(mark)
-    assert found >= 0, f"mark {number} is not in {file.name}"
-    end = found + len(mark)
+    return found + len(mark) if found >= 0 else -1
+
+
+def cut(folder: Path, number: int, pick: random.Random) -> int:
+    """Cut the file of a server that is dead, at random behind its mark; how many bytes it lost."""
+    file = _written(folder)
+    content = file.read_bytes()
+    end = _behind(content, number)
+    assert end >= 0, f"mark {number} is not in {file.name}"
     # Often everything: that is what a second without a disk means.
     keep = pick.choice((end, pick.randint(end, len(content))))
     with file.open("rb+") as opened:

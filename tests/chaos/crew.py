@@ -30,7 +30,6 @@ class Crew:
         self.workers = workers
         self.sleep_s = sleep_s
         """How long a stopped process stays so: longer than a lease."""
-        self.woken = 0
         self.kills: list[float] = []
         """Unix time of each SIGKILL."""
         self.done: Counter[str] = Counter()
@@ -157,7 +156,6 @@ class Crew:
                 self._asleep.pop(pid, None)
             elif now - self._asleep.setdefault(pid, now) >= after_s:
                 del self._asleep[pid]
-                self.woken += 1
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 

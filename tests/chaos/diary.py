@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from askq.jobs.model import Job
+from tests.acceptance.processes import alive
 from tests.chaos.house import output
 from tests.chaos.report import Report
 
@@ -36,6 +37,18 @@ def at_work(diary: Path) -> list[int]:
         else:
             pids.pop(execution, None)
     return [pid for execution, pid in pids.items() if begun[of[execution]] == 1]
+
+
+def cut_off(diary: Path) -> bool:
+    """Whether an execution has begun and will never end: its process is gone."""
+    open_: dict[str, int] = {}
+    for line in diary.read_text("utf-8").splitlines() if diary.exists() else ():
+        _, what, _, _, execution, pid = line.split("\t")
+        if what == "begin":
+            open_[execution] = int(pid)
+        else:
+            open_.pop(execution, None)
+    return any(not alive(pid) for pid in open_.values())
 
 
 def check_calls(report: Report, diary: Path, jobs: Iterable[Job]) -> None:

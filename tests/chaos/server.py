@@ -30,7 +30,7 @@ class Server:
     def __init__(self, stack: Stack, meanwhile: Callable[[], None]) -> None:
         # Asked again by whoever waits: the client need not try again by itself.
         once = Retry(NoBackoff(), 0)
-        self.client = redis.Redis(port=stack.redis_port, socket_timeout=5, socket_connect_timeout=5, retry=once)
+        self.client = redis.Redis(port=stack.redis_port, socket_timeout=30, socket_connect_timeout=30, retry=once)
         self.outages: list[Outage] = []
         self.done: Counter[str] = Counter()
         self._stack = stack
@@ -47,7 +47,7 @@ class Server:
     def start(self, down_at: float) -> None:
         """Start it again, and note which jobs were in somebody's hands."""
         self._stack.redis.start()
-        eventually(lambda: answers_redis(self._stack.redis_port), seconds=30, what="Redis answers", every=0.005)
+        eventually(lambda: answers_redis(self._stack.redis_port), seconds=60, what="Redis answers", every=0.005)
         self.outages.append(Outage(down_at, time.time(), self.held()))
 
     def held(self) -> tuple[str, ...]:
@@ -110,13 +110,13 @@ class Server:
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (written, most))
         try:
             self._wait(seconds)
-            until = time.monotonic() + 10
+            until = time.monotonic() + 30
             # A write is taken, and the next one refused, once the file could not grow: nobody may have written yet.
             while not (refused := self._refuses(redis.ResponseError)) and time.monotonic() < until:
                 self._wait(0.1)
         finally:
             resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (most, most))
-        eventually(lambda: not self._refuses(redis.ResponseError), seconds=30, what="Redis writes again")
+        eventually(lambda: not self._refuses(redis.ResponseError), seconds=60, what="Redis writes again")
         return refused and self._count("disk full")
 
     def _refuses(self, how: type[redis.RedisError]) -> bool:

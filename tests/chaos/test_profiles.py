@@ -32,7 +32,8 @@ def report_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReportOf]:
         yield report
 
 
-@pytest.mark.timeout(300)
+# Longer than the deadlines of every experiment itself: they say what did not happen.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_lost_stuck_wrong_or_paid_twice(report_of: ReportOf, name: str) -> None:
     report = report_of(name)

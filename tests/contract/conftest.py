@@ -70,3 +70,9 @@ def alone(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisSe
     made = RedisStage(redis_servers(request.param))
     yield made
     made.close()
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The looks at a lane that seems to stand still follow each other faster."""
+    monkeypatch.setattr("askq.jobs.auditor._LOOK_EVERY_S", 0.01)

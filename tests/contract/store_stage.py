@@ -39,10 +39,16 @@ SHORT = 1 / 16
 ALL = tuple(range(SHARDS))
 SERVERS = tuple(redis_binaries())
 """Every real server at hand."""
+USAGE = Usage(input_tokens=70, cached_tokens=20, output_tokens=30, total_tokens=100, cost_usd=0.00125)
+"""What a run has used, where it matters that it is counted."""
 
 
 class Stage(Protocol):
-    """A store, its clock and what is behind it."""
+    """A store, its clock and what is behind it.
+
+    A real server's clock does not wait for a test that is held up. What holds only for a moment (a short lease) is
+    looked at in a way that does not need the test to be quick.
+    """
 
     @property
     def store(self) -> Store:
@@ -135,7 +141,7 @@ class RedisStage:
     def pass_time(self, seconds: float) -> None:
         until = self.now() + seconds
         passed = f"{seconds} s by the server's clock"
-        eventually(lambda: self.now() > until, seconds=seconds + 10, what=passed, every=0.002)
+        eventually(lambda: self.now() > until, seconds=seconds + 60, what=passed, every=0.002)
 
     def lanes(self) -> Mapping[str, Sequence[Lane]]:
         places = [(shard, lane) for shard in range(SHARDS) for lane in Lane]
@@ -287,6 +293,11 @@ def way_to(state: State) -> list[str]:
                 ways[rule.target] = [*ways[at], rule.name]
                 next_.append(rule.target)
     return ways[state]
+
+
+def source_of(name: str) -> State:
+    """A state that a move may leave."""
+    return next(state for state in State if state in MOVES[name].sources)
 
 
 def bring(store: Store, job: str, state: State, *, lease_s: float = LONG) -> int:

@@ -83,7 +83,9 @@ def test_the_time_to_wait_is_exact(stage: Stage) -> None:
     bound = Bound(requests=10)
     assert take(stage.store, 30, bound=bound, window=1000).granted == 10
     stage.store.learn_limits(SCOPE, Heard(closed=10, accepted=10))
-    short = take(stage.store, 1, bound=bound)
+    # Who is held up for a tenth of a second gets another one.
+    while (short := take(stage.store, 1, bound=bound)).granted:
+        stage.store.learn_limits(SCOPE, Heard(closed=1, accepted=1))
     assert 0 < short.wait_s <= 0.1
     stage.pass_time(short.wait_s + 0.001)
     assert take(stage.store, 1, bound=bound).granted == 1
@@ -104,17 +106,23 @@ def test_a_full_bucket_takes_nothing_in_before_the_first_call_has_arrived(stage:
 
 def test_permits_that_were_not_needed_are_there_for_others(stage: Stage) -> None:
     bound = Bound(requests=5, tokens=100)
+    began = stage.now()
+
+    def come_in() -> float:
+        """As much as can have come in since then: nothing, unless the test was held up."""
+        return 5 * (stage.now() - began) + 1e-3
+
     assert take(stage.store, 9, tokens=10, bound=bound, window=1000).granted == 5
-    assert take(stage.store, 9, tokens=10, bound=bound).granted == 0
+    assert take(stage.store, 9, tokens=10, bound=bound).granted <= come_in()
     stage.store.learn_limits(SCOPE, Heard(unused=4, unused_tokens=40))
-    assert take(stage.another(), 9, tokens=10, bound=bound).granted == 4
+    assert 4 <= take(stage.another(), 9, tokens=10, bound=bound).granted <= 4 + come_in()
 
 
 def test_tokens_are_counted_beside_requests(stage: Stage) -> None:
     bound = Bound(tokens=100)
     assert take(stage.store, 30, tokens=100, bound=bound, window=1000).granted == 10
-    held = take(stage.store, 1, tokens=50, bound=bound)
-    assert (held.granted, held.wait_s) == (0, pytest.approx(0.5, abs=0.2))
+    held = take(stage.store, 1, tokens=1000, bound=bound)
+    assert (held.granted, held.wait_s) == (0, pytest.approx(10, abs=5))
     # A run that used less than was put aside for it gives the rest back, one that used more owes it.
     stage.store.learn_limits(SCOPE, Heard(estimated=100, used=40))
     assert take(stage.store, 1, tokens=50, bound=bound).granted == 1

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.contract.test_localapi_sdk import Stage, stage
+from tests.contract.localapi_sdk_stage import Stage, stage
 
 CHOSEN = "resp_0123456789abcdef0123456789abcdef"
 

@@ -10,7 +10,7 @@ import pytest
 from openai.types.beta.threads import Run
 from openai.types.responses import Response
 
-from tests.contract.test_localapi_sdk import Stage, ids, stage
+from tests.contract.localapi_sdk_stage import Stage, ids, stage
 
 ADD: dict[str, Any] = {
     "name": "add",

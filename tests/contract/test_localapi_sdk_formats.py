@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from askq.localapi.options import Options
 from askq.localapi.server import running
-from tests.contract.test_localapi_sdk import stage
+from tests.contract.localapi_sdk_stage import stage
 
 SCHEMA: dict[str, Any] = {
     "name": "solution",
@@ -100,7 +100,7 @@ class Poem(BaseModel):
 
 async def test_the_tutor_answers_in_the_form_that_was_asked_for_or_refuses() -> None:
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(120),
         running(Options(engine="tutor")) as server,
         AsyncOpenAI(api_key="any", base_url=server.base_url, max_retries=0) as client,
     ):

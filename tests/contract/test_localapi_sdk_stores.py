@@ -38,7 +38,7 @@ async def api(clock: Clock | None = None, **script: Any) -> AsyncIterator[AsyncO
 
 
 async def ready(client: AsyncOpenAI, store_id: str) -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             store = await client.vector_stores.retrieve(store_id)
             if store.status != "in_progress":
@@ -194,7 +194,7 @@ async def test_a_script_lets_indexing_take_time_and_fail() -> None:
         clock.advance(31)
         assert (await client.vector_stores.retrieve(store.id)).file_counts.failed == 1
         clock.advance(30)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await ready(client, store.id)
         file = await client.vector_stores.files.retrieve(bad, vector_store_id=store.id)
         assert (file.status, file.last_error and file.last_error.message) == ("failed", "Out of order.")

@@ -52,7 +52,7 @@ class Stage:
 async def stage(*rules: dict[str, Any], **options: Any) -> AsyncIterator[Stage]:
     script = parse_script({"default": {"duration": 0.05, "answer": ANSWER}, "rule": list(rules)})
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(120),
         running(Options(engine="script", **options), script=script) as server,
         AsyncOpenAI(api_key="any-key", base_url=server.base_url, max_retries=0) as client,
     ):
@@ -461,7 +461,7 @@ async def test_cancelling_is_told() -> None:
 
 
 async def test_a_run_that_waits_can_expire_in_the_poll_after_its_stream() -> None:
-    async with stage(CALLS, run_lifetime_s=0.5) as it:
+    async with stage(CALLS, run_lifetime_s=2.0) as it:
         async with it.beta.threads.runs.stream(**await it.thread()) as stream:
             run = await stream.get_final_run()
         assert run.status == "requires_action"

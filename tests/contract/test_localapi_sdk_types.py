@@ -93,7 +93,7 @@ class Stage:
 async def stage(engine: str = "tutor", rule: dict[str, Any] | None = None) -> AsyncIterator[Stage]:
     script = parse_script({"default": {"duration": 0.02}, "rule": [] if rule is None else [rule]})
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(120),
         running(Options(engine=engine), script=script if engine == "script" else None) as server,
         aiohttp.ClientSession(headers=HEADERS) as http,
     ):

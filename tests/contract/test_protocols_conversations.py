@@ -30,6 +30,19 @@ async def joined(it: Stage, before: Before, job: str, text: str) -> Ask:
     return replace(asked, joined=await it.protocol.join(asked, before))
 
 
+async def found_after(it: Stage, name: str, end: str) -> str:
+    """The question's run, which is found when it has ended: by its id, or by an answer that ends like this."""
+    run = await it.start(it.asked)
+    it.clock.now += SECONDS
+    found = await it.protocol.find_started(it.asked, it.thread)
+    if name == "assistants":
+        assert found.run_ids == (run.run_id,)
+    else:
+        assert found.answer is not None
+        assert str(found.answer.text).endswith(end)
+    return run.run_id
+
+
 async def test_a_question_that_joins_remembers_what_was_said(name: str) -> None:
     async with stage(name, answer=QUOTING) as it:
         before = await first(it)
@@ -65,14 +78,7 @@ async def test_the_same_words_asked_again_are_another_question(name: str) -> Non
         await it.protocol.ensure_assistant(it.asked.assistant)
         found = await it.protocol.find_started(it.asked, it.thread)
         assert found.search is (Search.NOT_STARTED if name == "assistants" else Search.UNKNOWN)
-        run = await it.start(it.asked)
-        it.clock.now += SECONDS
-        found = await it.protocol.find_started(it.asked, it.thread)
-        if name == "assistants":
-            assert found.run_ids == (run.run_id,)
-        else:
-            assert found.answer is not None
-            assert found.answer.text == "1 before: And again; now: And again"
+        await found_after(it, name, "1 before: And again; now: And again")
 
 
 async def test_a_later_question_finds_its_own_run_and_so_does_an_earlier_one(name: str) -> None:
@@ -80,15 +86,8 @@ async def test_a_later_question_finds_its_own_run_and_so_does_an_earlier_one(nam
         before = await first(it)
         for number in (1, 2, 3):
             it.asked = await joined(it, before, f"b_1.r{number}", f"turn {number}")
-            run = await it.start(it.asked)
-            it.clock.now += SECONDS
-            found = await it.protocol.find_started(it.asked, it.thread)
-            if name == "assistants":
-                assert found.run_ids == (run.run_id,)
-            else:
-                assert found.answer is not None
-                assert str(found.answer.text).endswith(f"now: turn {number}")
-            before = Before(thread_id=it.thread, run_id=run.run_id, joined=it.asked.joined or "", answered=True)
+            run_id = await found_after(it, name, f"now: turn {number}")
+            before = Before(thread_id=it.thread, run_id=run_id, joined=it.asked.joined or "", answered=True)
 
 
 async def test_a_question_that_failed_is_added_again_when_others_came_after_it(name: str) -> None:

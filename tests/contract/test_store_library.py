@@ -30,9 +30,12 @@ def test_an_item_is_made_once_whoever_wants_it(stage: Stage) -> None:
 
 
 def test_items_are_leased_and_changed_under_a_fence(stage: Stage) -> None:
+    stage.store.want(ACCOUNT, [HANDBOOK])
+    (leased,) = stage.store.claim_items(ACCOUNT, limit=5, lease_s=LONG)
+    assert leased.name == HANDBOOK.name
     stage.store.want(ACCOUNT, [TABLE])
     (item,) = stage.store.claim_items(ACCOUNT, limit=5, lease_s=SHORT)
-    assert stage.store.claim_items(ACCOUNT, limit=5, lease_s=SHORT) == []
+    assert item.name == TABLE.name, "the other is leased"
     stage.pass_time(2 * SHORT)
     (later,) = stage.store.claim_items(ACCOUNT, limit=5, lease_s=LONG)
     assert later.fence > item.fence
@@ -41,6 +44,7 @@ def test_items_are_leased_and_changed_under_a_fence(stage: Stage) -> None:
     assert stage.store.move_item(ACCOUNT, later, done, due_s=None) is Outcome.MOVED
     (kept,) = stage.store.items(ACCOUNT, [TABLE.name, "unknown"])
     assert (kept.state, kept.remote, kept.data, kept.error) == (ItemState.READY, "file-1", {"checked": 1.5}, None)
+    assert stage.store.move_item(ACCOUNT, leased, done, due_s=None) is Outcome.MOVED
     assert stage.store.next_item(ACCOUNT) is None
 
 

@@ -50,12 +50,15 @@ def test_a_reader_that_waits_hears_at_once(stage: Stage) -> None:
 
 
 def test_one_tells_at_a_time_until_it_has_been_silent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "TELLS_S", 1.0)
+    monkeypatch.setattr(live, "TELLS_S", LONG)
     job, store = running(stage), stage.store
     assert store.tell(job, "a", "run_1", []) is Outcome.MOVED
     assert store.tell(job, "b", "run_1", [HELLO]) is Outcome.NOT_YOURS
     assert store.listen(job, None, wait_s=SHORT) == []
-    stage.pass_time(live.TELLS_S + SHORT)
+    monkeypatch.setattr(live, "TELLS_S", SHORT)
+    assert store.tell(job, "a", "run_1", []) is Outcome.MOVED
+    stage.pass_time(2 * SHORT)
+    monkeypatch.setattr(live, "TELLS_S", LONG)
     assert store.tell(job, "b", "run_1", [HELLO]) is Outcome.MOVED
     assert store.tell(job, "a", "run_1", [HELLO]) is Outcome.NOT_YOURS
 

@@ -21,13 +21,13 @@ from askq.jobs.model import (
     Lane,
     Outcome,
     State,
-    Usage,
 )
 from tests.contract.store_stage import (
     ALL,
     LONG,
     SERVERS,
     SHORT,
+    USAGE,
     RedisStage,
     Stage,
     answer_all,
@@ -43,7 +43,6 @@ from tests.contract.store_stage import (
 )
 from tests.parts import RedisServer, eventually
 
-USAGE = Usage(input_tokens=70, cached_tokens=20, output_tokens=30, total_tokens=100, cost_usd=0.00125)
 OF_THE_RUN: dict[str, str | int | float | None] = {
     "thread": "thread_1", "run": "run_1", "remote": "failed", "deadline": 9.5, "looks": 2, "errors": 3, "polls": 4,
     "limited": 1.5, "note": "hm", "cancel": "deadline", "cancel_sent": 1, "error_code": "server_error",

@@ -219,14 +219,14 @@ class House:
         if tools:
             Slice(self.store, self.functions, lease_s=LEASE_S).work(slice_s=0.05)
 
-    def until(self, done: Callable[[], bool], *, seconds: float = 20.0, tools: bool = True) -> None:
+    def until(self, done: Callable[[], bool], *, seconds: float = 60.0, tools: bool = True) -> None:
         end = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < end, "the condition did not come true in time"
             self.step(tools=tools)
             time.sleep(0.01)
 
-    def finish(self, job: str, *, seconds: float = 20.0) -> Job:
+    def finish(self, job: str, *, seconds: float = 60.0) -> Job:
         self.until(lambda: self.job(job).state.terminal, seconds=seconds)
         return self.job(job)
 

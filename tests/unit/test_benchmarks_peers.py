@@ -98,6 +98,12 @@ def test_bars_are_in_proportion_and_words_are_escaped() -> None:
     assert words == ["a < b", "one & two", "10", "half", "5", "none", None]
 
 
+def test_who_has_done_less_is_an_outline_that_is_explained() -> None:
+    rows = [Bar("all", 10, "10"), Bar("some", 1, "1", short=True)]
+    assert bars("seconds", rows, short="not all").count('class="bar short"') == 2, "the bar, and the one that explains"
+    assert "not all" not in bars("seconds", rows[:1], short="not all")
+
+
 def test_bars_of_nothing_but_zeros() -> None:
     assert 'width="0.0"' in bars("all", [Bar("one", 0, "0")])
 

@@ -171,7 +171,7 @@ async def test_a_cleaner_is_at_it_once() -> None:
     await stage.cleaner.look()
     assert stage.cleaner._work is first
     assert first is not None
-    await asyncio.wait_for(first, 10)
+    await asyncio.wait_for(first, 60)
     assert stage.service.deleted == [(Kind.FILE, "f")]
 
 

@@ -257,6 +257,7 @@ def test_results_into_files_by_their_suffix(store: MemoryStore, askq: Asked, que
 def test_results_as_a_table(store: MemoryStore, askq: Asked, questions: Path) -> None:
     askq("submit", questions)
     end_all(store)
+    assert "\x1b" not in askq("results", "-f", "table")[1], "what is no terminal gets no colours"
     _, out, _ = askq("--no-color", "results", "-f", "table")
     assert "answer a" in out
     assert "\x1b" not in out
@@ -514,6 +515,10 @@ def test_assistants_are_listed_shown_and_checked(askq: Asked, tmp_path: Path, mo
     assert "tutor" in out, "those that came with askq are there too"
     shown = json.loads(askq("assistants", "show", "mine", "--json")[1])
     assert (shown["name"], len(shown["digest"])) == ("mine", 16)
+    (tmp_path / "mine.toml").write_text('tools = ["code_interpreter"]\ninstructions = "두 줄\\n"\n', "utf-8")
+    lines = dict(line.split(":", 1) for line in askq("assistants", "show", "mine")[1].splitlines() if ":" in line)
+    assert lines["tools"].strip() == '[{"type": "code_interpreter"}]'
+    assert lines["instructions"].strip() == "두 줄"
     code, _, err = askq("assistants", "validate")
     assert code == 2
     assert "bad.toml:1" in err
@@ -535,7 +540,7 @@ def test_the_python_client(store: MemoryStore, tmp_path: Path) -> None:
         batch = client.submit(["What is 1 + 1?", {"question": "And 2 + 2?", "topic": "sums"}], name="py")
         assert (len(batch), batch.done, batch.status.name) == (2, False, "py")
         end_all(store)
-        assert batch.wait(timeout=5).done
+        assert batch.wait(timeout=60).done
         assert [job.answer.text for job in batch if job.answer] == ["answer q0001", "answer q0002"]
         assert batch["q0002"].question.input == {"topic": "sums"}
         again = client.batch(batch.id)

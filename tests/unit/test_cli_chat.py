@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from askq.jobs.live import Kind, Piece
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Claim, Lane, Move, State
+from producer.cli.screen import Screen
 from tests.contract.store_stage import ALL, LONG
 from tests.unit.cli_stage import Asked
 
@@ -60,6 +62,34 @@ def player(store: MemoryStore) -> Iterator[Player]:
     made = Player(store)
     yield made
     made.stop()
+
+
+class Told:
+    """What a person was told meanwhile: a worker that the test plays may wait for it."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, threading.Event] = defaultdict(threading.Event)
+
+    def note(self, text: str) -> None:
+        for part, seen in self._seen.items():
+            if part in text:
+                seen.set()
+
+    def wait(self, part: str) -> None:
+        """Return when it was told. It gives up without a word: the test sees that it is missing."""
+        self._seen[part].wait(60)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    made, note = Told(), Screen.note
+
+    def noted(screen: Screen, text: str) -> None:
+        note(screen, text)
+        made.note(text)
+
+    monkeypatch.setattr(Screen, "note", noted)
+    return made
 
 
 @pytest.fixture
@@ -274,13 +304,13 @@ def test_a_killed_question_is_there_once(
 
 
 def test_a_paused_account_is_told(
-    player: Player, store: MemoryStore, askq: Asked, monkeypatch: pytest.MonkeyPatch
+    player: Player, store: MemoryStore, askq: Asked, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producer.cli.follow._TELL_WHY_AFTER_S", 0.0)
     monkeypatch.setattr("producer.cli.follow._LOOK_EVERY_S", 0.0)
 
     def play(claim: Claim) -> Answer:
-        time.sleep(2.0)
+        told.wait("Incorrect API key")
         return Answer(text="Here.")
 
     player.play = play
@@ -290,12 +320,15 @@ def test_a_paused_account_is_told(
     assert "Incorrect API key" in err
 
 
-def test_that_the_last_worker_is_gone_is_told(player: Player, askq: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_the_last_worker_is_gone_is_told(
+    player: Player, askq: Asked, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("producer.cli.follow._TELL_WHY_AFTER_S", 0.0)
     monkeypatch.setattr("producer.cli.follow._LOOK_EVERY_S", 0.0)
 
     def play(claim: Claim) -> Answer:
-        time.sleep(1.0)
+        told.wait("no worker is at work")
+        time.sleep(0.3)  # it looks several times more, and does not say so again
         return Answer(text="Here.")
 
     player.play = play

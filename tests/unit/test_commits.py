@@ -53,10 +53,10 @@ async def test_a_batch_is_repeated_until_it_is_stored() -> None:
     store.refuse["start"] = StoreUnreachable("Redis does not answer")
     commits = Commits(store)
     waiting = asyncio.create_task(commits.commit(move("start")))
-    assert await asyncio.to_thread(store.asked_twice.wait, 5)
+    assert await asyncio.to_thread(store.asked_twice.wait, 60)
     assert not waiting.done()
     store.refuse.clear()
-    assert await asyncio.wait_for(waiting, 5) is Outcome.MOVED
+    assert await asyncio.wait_for(waiting, 60) is Outcome.MOVED
 
 
 async def test_a_full_store_that_refuses_intents_still_takes_the_ids_of_paid_runs() -> None:
@@ -65,10 +65,10 @@ async def test_a_full_store_that_refuses_intents_still_takes_the_ids_of_paid_run
     commits = Commits(store)
     intents = [asyncio.create_task(commits.commit(move("intend", number))) for number in range(3)]
     await asyncio.sleep(0.05)
-    assert await asyncio.wait_for(commits.commit(move("start")), 2) is Outcome.MOVED
+    assert await asyncio.wait_for(commits.commit(move("start")), 60) is Outcome.MOVED
     assert not any(task.done() for task in intents)
     store.refuse.clear()
-    assert await asyncio.wait_for(asyncio.gather(*intents), 5) == [Outcome.MOVED] * 3
+    assert await asyncio.wait_for(asyncio.gather(*intents), 60) == [Outcome.MOVED] * 3
 
 
 async def test_a_defect_reaches_whoever_waits_and_stops_nobody_else() -> None:
@@ -77,7 +77,7 @@ async def test_a_defect_reaches_whoever_waits_and_stops_nobody_else() -> None:
     commits = Commits(store)
     with pytest.raises(ZeroDivisionError):
         await commits.commit(move("poll"))
-    assert await asyncio.wait_for(commits.commit(move("start")), 2) is Outcome.MOVED
+    assert await asyncio.wait_for(commits.commit(move("start")), 60) is Outcome.MOVED
 
 
 async def test_only_what_a_paid_call_is_built_on_waits_for_the_disk() -> None:
@@ -94,19 +94,19 @@ async def test_intents_do_not_wait_for_those_before_them_to_be_on_disk() -> None
         def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
             found = super().commit(moves, on_disk=on_disk)
             first_written.set()
-            assert disk.wait(10)
+            assert disk.wait(60)
             return found
 
     store = Slow()
     commits = Commits(store)
     first = asyncio.create_task(commits.commit(move("intend", 1)))
-    assert await asyncio.to_thread(first_written.wait, 10)
+    assert await asyncio.to_thread(first_written.wait, 60)
     second = asyncio.create_task(commits.commit(move("intend", 2)))
-    assert await asyncio.to_thread(store.asked_twice.wait, 10)
+    assert await asyncio.to_thread(store.asked_twice.wait, 60)
     assert not first.done()
     assert not second.done()
     disk.set()
-    assert await asyncio.wait_for(asyncio.gather(first, second), 10) == [Outcome.MOVED] * 2
+    assert await asyncio.wait_for(asyncio.gather(first, second), 60) == [Outcome.MOVED] * 2
     commits.close()
 
 
@@ -115,8 +115,8 @@ async def test_a_call_that_leaves_holds_up_no_id_of_a_run_either() -> None:
     store.refuse["send"] = StoreError("Redis refused: OOM")
     commits = Commits(store)
     sending = asyncio.create_task(commits.commit(move("send")))
-    assert await asyncio.to_thread(store.asked_twice.wait, 5)
-    assert await asyncio.wait_for(commits.commit(move("start", 1)), 5) is Outcome.MOVED
+    assert await asyncio.to_thread(store.asked_twice.wait, 60)
+    assert await asyncio.wait_for(commits.commit(move("start", 1)), 60) is Outcome.MOVED
     assert not sending.done()
     store.refuse.clear()
-    assert await asyncio.wait_for(sending, 5) is Outcome.MOVED
+    assert await asyncio.wait_for(sending, 60) is Outcome.MOVED

@@ -15,7 +15,12 @@ from producer.cli import cli
 ROOT = Path(__file__).parents[2]
 WRITTEN = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("*/README.md"),
+        *ROOT.glob("examples/*/README.md"),
+    ]
     if ".venv" not in path.parts
 )
 
@@ -50,8 +55,17 @@ def test_every_pause_has_its_line_with_what_to_do() -> None:
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text("utf-8")):
+        found = page.parent / target if target else page
+        assert found.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(found.read_text("utf-8")), f"{page.name} links to {target}#{anchor}"
+
+
+def anchors(page: str) -> set[str]:
+    """What headings can be linked to by, as GitHub makes it."""
+    heads = (head.lower().replace("`", "") for head in re.findall(r"^#+ (.*)$", page, re.MULTILINE))
+    return {re.sub(r"[^\w -]", "", head).replace(" ", "-") for head in heads}
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))

@@ -182,7 +182,7 @@ def submit(store: MemoryStore, rows: int, *, assistant: Assistant = TUTOR, model
     return batch
 
 
-def drive(engine: Engine, done: Callable[[], bool], *, seconds: float = 15.0) -> None:
+def drive(engine: Engine, done: Callable[[], bool], *, seconds: float = 60.0) -> None:
     """Run both chains, slice by slice, until a condition holds."""
     until = time.monotonic() + seconds
     while not done():

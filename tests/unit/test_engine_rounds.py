@@ -108,7 +108,7 @@ def test_a_correction_whose_reply_is_lost_submits_no_outputs(houses: Houses, *, 
             raise Ambiguous("no_reply", "the reply was lost")
 
     service.after = lose
-    done = house.finish(house.submit(assistant=FITS), seconds=30)
+    done = house.finish(house.submit(assistant=FITS))
     assert (done.state, done.error_message) == (State.COMPLETED, None)
     assert len(service.given[done.id]) == 1
     assert len(service.creates) == (3 if own_runs else 2)

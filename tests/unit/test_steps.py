@@ -422,6 +422,8 @@ def test_a_job_that_kills_workers_is_put_aside() -> None:
     assert legal(steps.give_up_poison(held), held).move.fields["error_code"] == "poison"
     unsure = starting(claims=steps.MOST_CLAIMS + 1)
     assert legal(steps.give_up_poison(unsure), unsure).move.name == "doubt"
+    unsent = starting(claims=steps.MOST_CLAIMS + 1, never_sent=True)
+    assert legal(steps.give_up_poison(unsent), unsent).move.fields["error_code"] == "poison", "no run can be there"
 
 
 # -- limits --------------------------------------------------------------------------------------------------

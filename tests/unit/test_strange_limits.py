@@ -27,7 +27,7 @@ from worker.protocols.base import Protocol
 from worker.protocols.responses import ResponsesProtocol
 
 ROWS = 6
-DEADLINE_S = 40.0
+DEADLINE_S = 120.0
 """Generous: alone it takes about three seconds, most of them the waits that were asked for."""
 TUTOR = Assistant(name="tutor", protocol="responses", model="m")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar
 
 from openai import AsyncOpenAI
 
@@ -39,6 +39,20 @@ class Adapter(ABC):
 
     async def check(self) -> None:
         await reached(self._wire.call(self._client.models.with_raw_response.list(), needs_id=False))
+
+    async def _create(
+        self,
+        kind: str,
+        path: str,
+        create: Callable[..., Awaitable[Any]],
+        *,
+        body: JsonObject,
+        key: str,
+        names: str = "",
+    ) -> Reply:
+        """POST a body that makes an object, under an idempotency key."""
+        call = self._wire.repeats.post(kind, path, create, body=body, key=key)
+        return await self._wire.call(call, names=names)
 
     async def _read_run(self, kind: str, path: str, by_sdk: BySdk, *, run_id: str) -> Reply:
         """GET a run. It needs no id of its own to be understood, but something must show that it is one."""

@@ -94,14 +94,12 @@ class AssistantsProtocol(Adapter):
         body: dict[str, Any] = {"messages": [message_body(ask)], "metadata": ask.thread_metadata}
         if resources := thread_resources(ask.given):
             body["tool_resources"] = resources
-        reply = await self._wire.call(
-            self._wire.repeats.post(
-                "new thread",
-                path_of("threads"),
-                self._beta.threads.with_raw_response.create,
-                body=body,
-                key=ask.thread_key,
-            )
+        reply = await self._create(
+            "new thread",
+            path_of("threads"),
+            self._beta.threads.with_raw_response.create,
+            body=body,
+            key=ask.thread_key,
         )
         return str(reply.body["id"])
 
@@ -138,14 +136,12 @@ class AssistantsProtocol(Adapter):
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
         body = {"assistant_id": assistant_id or "", **run_body(ask)}
-        reply = await self._wire.call(
-            self._wire.repeats.post(
-                "new run",
-                path_of("threads", thread_id, "runs"),
-                partial(self._beta.threads.runs.with_raw_response.create, thread_id, assistant_id=assistant_id or ""),
-                body=body,
-                key=ask.idempotency_key,
-            ),
+        reply = await self._create(
+            "new run",
+            path_of("threads", thread_id, "runs"),
+            partial(self._beta.threads.runs.with_raw_response.create, thread_id, assistant_id=assistant_id or ""),
+            body=body,
+            key=ask.idempotency_key,
             names=thread_id,
         )
         return self._status(reply, str(reply.body["id"]))

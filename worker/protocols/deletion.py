@@ -11,7 +11,7 @@ from typing import Any
 from openai import AsyncOpenAI
 
 from askq.jobs.objects import Kind, assistant_thing
-from worker.protocols.base import Ambiguous, Blocked, Gone, Listing
+from worker.protocols.base import Blocked, Gone, Listing
 from worker.protocols.fields import a_count, a_text, an_object
 from worker.protocols.wire import Wire
 
@@ -70,8 +70,7 @@ class Deletion:
             reply = await self._wire.call(call, names=id_, needs_body=False)
         except Gone:
             return False
-        if reply.body.get("deleted") is False:
-            raise Ambiguous("not_deleted", "the service says that it has not deleted it")
+        reply.require_deletion()
         return True
 
     async def listed(self, kind: Kind) -> list[Listing]:

@@ -78,11 +78,6 @@ class Made:
     """Bytes, where the service says so."""
 
     @property
-    def known_as(self) -> str:
-        """What messages and records call it."""
-        return self.name or self.file_id or (self.url or "")[:100]
-
-    @property
     def key(self) -> str:
         return self.file_id or self.url or ""
 
@@ -206,16 +201,6 @@ class Filing:
         """Delete a store; its files stay. One that is gone is deleted. False where the service cannot delete it."""
         call = self._client.vector_stores.with_raw_response.delete(store_id)
         return await deleted(self._wire.call(call, names=store_id, needs_body=False), store_id)
-
-    async def take_out(self, store_id: str, file_id: str) -> None:
-        """Take a file out of a store; the file itself stays."""
-        call = self._client.vector_stores.files.with_raw_response.delete(file_id, vector_store_id=store_id)
-        await deleted(self._wire.call(call, names=file_id, needs_body=False), file_id)
-
-    async def delete_container(self, container_id: str) -> None:
-        """Delete a container with its files; one that is gone is deleted."""
-        call = self._client.containers.with_raw_response.delete(container_id)
-        await deleted(self._wire.call(call, names=container_id, needs_body=False), container_id)
 
     # -- what runs have made ---------------------------------------------------------------------------
 

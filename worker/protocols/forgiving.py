@@ -36,8 +36,7 @@ async def deleted(call: Awaitable[Reply], what: str) -> bool:
             raise
         log.info("%s cannot be deleted on this server: %s", what, error)
         return False
-    if reply.body.get("deleted") is False:
-        raise Ambiguous("not_deleted", "the service says that it has not deleted it")
+    reply.require_deletion()
     return True
 
 

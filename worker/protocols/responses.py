@@ -77,16 +77,13 @@ class ResponsesProtocol(Adapter):
     async def prepare(self, ask: Ask, assistant_id: str | None) -> str:
         if not self._conversations:
             return ""
-        body = {"metadata": ask.thread_metadata}
         try:
-            reply = await self._wire.call(
-                self._wire.repeats.post(
-                    "new conversation",
-                    path_of("conversations"),
-                    self._client.conversations.with_raw_response.create,
-                    body=body,
-                    key=ask.thread_key,
-                )
+            reply = await self._create(
+                "new conversation",
+                path_of("conversations"),
+                self._client.conversations.with_raw_response.create,
+                body={"metadata": ask.thread_metadata},
+                key=ask.thread_key,
             )
         except Blocked as error:
             if error.code != "endpoint_gone":
@@ -109,15 +106,12 @@ class ResponsesProtocol(Adapter):
         return last
 
     async def start(self, ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
-        body = await self._create_body(ask, thread_id)
-        reply = await self._wire.call(
-            self._wire.repeats.post(
-                "new response",
-                path_of("responses"),
-                self._client.responses.with_raw_response.create,
-                body=body,
-                key=ask.idempotency_key,
-            ),
+        reply = await self._create(
+            "new response",
+            path_of("responses"),
+            self._client.responses.with_raw_response.create,
+            body=await self._create_body(ask, thread_id),
+            key=ask.idempotency_key,
             names=thread_id,
         )
         return self._status(reply, str(reply.body["id"]))

@@ -47,6 +47,11 @@ class Reply:
         if all(self.body.get(name) is None for name in names):
             raise Ambiguous("unreadable", f"the reply has neither {' nor '.join(names)}")
 
+    def require_deletion(self) -> None:
+        """Raise Ambiguous if the service says that it has not deleted what it was to delete."""
+        if self.body.get("deleted") is False:
+            raise Ambiguous("not_deleted", "the service says that it has not deleted it")
+
 
 class Wire:
     """The calls of one client. None may take longer than the client's time-outs for a connection and a read together:

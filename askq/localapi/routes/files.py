@@ -10,7 +10,6 @@ from askq.localapi.files.forms import Upload
 from askq.localapi.wire import JsonObject, new_file_id, page
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
-SHOWN_PURPOSES = (*PURPOSES, "assistants_output", "batch_output", "fine-tune-results")
 NOT_FOR_DOWNLOAD = ("assistants", "user_data")
 """OpenAI gives these back to nobody."""
 NAME_CHARS = 255

@@ -161,7 +161,10 @@ def bar_chart(title: str, target: str, font: Font | None, show: str, *, numbered
         "",
         *face,
         *(_MIXED if mixed else []),
-        "step = 90" if numbered else f"step = max(90, 14 + max(int({length}) for label, _, _ in result))",
+        # Few bars share the whole width.
+        "step = max(90, 400 // len(result))"
+        if numbered
+        else f"step = max(90, 400 // len(result), 14 + max(int({length}) for label, _, _ in result))",
         "width = max(480, 80 + step * len(result))",
         'image = Image.new("RGB", (width, 480), "white")',
         "draw = ImageDraw.Draw(image)",
@@ -169,7 +172,7 @@ def bar_chart(title: str, target: str, font: Font | None, show: str, *, numbered
         "top = max(value for _, _, value in result) or 1",
         "for place, (label, count, value) in enumerate(result):",
         "    middle, height = 40 + step * place + step / 2, max(0, 340 * value / top)",
-        '    draw.rectangle((middle - 30, 420 - height, middle + 30, 420), fill="#4c72b0")',
+        '    draw.rectangle((middle - step / 3, 420 - height, middle + step / 3, 420), fill="#4c72b0")',
         "    " + text("middle", "410 - height" if mixed else "414 - height", f'f"{show}"', "mb"),
         "    " + text("middle", "446" if mixed else "428", label, "ma"),
         'draw.line((40, 420, width - 40, 420), fill="black", width=2)',

@@ -53,7 +53,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         world.persist(80)
         if size.long and leg is size.legs[-1]:
             _tell_to_wait(world, size.long)
-        world.settle(100)
+        world.settle(200)
         for entry in world.stack.ledger():
             kind = entry["question"].partition("]")[0].removeprefix("[")
             if kind in faults.ENDS:
@@ -80,7 +80,7 @@ def _tell_to_wait(world: World, times: int) -> None:
     world.ask("responses", runs, kinds=("slow",))
     world.release(1)
     # Whoever is told to wait creates nothing in the meantime.
-    world.wait(lambda: len(world.stack.ledger()) >= before + runs, seconds=30, what="all of them have runs")
+    world.wait(lambda: len(world.stack.ledger()) >= before + runs, seconds=90, what="all of them have runs")
     world.arm(name, *({**rule, "times": times} for rule in rules))
     world.wait(lambda: world.fault_kinds()[name] >= times, seconds=60, what="so many of them are told to wait")
     world.wait(world.ended, seconds=160, what="they are waited for")

@@ -30,7 +30,7 @@ class Size:
 
 
 SIZES = {
-    "short": Size(6, 3, 3, (legs.MIXED,), 0.3, (0.2, 0.6), 60, 3, 0),
+    "short": Size(6, 3, 3, (legs.MIXED,), 0.3, (0.2, 0.6), 150, 3, 0),
     "full": Size(200, 5, 24, legs.BOTH, 0.1, (0.3, 2.0), 150, 70, 5),
 }
 

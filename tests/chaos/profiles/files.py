@@ -36,7 +36,7 @@ class Size:
 
 
 SIZES = {
-    "short": Size(16, 6, 5, (legs.MIXED,), 0.7, 2, 90, 3, 4),
+    "short": Size(16, 6, 5, (legs.MIXED,), 0.7, 2, 150, 3, 4),
     "full": Size(150, 40, 20, legs.BOTH, 0.5, 12, 150, 30, 60),
 }
 

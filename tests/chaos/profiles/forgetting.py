@@ -70,7 +70,7 @@ class Size:
 
 
 SIZES = {
-    "short": Size(2, 1, 1, 2, 1, 1, 1, 4, 0.15, 1, 90, 3, 4),
+    "short": Size(2, 1, 1, 2, 1, 1, 1, 4, 0.15, 1, 150, 3, 4),
     "full": Size(10, 4, 5, 3, 5, 8, 2, 24, 0.7, 5, 150, 30, 30),
 }
 
@@ -163,7 +163,9 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             # Spread over all that is to be deleted: counted and not timed.
             enough = len(gone.objects) - len(gone.objects) * number // (size.strikes + 1)
             world.wait(partial(_is_down_to, world, gone, enough), seconds=size.settle_s, what="deletions go on")
-            strikes[number % len(strikes)](world)
+            # Whoever is to be struck may just have ended by itself.
+            strike = partial(strikes[number % len(strikes)], world)
+            world.wait(strike, seconds=size.settle_s, what="somebody is struck")
         look(world)
         world.meanwhile.pop(0)
         commands.stop()
@@ -249,7 +251,7 @@ def _answer_all(world: World, leg: Leg, size: Size) -> None:
         counts = [world.stack.status(batch).counts for batch in _batches(world, CANARY)]
         return not world.feeding and not any(count[State.QUEUED] or count[State.STARTING] for count in counts)
 
-    world.wait(at_work, seconds=30, what="the last runs are at work")
+    world.wait(at_work, seconds=90, what="the last runs are at work")
 
 
 def _batches(world: World, label: str) -> list[str]:

@@ -46,7 +46,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             world.ask(protocol, size.jobs, waves=4)
         world.begin()
         world.suffer(STRIKES, times=size.strikes, every=(0.2, 0.8))
-        world.settle(60)
+        world.settle(150)
 
     for verdict in legs.each(size.legs, seed, folder, storm, timeout_s=size.timeout_s):
         report += verdict

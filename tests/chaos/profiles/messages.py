@@ -38,7 +38,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
                     world.ask(protocol, size.jobs)
                 world.release(1)
                 world.live(2.0)
-            world.wait(world.ended, seconds=60, what="every job ends although messages are mistreated")
+            world.wait(world.ended, seconds=200, what="every job ends although messages are mistreated")
         world.done += postman.done
 
     report = Report()

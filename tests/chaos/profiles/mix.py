@@ -54,7 +54,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         world.done += postman.done
         # The API goes on misbehaving until nearly everything has ended: it has as many occasions on any machine.
         world.persist(60)
-        world.settle(90)
+        world.settle(200)
 
     report = Report()
     for verdict in legs.each(size.legs, seed, folder, everything, timeout_s=25.0):

@@ -55,7 +55,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             world.release(number / len(strikes))
             world.live(world.pick.uniform(0.3, 1.5))
             strike(world)
-        world.settle(75)
+        world.settle(150)
 
     for verdict in legs.each(size.legs, seed, folder, storm):
         report += verdict

@@ -30,6 +30,10 @@ SIZES = {
 }
 
 
+_WORTH_IT = 1000
+"""Bytes that were written since the disk stopped: workers that have just begun may write nothing for a while."""
+
+
 def run(size: Size, seed: int, folder: Path) -> Report:
     def cut_power(world: World, leg: Leg) -> None:
         for protocol in leg.protocols:
@@ -44,7 +48,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             if cut % 2:
                 _until_runs(world, more_than=created)
             _cut(world, cut + 1)
-        world.settle(75)
+        world.settle(150)
 
     report = Report()
     for verdict in legs.each(size.legs, seed, folder, cut_power, blind=True):
@@ -55,15 +59,19 @@ def run(size: Size, seed: int, folder: Path) -> Report:
 
 
 def _until_runs(world: World, *, more_than: int) -> None:
-    world.wait(lambda: len(world.stack.ledger()) > more_than, seconds=30, what="new runs")
+    world.wait(lambda: len(world.stack.ledger()) > more_than, seconds=90, what="new runs")
 
 
 def _cut(world: World, number: int) -> None:
     """The disk stops, work goes on for a second or two, and the power fails."""
+    folder = world.stack.folder / "redis" / "appendonlydir"
     aof.stop_disk(world.server.client, number)
     world.pause(world.pick.uniform(1.0, 2.0))
+    until = time.monotonic() + 30
+    while aof.behind_mark(folder, number) < _WORTH_IT and time.monotonic() < until:
+        world.pause(0.1)
     down_at = time.time()
     world.stack.redis.kill()
-    lost = aof.cut(world.stack.folder / "redis" / "appendonlydir", number, world.pick)
+    lost = aof.cut(folder, number, world.pick)
     world.server.start(down_at)
     world.done["roll-back" if lost else "roll-back of nothing"] += 1

@@ -44,7 +44,7 @@ class Size:
 
 
 SIZES = {
-    "short": Size(20, 4, 4, (0.2, 0.6), (legs.MIXED,), None, 1, 0.0, 1, 60, 1, 2, 5),
+    "short": Size(20, 4, 4, (0.2, 0.6), (legs.MIXED,), None, 1, 0.0, 1, 150, 1, 2, 5),
     "full": Size(120, 10, 24, (0.4, 1.4), (legs.WITHOUT_KEYS, legs.MIXED), 0.06, 12, 0.3, 2, 100, 4, 40, 150),
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.diary import at_work
+from tests.chaos.diary import at_work, cut_off
 from tests.chaos.profiles import legs
 from tests.chaos.profiles.legs import Leg
 from tests.chaos.questions import TOOLS
@@ -33,7 +33,7 @@ class Size:
 
 
 SIZES = {
-    "short": Size(10, 7, (0.2, 0.8), (legs.MIXED,), 0.3, 5, 1, 90.0),
+    "short": Size(10, 7, (0.2, 0.8), (legs.MIXED,), 0.3, 5, 1, 150.0),
     "full": Size(250, 90, (0.8, 2.4), (legs.MIXED,), 0.1, 80, 20, 120.0),
 }
 
@@ -46,6 +46,11 @@ STRIKES: Mapping[Strike, int] = {
 }
 
 
+def _cuts_off(world: World) -> bool:
+    """Kill a function that is at work; whether it had not come to its end by itself just before."""
+    return world.crew.kill_runner(at_work(world.diary)) and cut_off(world.diary)
+
+
 def run(size: Size, seed: int, folder: Path) -> Report:
     report = Report()
 
@@ -54,7 +59,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             world.ask(protocol, size.jobs, waves=4, kinds=(TOOLS,))
         world.begin()
         # Where workers take long to start, the other blows may all fall before the first function is at work.
-        world.wait(lambda: world.crew.kill_runner(at_work(world.diary)), seconds=60, what="a function is at work")
+        world.wait(lambda: _cuts_off(world), seconds=100, what="a function is cut off")
         world.suffer(STRIKES, times=size.strikes, every=size.every)
         # A worker that dies of itself at every turn would make any question look like poison at last.
         world.disarm()

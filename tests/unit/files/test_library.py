@@ -137,7 +137,7 @@ class Stage:
     async def given(self, needed: Needs | None, *, user: str = "b_1", go_on: bool = False) -> Given | Unavailable:
         """What comes in the end."""
         assert needed is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 found = await self.library.give(needed, user=user, go_on=go_on)
                 if not isinstance(found, NotReady):
@@ -166,7 +166,7 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 async def until(seen: Callable[[], bool]) -> None:
     """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not seen():  # noqa: ASYNC110  there is no event: another part of the program does it
             await asyncio.sleep(0.01)
 
@@ -346,7 +346,7 @@ async def test_why_nothing_gets_on_is_told_while_it_is_tried_again(stage: Stage)
     needed = row(resources=Resources(store=StoreRef(name="설명서", files=(stage.ref("a.md"),))))
     assert needed is not None
     told: set[str] = set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while isinstance(found := await stage.library.give(needed, user="b_1", go_on=False), NotReady):
             told.add(found.note)
             await asyncio.sleep(0)

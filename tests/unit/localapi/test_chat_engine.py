@@ -108,7 +108,7 @@ def respond(**fields: Any) -> Any:
 
 async def test_what_the_upstream_says_is_told_while_it_speaks(upstream: Upstream) -> None:
     upstream.chunks = [*HELLO[:3], None, *HELLO[3:], delta("stop"), USAGE]
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         pieces: list[str] = []
         ended: Any = None
         response_id = ""
@@ -144,7 +144,7 @@ async def _resumed(it: Stage, response_id: str, after: int) -> AsyncIterator[tup
 
 async def test_calls_are_told_piece_by_piece_on_both_protocols(upstream: Upstream) -> None:
     upstream.chunks = [*CALLS, delta("tool_calls"), USAGE]
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         tools = [{"type": "function", **TOOL["function"]}]  # type: ignore[dict-item]
         events = [event async for event in told(it, "/responses", respond(tools=tools, tool_choice="required"))]
         deltas = [(d["output_index"], d["delta"]) for n, d in events if n == "response.function_call_arguments.delta"]
@@ -203,7 +203,7 @@ async def test_a_stream_that_goes_wrong_fails_the_run_and_keeps_what_was_said(
     words: str,
 ) -> None:
     upstream.chunks, upstream.cut = chunks, cut
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         events = [event async for event in told(it, "/responses", respond())]
     name, data = events[-1]
     assert name == "response.failed"
@@ -222,7 +222,7 @@ async def test_an_upstream_that_answers_whole_is_taken_as_it_is(upstream: Upstre
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=url)) as it:
         events = [event async for event in told(it, "/responses", respond(background=False))]
     await runner.cleanup()
     assert [data["delta"] for name, data in events if name == "response.output_text.delta"] == ["Hello ", "there."]
@@ -248,7 +248,7 @@ def test_images_are_passed_on_as_urls_and_files_as_data(tmp_path: Path) -> None:
 
 async def test_images_of_both_protocols_reach_the_upstream(upstream: Upstream) -> None:
     upstream.chunks = [*HELLO, delta("stop")]
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         content: Any = [
             {"type": "input_text", "text": "Look"},
             {"type": "input_image", "image_url": DATA_URL},
@@ -272,7 +272,7 @@ async def test_images_of_both_protocols_reach_the_upstream(upstream: Upstream) -
 
 async def test_pictures_that_were_uploaded_reach_the_upstream_as_data(upstream: Upstream) -> None:
     upstream.chunks = [*HELLO, delta("stop")]
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         form = aiohttp.FormData({"purpose": "vision"})
         form.add_field("file", b"png", filename="a.png")
         async with it.http.post(f"{it.server.base_url}/files", data=form) as reply:
@@ -304,7 +304,7 @@ SUB = {"type": "function", "name": "sub"}
 async def test_a_run_is_forced_to_call_once(upstream: Upstream) -> None:
     """The choice is the run's, and cannot be changed with the outputs: forced again, it would never answer."""
     upstream.chunks = [*CALLS, delta("tool_calls")]
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         assistant = await it.good("POST", "/assistants", {"model": "m", "tools": [TOOL]})
         thread = await it.good("POST", "/threads", {"messages": [{"role": "user", "content": "1 + 2?"}]})
         path = f"/threads/{thread['id']}/runs"
@@ -324,7 +324,7 @@ async def test_a_run_is_forced_to_call_once(upstream: Upstream) -> None:
 
 async def test_a_choice_among_some_tools_leaves_the_others_out(upstream: Upstream) -> None:
     upstream.chunks = [*HELLO, delta("stop")]
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         for mode in ("required", "auto"):
             choice = {"type": "allowed_tools", "mode": mode, "tools": [{"type": "function", "name": "sub"}]}
             assert [event async for event in told(it, "/responses", respond(tools=[ADD, SUB], tool_choice=choice))]
@@ -346,7 +346,7 @@ def said_in_pieces(text: str) -> list[Any]:
 
 
 async def test_a_call_in_the_text_is_a_call_and_other_json_is_an_answer(upstream: Upstream) -> None:
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         upstream.chunks = said_in_pieces('{"name": "add", "arguments": {"a": 1}}')
         events = [event async for event in told(it, "/responses", respond(tools=[ADD, SUB]))]
         [item] = events[-1][1]["response"]["output"]
@@ -370,7 +370,7 @@ async def test_a_call_in_the_text_is_a_call_and_other_json_is_an_answer(upstream
 
 async def test_text_that_cannot_be_a_call_is_told_as_it_comes(upstream: Upstream) -> None:
     upstream.chunks = [delta(content="`"), delta(content="a"), None, delta(content="` it is."), delta("stop")]
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         pieces = []
         async for name, data in told(it, "/responses", respond(tools=[ADD])):
             if name == "response.output_text.delta":
@@ -383,7 +383,7 @@ async def test_a_call_that_is_required_and_does_not_come_is_asked_for_as_a_form(
     """Ollama does not know the choice, and llama.cpp does not keep to it."""
     upstream.chunks = said_in_pieces("It is hot indeed.")
     upstream.then = said_in_pieces('{"name": "add", "arguments": {"a": 1}}')
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         asked = respond(tools=[ADD, SUB], tool_choice="required", instructions="Be brief.")
         events = [event async for event in told(it, "/responses", asked)]
     [item] = events[-1][1]["response"]["output"]
@@ -400,7 +400,7 @@ async def test_a_call_that_is_required_and_does_not_come_is_asked_for_as_a_form(
 
 async def test_what_brings_no_call_even_so_is_the_answer(upstream: Upstream) -> None:
     upstream.chunks = said_in_pieces("It is hot indeed.")
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         events = [event async for event in told(it, "/responses", respond(tools=[ADD], tool_choice="required"))]
     assert events[-1][1]["response"]["output"][0]["content"][0]["text"] == "It is hot indeed."
     assert len(upstream.asked) == 2

@@ -24,7 +24,7 @@ from .stage import Stage, stage
 
 
 async def ended(it: Stage, response_id: str) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             got = await it.good("GET", f"/responses/{response_id}?include[]=code_interpreter_call.outputs")
             if got["status"] not in ("queued", "in_progress"):
@@ -160,7 +160,7 @@ async def test_a_synchronous_response_waits_for_the_engine_and_a_client_that_lea
     solve(slow)
     async with stage(Options(engine="tutor")) as it:
         leaving = asyncio.create_task(it.respond("leaves", background=False))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not (ledger := await it.ledger()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         leaving.cancel()
@@ -334,7 +334,7 @@ async def test_chat_tool_calls_become_a_run_that_requires_action(upstream: Upstr
 
 
 async def run_status(it: Stage, root: str, run: Any, status: str) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while run["status"] != status:
             await asyncio.sleep(0.01)
             run = await it.good("GET", f"{root}/{run['id']}")

@@ -36,13 +36,13 @@ def traces(folder: Path) -> list[str]:
 
 
 async def gone(folder: Path) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while traces(folder):  # noqa: ASYNC110  # nobody rings a bell
             await asyncio.sleep(0.05)
 
 
 async def indexed(it: Stage, store_id: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if (await it.good("GET", f"/vector_stores/{store_id}"))["status"] != "in_progress":
                 return

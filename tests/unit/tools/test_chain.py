@@ -10,9 +10,10 @@ import pytest
 
 from askq.assistants.model import Assistant
 from askq.errors import StoreUnreachable
-from askq.jobs.calls import CallClaim, CallResult, Calls, WantedCall
+from askq.jobs.calls import CallClaim, CallResult, Calls, Recorded, WantedCall
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Lane, Move, NewBatch, NewJob, Node, Question
+from tests.parts import Clock, eventually
 from worker.tools.chain import Slice
 from worker.tools.host import Aborted, Crashed, Host
 
@@ -62,7 +63,8 @@ def outputs(store: MemoryStore, job: str) -> list[str | None]:
     return [None if call.result is None else call.result.output for call in store.calls().look(job)]
 
 
-def work(store: MemoryStore, host: Host, *, slice_s: float = 0.3) -> bool:
+def work(store: MemoryStore, host: Host, *, slice_s: float = 60.0) -> bool:
+    """A slice that is over when nothing is due any more."""
     return Slice(store, host, lease_s=LEASE_S).work(slice_s=slice_s)
 
 
@@ -73,20 +75,50 @@ def test_everything_that_is_due_is_run_and_recorded(store: MemoryStore) -> None:
     assert store.calls().running() == 0
 
 
-def test_a_lease_is_renewed_while_a_function_runs(store: MemoryStore) -> None:
+def test_a_lease_is_renewed_while_a_function_runs() -> None:
+    """By a clock that goes on only when the lease was renewed: however slow the machine, it would run out otherwise."""
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    store.save_assistant(HOME.digest, HOME.to_json())
     host, job = Functions(), asked(store, "light")
     stolen: list[CallClaim] = []
 
     def slow(claim: CallClaim, wanted: Callable[[], bool]) -> CallResult:
-        until = time.monotonic() + 4 * LEASE_S
-        while time.monotonic() < until:
+        for _ in range(4):
+            clock.advance(0.75 * LEASE_S)
+            eventually(
+                lambda: (store.calls().next_due() or 0.0) > 0.5 * LEASE_S, what="the lease is renewed", every=0.01
+            )
             stolen.extend(store.calls().claim(limit=1, lease_s=LEASE_S))
-            time.sleep(0.02)
         return CallResult(output="done")
 
     host.does = slow
     work(store, host)
     assert (outputs(store, job), stolen) == (["done"], [])
+
+
+def test_what_was_not_begun_when_its_lease_ended_is_not_begun(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a process that is stopped just after its claim, when another has the call by then, then it runs nothing."""
+    host, job = Functions(), asked(store, "light")
+    honest = type(store.calls()).claim
+    others: list[CallClaim] = []
+
+    def claim(calls: Calls, *, limit: int, lease_s: float) -> list[CallClaim]:
+        found = list(honest(calls, limit=limit, lease_s=lease_s))  # type: ignore[arg-type]
+        until = time.monotonic() + 20
+        while found and not others:
+            others.extend(honest(calls, limit=1, lease_s=60))  # type: ignore[arg-type]
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        return found
+
+    monkeypatch.setattr(type(store.calls()), "claim", claim)
+    work(store, host)
+    assert (len(others), host.ran) == (1, [])
+    assert store.calls().finish(others[0], CallResult(output="on")) is Recorded.DONE
+    assert outputs(store, job) == ["on"]
 
 
 def test_a_function_hears_that_its_call_is_nobodys_any_more(store: MemoryStore) -> None:
@@ -95,10 +127,7 @@ def test_a_function_hears_that_its_call_is_nobodys_any_more(store: MemoryStore) 
     def until_unwanted(claim: CallClaim, wanted: Callable[[], bool]) -> Aborted:
         assert wanted()
         store._calls.calls[job]["1.0"].fence += 1  # somebody else has it
-        until = time.monotonic() + 10
-        while wanted():
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        eventually(lambda: not wanted(), what="it hears of it")
         return Aborted()
 
     host.does = until_unwanted

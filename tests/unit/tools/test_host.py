@@ -165,13 +165,13 @@ def test_a_function_that_hangs_is_killed(assistant: Assistant) -> None:
         found = run(host, assistant, "hangs")
         assert found.error == "timeout"
         assert "0.3 s" in error(found)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     finally:
         host.close()
 
 
 def test_a_result_that_never_ends_is_killed_with_the_function(assistant: Assistant) -> None:
-    host = Host([], timeout_s=0.5, memory_mb=600)
+    host = Host([], timeout_s=3.0, memory_mb=600)
     try:
         run(host, assistant, "slow_sum", {"a": 1, "b": 1})
         assert run(host, assistant, "endless").error in ("timeout", "memory")
@@ -218,7 +218,7 @@ def test_what_a_function_starts_ends_with_its_process(assistant: Assistant) -> N
     pid = int(run(host, assistant, "spawns").output)
     assert Path(f"/proc/{pid}").exists()
     host.close()
-    eventually(lambda: not _alive(pid), seconds=10, what="the child of the function is gone")
+    eventually(lambda: not _alive(pid), what="the child of the function is gone")
 
 
 def _alive(pid: int) -> bool:
@@ -261,7 +261,7 @@ def test_a_runner_dies_with_whoever_started_it(tmp_path: Path) -> None:
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     pid = int(told.stdout)
-    eventually(lambda: not _alive(pid), seconds=10, what="the runner is gone")
+    eventually(lambda: not _alive(pid), what="the runner is gone")
     assert pid != os.getpid()
 
 

@@ -79,8 +79,14 @@ def test_ascii_is_drawn_beside_a_script_whose_font_has_none(tmp_path: Path) -> N
     assert font is not None
     assert not font.ascii
     image = drawn(tmp_path, font, ["เขต 1", "เขต 2"]).convert("L")
-    numbers = [image.crop((44 + 90 * at, 54, 126 + 90 * at, 78)) for at in range(2)]
+    numbers = [image.crop((99 + 200 * at, 54, 181 + 200 * at, 78)) for at in range(2)]
     assert all(sum(number.histogram()[:100]) > 20 for number in numbers), "50.0% stands over the bars"
+
+
+def test_few_bars_share_the_whole_width(tmp_path: Path) -> None:
+    image = drawn(tmp_path, None, ["one", "two"]).convert("RGB")
+    blue = [x for x in range(image.width) if image.getpixel((x, 300)) == (0x4C, 0x72, 0xB0)]
+    assert abs(blue[0] + blue[-1] - image.width) <= 2, "as far from the left as from the right"
 
 
 TABLE = "sex,survived\n여성,1\n여성,0\n남성,0\n"

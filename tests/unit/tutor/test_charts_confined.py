@@ -39,4 +39,4 @@ async def test_a_chart_with_a_packaged_font_is_drawn_in_the_sandbox(
         sandbox.close()
     assert (run.ended, run.output) == ("ok", "")
     with Image.open(tmp_path / "chart.png") as image:
-        assert sum(image.convert("L").crop((40, 425, 220, 470)).histogram()[:128]) > 60, "labels stand under the bars"
+        assert sum(image.convert("L").crop((40, 425, 440, 470)).histogram()[:128]) > 60, "labels stand under the bars"
