@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -73,11 +73,14 @@ def why_invalid(text: str | None, schema: Mapping[str, Any]) -> str | None:
     except NotJson as error:
         return str(error)
     from jsonschema.exceptions import best_match
+    from referencing.exceptions import Unresolvable
 
     try:
         worst = best_match(_validator(json.dumps(schema, sort_keys=True)).iter_errors(value))
     except RecursionError:
         return "it is nested too deeply to be compared with the schema"
+    except Unresolvable as error:
+        return f"it cannot be compared with the schema, whose $ref {_clipped(str(error.ref))} leads nowhere"
     if worst is None:
         return None
     return f"at {worst.json_path[:100]}: {_clipped(worst.message, _LONGEST - 120)}"
@@ -87,10 +90,49 @@ def why_invalid(text: str | None, schema: Mapping[str, Any]) -> str | None:
 def _validator(schema: str) -> Any:
     from jsonschema import Draft202012Validator
     from jsonschema.validators import validator_for
+    from jsonschema_specifications import REGISTRY
 
     loaded = json.loads(schema)
-    # Whatever `$schema` says; the newest where it says nothing.
-    return validator_for(loaded, default=Draft202012Validator)(loaded)
+    # Whatever `$schema` says; the newest where it says nothing. With a registry of our own, because by itself
+    # jsonschema fetches what a `$ref` names, from files and from the network.
+    return validator_for(loaded, default=Draft202012Validator)(loaded, registry=REGISTRY)
+
+
+def dangling(schema: Mapping[str, Any]) -> list[str]:
+    """The `$ref`s of a schema that lead nowhere within it: nothing is fetched from elsewhere."""
+    from jsonschema_specifications import REGISTRY
+    from referencing import Resource
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    found = dict.fromkeys(_references(schema))
+    resource = Resource.from_contents(schema, default_specification=DRAFT202012)
+    resolver = REGISTRY.resolver_with_root(resource)
+    lost = []
+    for ref in found:
+        try:
+            resolver.lookup(ref)
+        except (Unresolvable, ValueError):
+            lost.append(ref)
+    return lost
+
+
+_DATA = frozenset({"const", "default", "enum", "examples"})
+"""Keys whose values are no schemas, whatever is in them."""
+
+
+def _references(part: Any, *, inside: bool = False) -> Iterator[str]:
+    if isinstance(part, Mapping):
+        if inside and isinstance(part.get("$id"), str):
+            return  # a part with an address of its own: what it points to is reckoned from there
+        if isinstance(ref := part.get("$ref"), str):
+            yield ref
+        for name, inner in part.items():
+            if name not in _DATA:
+                yield from _references(inner, inside=True)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from _references(inner, inside=True)
 
 
 def columns_of(schema: Mapping[str, Any]) -> list[str]:

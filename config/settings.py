@@ -107,6 +107,13 @@ def _key(text: str) -> Secret:
     return Secret(text)
 
 
+def _password(text: str) -> Secret:
+    """a password without commas: to Flower they end it, and what follows is another user"""
+    if "," in text:
+        raise ValueError
+    return Secret(text)
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         parts = urlsplit(text)
@@ -247,7 +254,7 @@ class Settings:
     """The script of the `script` engine, which answers nothing by itself."""
     flower_port: int = _setting("ASKQ_FLOWER_PORT", _number(1, 65535), 5555)
     """Where Flower listens, on 127.0.0.1."""
-    flower_password: Secret | None = _setting("ASKQ_FLOWER_PASSWORD", Secret, None, secret=True)
+    flower_password: Secret | None = _setting("ASKQ_FLOWER_PASSWORD", _password, None, secret=True)
     """For user `askq`; made anew at each start without it."""
     show_text: bool = _setting("ASKQ_SHOW_TEXT", _truth, True)
     """Whether Flower shows questions and answers: readable unless they are nobody else's business."""
@@ -319,7 +326,7 @@ def load(environ: Mapping[str, str] | None = None, *, folder: Path | None = None
             sources[spec.name] = source
         except (ValueError, KeyError):
             allowed = spec.metadata["read"].__doc__
-            shown = "…" if spec.metadata["secret"] else _clipped(_without_password(text))
+            shown = "…" if spec.metadata["secret"] else _clipped(without_secrets(text))
             problems.append(f"{variable}={shown} (from {source}) is not {allowed}")
     if "+cluster://" in chosen.get("redis_url", "") and "CELERY_BROKER_URL" not in told:
         problems.append(
@@ -423,14 +430,14 @@ def _reason(error: Exception) -> str:
 
 
 def _shown(value: object) -> str:
-    return repr(_without_password(value)) if isinstance(value, str) else repr(value)
+    return repr(without_secrets(value)) if isinstance(value, str) else repr(value)
 
 
 def _clipped(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:99]}…"
 
 
-def _without_password(text: str) -> str:
+def without_secrets(text: str) -> str:
     """An address, perhaps a mistyped one, without its parameters that are secret and without what stands before `@`."""
     text = re.sub(r"(?i)([?&]\w*(?:pass|pwd|secret|token|key)\w*=)[^&#]*", r"\1…", text)
     return re.sub(r"(?s)^([a-z][a-z0-9+.-]*:/+)?.*@", r"\1…@", text)

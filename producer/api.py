@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from config.settings import without_secrets
+
 OPENAI = "https://api.openai.com/v1"
 
 
@@ -23,3 +25,8 @@ class Api:
     def address(self) -> str:
         """The address, also where the SDK's default is used."""
         return self.base_url or OPENAI
+
+    @property
+    def shown(self) -> str:
+        """The address as messages may have it: without a password that is part of it."""
+        return without_secrets(self.address)

@@ -20,6 +20,10 @@ def nudge(broker_url: str) -> str | None:
         app.send_task(START, queue=QUEUE_START, ignore_result=True, expires=30.0, retry=False)
     except (OperationalError, OSError) as error:
         return str(error)
+    except (LookupError, ValueError, ImportError) as error:
+        # An address that Celery does not understand, or a transport that it does not have. The first is not repeated:
+        # what stands in the wrong place of it may be its password.
+        return "CELERY_BROKER_URL is not an address" if isinstance(error, ValueError) else str(error.args[0])
     finally:
         app.close()
     return None

@@ -46,13 +46,18 @@ class Shelves:
         for path in paths:
             try:
                 one = expand(Path(), str(path), tool or CODE)
-                for file in one:
-                    _check(file, tool)
-                found += one
             except Unfit as unfit:
                 problems.append(Problem(file=str(path), message=f"{unfit.message}. {unfit.remedy}"))
-            except OSError as error:
-                problems.append(Problem(file=str(path), message=f"it cannot be read: {error.strerror or error}"))
+                continue
+            found += one
+            for file in one:
+                # Of a folder the file is named that cannot be taken, and each of them.
+                try:
+                    _check(file, tool)
+                except Unfit as unfit:
+                    problems.append(Problem(file=str(file), message=f"{unfit.message}. {unfit.remedy}"))
+                except OSError as error:
+                    problems.append(Problem(file=str(file), message=f"it cannot be read: {error.strerror or error}"))
         if not problems:
             try:
                 return list({ref.identity: ref for ref in map(self._folder.keep, found)}.values())

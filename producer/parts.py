@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from askq.closing import Closing
 from askq.errors import AssistantError, ConfigError, InputError, Problem
 from askq.postponed import postpone
-from config.settings import Secret, Settings
+from config.settings import Secret, Settings, without_secrets
 from producer.api import OPENAI, Api
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Parts(Closing):
                 self._api = Api(settings.base_url, settings.api_key.reveal(), settings.base_url or "openai")
             elif settings.base_url is not None:
                 raise ConfigError(
-                    f"OPENAI_BASE_URL is {settings.base_url}, but there is no key for it",
+                    f"OPENAI_BASE_URL is {without_secrets(settings.base_url)}, but there is no key for it",
                     remedy="Set OPENAI_API_KEY (any text, where the server takes any), or unset OPENAI_BASE_URL.",
                 )
             else:
@@ -162,7 +162,7 @@ class Parts(Closing):
         if self.settings.redis_url is not None:
             told.insert(0, "Redis: REDIS_URL")
         if self._api is not None and self.settings.api_key is not None:
-            told.append(f"API: {self._api.address}, key from {self.settings.sources['api_key']}")
+            told.append(f"API: {self._api.shown}, key from {self.settings.sources['api_key']}")
         return told
 
     def environment(self) -> dict[str, str]:

@@ -144,7 +144,7 @@ class Lines(Silent):
             self.note(line)
 
     def note(self, text: str) -> None:
-        self._out.write(text + "\n")
+        self._out.write(plain(text) + "\n")
         self._out.flush()
 
 
@@ -176,7 +176,7 @@ class Live(Silent):
         self._region.update(Group(line, Text(" · ".join(details(status)))), refresh=True)
 
     def note(self, text: str) -> None:
-        self._console.print(text)
+        self._console.print(plain(text))
 
     def __enter__(self) -> Self:
         self._region.start()

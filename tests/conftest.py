@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.parts import RedisServer, redis_binaries, redis_binary
 from tests.servers import ClusterOfServers, running
@@ -19,6 +22,33 @@ OURS = ("OPENAI_", "REDIS_", "CELERY_", "ASKQ_", "FLOWER_")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start what runs in the background so, and programs that are started from here would take no Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+ONE_STACK = ("test_chat.py", "test_chat_tools.py", "test_conversations.py", "test_files.py", "test_functions.py")
+"""Modules whose tests share real parts: run by one process they start a Redis, a local API and workers once, not four
+times."""
+ONE_STACK_EACH = {"test_rounds.py": re.compile(r"\[(responses|assistants)\b")}
+"""Those with one stack for every parameter of this kind."""
+
+
+class ByStack(LoadScopeScheduling):
+    """Sends tests that share real parts to one process, and all others to whichever has time.
+
+    xdist's marks would do that, but of pytest 9.2's tests they reach none.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        name = file.rpartition("/")[2]
+        if "/acceptance/" in file and name in ONE_STACK:
+            return file
+        if name in ONE_STACK_EACH and (found := ONE_STACK_EACH[name].search(nodeid)):
+            return f"{file}[{found[1]}]"
+        return nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByStack:
+    return ByStack(config, log)
 
 
 # The same examples each time, however long one takes: a machine that is held up for a moment has shown nothing.

@@ -164,7 +164,9 @@ class Engine(Looks):
             if not may_run and self._leases.fresh(claim):
                 await self._commit(claim, steps.end(claim, "internal", f"{type(error).__name__}: {error}"))
         finally:
-            self._intended.pop(claim.id, None)
+            if self._intended.get(claim.id) is asyncio.current_task():
+                # Not what a later claim of the job has put down, when this one's lease was lost meanwhile.
+                del self._intended[claim.id]
             self._leases.drop(claim)
 
     async def _step(self, claim: Claim) -> None:

@@ -80,10 +80,13 @@ class Library:
             wishes += files
         else:
             files = ()
-        missing = [wish for wish in wishes if not self._knows(wish.name, user)]
-        if missing and (found := await self._ask(missing, user)) is not None:
-            return found
-        ready = {wish.name: self._ready[wish.name, user] for wish in wishes}
+        # Taken now: while others are asked for, what is known may be found gone, or make room.
+        ready = {wish.name: one for wish in wishes if (one := self._known(wish.name, user)) is not None}
+        if missing := [wish for wish in wishes if wish.name not in ready]:
+            found = await self._ask(missing, user)
+            if isinstance(found, (NotReady, Unavailable)):
+                return found
+            ready.update(found)
         if not go_on:
             for wish in wishes:
                 if failures := ready[wish.name].failures:
@@ -95,16 +98,17 @@ class Library:
         """The files of which a thread gets a store of its own."""
         if "files" in wish.about:
             return tuple(file_item(ref, "assistants") for ref in wish.files)
-        if not self._knows(wish.name, user) and (found := await self._ask([wish], user)) is not None:
-            return found
-        return self._ready[wish.name, user].files
+        if (known := self._known(wish.name, user)) is not None:
+            return known.files
+        found = await self._ask([wish], user)
+        return found if isinstance(found, (NotReady, Unavailable)) else found[wish.name].files
 
-    def _knows(self, name: str, user: str) -> bool:
+    def _known(self, name: str, user: str) -> _Ready | None:
         known = self._ready.get((name, user))
-        return known is not None and time.monotonic() < known.until
+        return None if known is None or time.monotonic() >= known.until else known
 
-    async def _ask(self, wishes: Sequence[Wish], user: str) -> NotReady | Unavailable | None:
-        """Read how far items are, and put down those that nobody wanted before; None when all are ready."""
+    async def _ask(self, wishes: Sequence[Wish], user: str) -> dict[str, _Ready] | NotReady | Unavailable:
+        """Read how far items are, and put down those that nobody wanted before; by name, when all are ready."""
         named = [wish for wish in wishes if wish.kind == STORE and "files" not in wish.about]
         rest = [wish for wish in wishes if wish not in named]
         found: list[tuple[Wish, Item | None]] = []
@@ -112,6 +116,7 @@ class Library:
             if some:
                 items = await asyncio.to_thread(self._store.want, self._account, some, only_known=known)
                 found += zip(some, items, strict=True)
+        ready: dict[str, _Ready] = {}
         waiting: list[Item] = []
         for wish, item in found:
             if item is None or (item.state is ItemState.LEAVING and wish in named):
@@ -129,9 +134,9 @@ class Library:
             if item.state is not ItemState.READY or await self._is_stale(item, usable):
                 waiting.append(item)
             else:
-                self._note(item, user)
+                ready[wish.name] = self._note(item, user)
         if not waiting:
-            return None
+            return ready
         self.kick()
         first = waiting[0]
         what = f"waits for the index of {first.title}" if first.kind == STORE else f"waits for the file {first.title}"
@@ -149,11 +154,13 @@ class Library:
             return True
         return False
 
-    def _note(self, item: Item, user: str) -> None:
+    def _note(self, item: Item, user: str) -> _Ready:
         while len(self._ready) >= _REMEMBERED:
             del self._ready[next(iter(self._ready))]
         until = time.monotonic() + _TRUSTED_S
-        self._ready[item.name, user] = _Ready(item.remote or "", until, tuple(item.failures), tuple(file_wishes(item)))
+        known = _Ready(item.remote or "", until, tuple(item.failures), tuple(file_wishes(item)))
+        self._ready[item.name, user] = known
+        return known
 
     async def missing(self, ids: Sequence[str]) -> bool:
         """Whether the service knows any of these no more (it named them in a refusal): those are made anew."""
@@ -171,7 +178,8 @@ class Library:
                 continue
             gone = True
             for key in [key for key, one in self._ready.items() if one.remote == id_]:
-                del self._ready[key]
+                # Many are refused for the same file at once.
+                self._ready.pop(key, None)
                 for item in await asyncio.to_thread(self._store.items, self._account, [key[0]]):
                     if item.remote == id_:
                         await make_anew(self._store, self._account, item)
@@ -195,4 +203,5 @@ class Library:
 def _failed_files(store: str, failures: Sequence[tuple[str, str]]) -> str:
     told = "; ".join(f"{file}: {reason}" for file, reason in failures[:5])
     more = f" (and {len(failures) - 5} more)" if len(failures) > 5 else ""
-    return f"the service could not read {len(failures)} files of {store}: {told}{more}"
+    count = "1 file" if len(failures) == 1 else f"{len(failures)} files"
+    return f"the service could not read {count} of {store}: {told}{more}"

@@ -16,6 +16,7 @@ from worker.creates import Creates
 from worker.downloads import NotNow
 from worker.priced import priced_answer, priced_status
 from worker.protocols.base import (
+    Ambiguous,
     Blocked,
     CallError,
     Gone,
@@ -42,9 +43,10 @@ class Looks(Creates):
         begun = time.monotonic()
         try:
             async with self._permits.getting(claim.protocol):
-                if steps.to_cancel(claim):
-                    await protocol.cancel(thread, run)
+                untold = await self._ask_to_cancel(thread, run, protocol) if steps.to_cancel(claim) else None
                 status = priced_status(await protocol.poll(thread, run), assistant)
+                if untold is not None and status.state in (RunState.PENDING, RunState.ACTION):
+                    raise untold
         except CallError as error:
             await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
         else:
@@ -60,6 +62,16 @@ class Looks(Creates):
             if claim.live and claim.cancel is None and status.state is RunState.PENDING:
                 # Whoever read its stream may be gone.
                 await self._watch(claim, thread, run, None, protocol)
+
+    @staticmethod
+    async def _ask_to_cancel(thread: str, run: str, protocol: Protocol) -> Ambiguous | None:
+        """Tell the service to cancel; why it may not have heard, so that it is told again unless the run has ended: a
+        server that cannot cancel what has ended must not keep its answer."""
+        try:
+            await protocol.cancel(thread, run)
+        except Ambiguous as error:
+            return error
+        return None
 
     async def _with_files_of_round(self, claim: Claim, status: Status) -> Status | None:
         """The status; of a run that has ended by asking for functions, with what it has made. None when that has to

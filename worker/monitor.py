@@ -6,6 +6,7 @@ eyes only, so losing some with a broken connection is counted and not repaired.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -38,6 +39,7 @@ class Monitor:
         self._told: dict[str, float] = {}
         self._lock = threading.Lock()
         self._dispatcher: Any = None
+        self._connection: Any = None
 
     def claimed(self, claim: Claim) -> None:
         """A job was taken up for the first time."""
@@ -125,18 +127,33 @@ class Monitor:
             return
         try:
             if self._dispatcher is None:
+                self._connection = self._app.connection_for_write()
                 self._dispatcher = self._app.events.Dispatcher(
-                    self._app.connection_for_write(),
+                    self._connection,
                     hostname=self._node,
                     buffer_group=frozenset({"task"}),
                     buffer_limit=10_000,
+                    # Else it keeps all that it cannot send, for ever, and never says that its connection is broken.
+                    buffer_while_offline=False,
                 )
             for kind, fields in events:
                 self._dispatcher.send(kind, **fields)
             self._dispatcher.flush(errors=False, groups=True)
-        except (OperationalError, OSError) as error:
+        except self._broken() as error:
             log.warning("%d events for Flower were lost: %s", len(events), error)
-            self._dispatcher = None
+            self._hang_up()
+
+    def _broken(self) -> tuple[type[Exception], ...]:
+        """What sending raises where the broker is away: each kind of broker has errors of its own."""
+        known = self._connection
+        return (OperationalError, OSError, *(() if known is None else known.connection_errors + known.channel_errors))
+
+    def _hang_up(self) -> None:
+        """The next events go over a new connection."""
+        broken, self._connection, self._dispatcher = self._connection, None, None
+        if broken is not None:
+            with contextlib.suppress(Exception):  # whatever is wrong with it, nobody needs it any more
+                broken.release()
 
 
 def _cut(text: str, length: int) -> str:

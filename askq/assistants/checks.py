@@ -20,6 +20,7 @@ from askq.assistants import choice, functions, local_files
 from askq.assistants.lines import line_of
 from askq.assistants.notation import completion_window, schema, seconds, short, table, text_of
 from askq.errors import Problem
+from askq.structured import dangling
 
 TOOL_KEYS: Mapping[str, tuple[str, ...]] = {
     "code_interpreter": ("type", "container", "allowed_callers"),
@@ -402,7 +403,10 @@ def _schema(at: tuple[str, ...], given: object) -> list[Found]:
     except SchemaError as error:
         place = _dotted(list(error.absolute_path))
         return [(at, f"is not a JSON Schema: {f'{place}: ' if place else ''}{_clipped(error.message)}")]
-    return []
+    return [
+        (at, f"its $ref {short(ref)} leads nowhere; put what it names into the schema itself, under $defs")
+        for ref in dangling(given)
+    ]
 
 
 def _clipped(message: str) -> str:

@@ -69,12 +69,17 @@ def _wrong_files(path: Path, where: tuple[str | int, ...], names: object, tool: 
             continue  # told by the schema of the file
         try:
             one = expand(path.parent, name, tool)
-            for file in one:
-                _check(file, tool)
         except Unfit as unfit:
             yield (*where, index), f"{name!r}: {unfit.message}. {unfit.remedy}"
-        else:
-            found += one
+            continue
+        found += one
+        for file in one:
+            try:
+                _check(file, tool)
+            except Unfit as unfit:
+                # Of a folder or a pattern it has to be said which file is meant.
+                meant = str(file.relative_to(path.parent)) if file.is_relative_to(path.parent) else str(file)
+                yield (*where, index), f"{meant!r}: {unfit.message}. {unfit.remedy}"
     most = kinds.MOST_FILES if tool == CODE else kinds.MOST_STORE_FILES
     if len(found) > most:
         yield where, f"{len(found):,} files are named; at most {most:,} are taken"

@@ -59,6 +59,8 @@ WINDOW_WAIT_S = 0.02
 SHORTEST_WAIT_S = 0.001
 NEARLY = 1e-6
 """What is missing after reckoning with fractions is not missing."""
+LONGEST_OWED_S = 86_400.0
+"""Whatever a service says that a run has used, no more than a day's worth of a bound is owed for it."""
 TOKEN_BURST_S = 10.0
 """A bound in tokens lets so many seconds' worth through at once: a long question must fit."""
 
@@ -154,13 +156,14 @@ class LimitRecord:
         return max(1.0, TOKEN_BURST_S * self.tcap)
 
     def _bound(self, cap: float, tcap: float) -> None:
-        """A bound is new, or has changed: what could be had at once under the old one is not carried over."""
+        """A bound is new, or has changed: what could be had at once under the old one is not carried over. What was
+        used while there was none is not owed."""
         if cap != self.cap:
-            self.cap = cap
-            self.clevel = min(self.clevel, self._size()) if self.first else self._size()
+            was, self.cap = self.cap, cap
+            self.clevel = min(self.clevel, self._size()) if self.first and was else self._size()
         if tcap != self.tcap:
-            self.tcap = tcap
-            self.tclevel = min(self.tclevel, self._tsize()) if self.first else self._tsize()
+            was, self.tcap = self.tcap, tcap
+            self.tclevel = min(self.tclevel, self._tsize()) if self.first and was else self._tsize()
 
     # -- permits ---------------------------------------------------------------------------------------
 
@@ -257,7 +260,8 @@ class LimitRecord:
         self.level = min(self.burst, self.level + heard.unused)
         self.tlevel = min(self.tburst, self.tlevel + heard.unused_tokens)
         self.clevel = min(self._size(), self.clevel + heard.unused)
-        self.tclevel = min(self._tsize(), self.tclevel + heard.unused_tokens + heard.estimated - heard.used)
+        level = min(self._tsize(), self.tclevel + heard.unused_tokens + heard.estimated - heard.used)
+        self.tclevel = max(level, -LONGEST_OWED_S * self.tcap)
         if heard.estimated > 0:
             share = min(10.0, max(0.1, heard.used / heard.estimated * self.ratio))
             self.ratio += 0.1 * (share - self.ratio)

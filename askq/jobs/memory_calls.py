@@ -146,6 +146,7 @@ class MemoryCalls:
             _, call = mine
             call.crashes += crashed
             call.claims -= not crashed
+            call.begun = call.begun and crashed
             call.fence += 1
             call.due = self._now() + delay_s
             return Recorded.DONE

@@ -194,4 +194,5 @@ def claim_of(id_: str, record: Record, was_due: float, now: float, *, first: boo
         joined=record.text("joined"),
         previous=record.text("previous"),
         history=None if "history" not in record.fields else record.count("history"),
+        held=codec.load_held(record.text("held")),
     )

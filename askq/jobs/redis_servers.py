@@ -30,14 +30,17 @@ class Server:
 
 
 def connect(url: str, *, timeout_s: float) -> Redis:
-    """The client for an address. Opens nothing. Raises ValueError and TypeError, whose texts may hold a password."""
+    """The client for an address. Opens nothing. Raises ValueError, TypeError and RedisError, whose texts may hold a
+    password."""
     address = address_of(url)
     waits: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "max_connections": 64}
     if address.kind == "cluster":
         # Here, because most addresses are of one server, and commands are to start fast.
         from askq.jobs.redis_cluster import ClusterRedis
 
-        return ClusterRedis(address.nodes, {**waits, **address.options, **({"ssl": True} if address.tls else {})})
+        options = {**waits, **address.options, **({"ssl": True} if address.tls else {})}
+        _tried(Redis(host=address.nodes[0][0], **options)).close()
+        return ClusterRedis(address.nodes, options)
     # One quick repeat heals a connection that died while it was idle. Repeating is safe: every write is idempotent or
     # fenced.
     waits |= {"health_check_interval": 10, "retry": Retry(ExponentialBackoff(cap=0.2, base=0.05), 1)}
@@ -45,7 +48,12 @@ def connect(url: str, *, timeout_s: float) -> Redis:
         return _watched(address, waits, timeout_s)
     # The client's own version is not told to the server: to find it out, the package's metadata would be read.
     client: Redis = Redis.from_url(url, driver_info=DriverInfo(lib_version=None), **waits)
-    # A connection is made of the address only when it is first needed; one made here tells what is wrong.
+    return _tried(client)
+
+
+def _tried(client: Redis) -> Redis:
+    """The client, if its options are some. A connection is made of them only when it is first needed; one made here,
+    which is not opened, tells what is wrong."""
     pool = client.connection_pool
     pool.connection_class(**pool.connection_kwargs)
     return client
@@ -68,8 +76,10 @@ def _watched(address: Address, waits: dict[str, Any], timeout_s: float) -> Redis
             **address.sentinel_options,
         },
     )
+    for sentinel in sentinels.sentinels:
+        _tried(sentinel)
     client: Redis = sentinels.master_for(address.service, **{**waits, **address.options, **tls})
-    return client
+    return _tried(client)
 
 
 def cluster_of(client: Redis) -> ClusterRedis | None:

@@ -70,7 +70,7 @@ class RedisWire:
         """Those that know no WAITAOF at all, and so can only say what their replicas have in memory."""
         try:
             self._redis: Redis = connect(url, timeout_s=timeout_s)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RedisError):
             # Whoever parsed it may quote a part of the password, so neither text nor cause is passed on.
             raise StoreError(
                 f"{self._shown!r} is not a Redis address",
@@ -292,7 +292,8 @@ class RedisWire:
             ) from exc
         except (exceptions.ConnectionError, exceptions.TimeoutError) as exc:
             raise StoreUnreachable(
-                f"Redis at {self._shown} does not answer: {exc}",
+                # Of a Sentinel the client also tells, at length, how it was made.
+                f"Redis at {self._shown} does not answer: {str(exc).partition(' : <redis')[0]}",
                 remedy="Check that it is running and that REDIS_URL is right.",
             ) from exc
         except (AskError, ClusterDownError, TryAgainError) as exc:

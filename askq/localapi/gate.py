@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 import secrets
 from collections.abc import Mapping
@@ -50,7 +51,8 @@ def check_key(api: Api, request: web.Request) -> None:
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise missing_key()
-    if api.options.key is not None and not secrets.compare_digest(key.strip().encode(), api.options.key.encode()):
+    given = key.strip().encode("utf-8", "surrogateescape")
+    if api.options.key is not None and not secrets.compare_digest(given, api.options.key.encode()):
         raise wrong_key(key.strip())
 
 
@@ -222,11 +224,12 @@ def _parsed(raw: bytes) -> JsonObject:
     if not raw:
         return {}
     try:
-        body = json.loads(raw)
+        # Decoded here: the parser takes halves of surrogate pairs in bytes, and UTF-16.
+        body = _JSON.decode(raw.decode("utf-8-sig"))
         if b"\\ud" in raw.lower():
             # Half of a surrogate pair is valid JSON, but no text that could be stored.
             json.dumps(body, ensure_ascii=False).encode()
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise invalid(
             "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
             "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
@@ -234,6 +237,20 @@ def _parsed(raw: bytes) -> JsonObject:
     if not isinstance(body, dict):
         raise invalid("The JSON body of your request must be an object.")
     return body
+
+
+def _no_json(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_json, parse_float=_finite)
 
 
 async def _ended(api: Api, request: web.Request, work: Work, include: frozenset[str]) -> JsonObject:

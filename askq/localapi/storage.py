@@ -317,7 +317,9 @@ class Storage:
             self._connection.close()
 
     def _note(self, statement: str, row: Row) -> None:
-        self._pending.append((statement, row))
+        # SQLite would refuse halves of characters, and with the row the whole group, now and every time after.
+        whole = tuple(part if not isinstance(part, str) or _is_text(part) else _without_halves(part) for part in row)
+        self._pending.append((statement, whole))
         self._noted += 1
 
     def _flushing(self) -> asyncio.Task[None]:
@@ -383,7 +385,23 @@ def _digest_of(text: str) -> str:
 
 
 def _dump(value: JsonObject | dict[str, str]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # A half of a character, as an engine or a script may bring it, is kept as an escape.
+    return text if _is_text(text) else json.dumps(value, separators=(",", ":"))
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no halves of surrogate pairs."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
+
+
+def _without_halves(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _ledger_entry(row: sqlite3.Row, outputs: list[JsonObject]) -> LedgerEntry:

@@ -31,6 +31,8 @@ SECRETS = (
 
 START_S = 60.0
 """For the interpreter, and the imports of a module on a busy machine."""
+_LAST_BREATH_S = 1.0
+"""How long a runner whose connection is closed may take to end."""
 
 
 class RunnerEnded(Exception):
@@ -74,15 +76,13 @@ class Child:
         printed = _Printed()
         until = time.monotonic() + timeout_s
         try:
-            self._channel.sendall(pack(request))
-            reply = self._wait(printed, until, wanted)
+            reply = self._exchange(pack(request), printed, until, wanted)
         except OSError:
             reply = None
         if reply is None:
-            self._process.wait()
-            code = self._process.returncode
+            how = self._end()
             self.stop()
-            raise RunnerEnded(_how(code), printed.text)
+            raise RunnerEnded(how, printed.text)
         self.asked += 1
         return reply, printed.text
 
@@ -130,24 +130,31 @@ class Child:
         self.asked = 0
         self._loaded.clear()
 
-    def _wait(self, printed: _Printed, until: float, wanted: Any) -> dict[str, Any] | None:
-        """The reply, or None when the runner has ended. Whatever it prints is read all the time, and mostly dropped."""
+    def _exchange(self, request: bytes, printed: _Printed, until: float, wanted: Any) -> dict[str, Any] | None:
+        """The reply to a request, or None when the runner has ended. Whatever it prints is read all the time, and mostly
+        dropped. A long request goes piece by piece, as the runner takes it."""
         assert self._channel is not None
         assert self._process is not None
         assert self._process.stdout is not None
         data = b""
         with selectors.DefaultSelector() as watch:
-            watch.register(self._channel, selectors.EVENT_READ)
+            watch.register(self._channel, selectors.EVENT_READ | selectors.EVENT_WRITE)
             watch.register(self._process.stdout, selectors.EVENT_READ)
             while True:
                 left = until - time.monotonic()
                 if left <= 0 or (wanted is not None and not wanted()):
                     self.stop()
                     raise (RunnerTimeout if left <= 0 else RunnerAborted)("killed", printed.text)
-                for key, _ in watch.select(min(left, 0.2)):
+                for key, ready in watch.select(min(left, 0.2)):
                     if key.fileobj is self._process.stdout:
                         if not printed.read(self._process.stdout.fileno()):
                             watch.unregister(self._process.stdout)
+                        continue
+                    if ready & selectors.EVENT_WRITE:
+                        request = request[self._channel.send(request[:65536]) :]
+                        if not request:
+                            watch.modify(self._channel, selectors.EVENT_READ)
+                    if not ready & selectors.EVENT_READ:
                         continue
                     part = self._channel.recv(65536)
                     data += part
@@ -160,6 +167,16 @@ class Child:
                     if len(data) >= size:
                         printed.read(self._process.stdout.fileno())
                         return _reply(data[4:size])
+
+    def _end(self) -> str:
+        """How the runner has ended. One that has only hung up, as a function can that closes all files, is killed."""
+        assert self._process is not None
+        try:
+            return _how(self._process.wait(_LAST_BREATH_S))
+        except subprocess.TimeoutExpired:
+            self._kill()
+            self._process.wait()
+            return "it closed the connection to its worker, and was killed"
 
     def stop(self) -> None:
         """Kill the runner and everything it has started."""

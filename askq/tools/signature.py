@@ -16,6 +16,7 @@ from typing import Any
 
 from docstring_parser import parse
 from jsonschema import Draft202012Validator
+from jsonschema_specifications import REGISTRY
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
@@ -90,7 +91,7 @@ class Signature:
     def arguments(self, text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of a call, checked against the schema the model was told. Raises ArgumentsError."""
         given = _parsed(text)
-        wrong = next(Draft202012Validator(schema).iter_errors(given), None)
+        wrong = next(Draft202012Validator(schema, registry=REGISTRY).iter_errors(given), None)
         if wrong is not None:
             place = ".".join(str(part) for part in wrong.absolute_path)
             raise ArgumentsError(f"{f'{place}: ' if place else ''}{wrong.message[:500]}")

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from askq.errors import AskqError
-from producer.cli.shared import Session
+from producer.cli.shared import Session, harmless
 
 _COMMANDS = {
     "run": ("producer.cli.run", "Answer a list of questions and write the answers."),
@@ -103,14 +103,16 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="askq", prog_name="askq")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing on standard error but errors.")
-@click.option("--no-color", is_flag=True, envvar="NO_COLOR", help="No colours (also NO_COLOR, TERM=dumb).")
+@click.option("--no-color", is_flag=True, help="No colours (also NO_COLOR, TERM=dumb).")
 @click.pass_context
 def cli(ctx: click.Context, *, quiet: bool, no_color: bool) -> None:
     """Put a long list of questions to OpenAI runs and get every answer back.
 
     `askq run questions.csv` needs nothing else: what is not configured, askq brings along.
     """
-    ctx.obj = Session(quiet=quiet, color=not no_color and os.environ.get("TERM") != "dumb")
+    # By its convention NO_COLOR says so with any value.
+    told = no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    ctx.obj = Session(quiet=quiet, color=not told)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -138,7 +140,8 @@ def run(argv: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except AskqError as error:
-        click.echo(f"askq: {error}", err=True)
+        # Names of columns, keys and files are quoted in it, and may come from anybody.
+        click.echo(f"askq: {harmless(str(error))}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
@@ -154,7 +157,7 @@ def _refused(error: OSError) -> int:
     if isinstance(error, BrokenPipeError):
         # Whoever read it has seen enough.
         return 0
-    what = "the output cannot be written" if error.filename is None else str(error.filename)
+    what = "the output cannot be written" if error.filename is None else harmless(str(error.filename))
     click.echo(f"askq: {what}: {error.strerror or error}", err=True)
     click.echo("Make room or permit it, and try again; what is in the store is safe.", err=True)
     return AskqError.exit_code

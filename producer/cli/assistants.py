@@ -38,7 +38,7 @@ def list_command(session: Session, *, as_json: bool) -> int:
         for entry in found:
             wrong = int(str(entry["problems"]))
             state = f"{counted(wrong, 'problem')}: askq assistants validate {entry['file']}"
-            click.echo(f"{padded(str(entry['name']), 20)} {state if wrong else entry['description']}")
+            click.echo(plain(f"{padded(str(entry['name']), 20)} {state if wrong else entry['description']}"))
     return 0
 
 

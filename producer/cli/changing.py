@@ -101,6 +101,7 @@ def retry_command(
                 print_json({"retried": outcomes[Outcome.MOVED], "expired": outcomes[Outcome.MISSING]})
             else:
                 session.say(f"{many(outcomes[Outcome.MOVED])} will be asked again.")
+                _tell_others(session, store, _whole(session, store, ids), ASKED_AGAIN - states)
             if outcomes[Outcome.MISSING]:
                 session.say(f"{many(outcomes[Outcome.MISSING])} had expired: submit them again.")
             batches = sorted({split_job_id(job)[0] for job, _ in chosen})
@@ -192,6 +193,17 @@ def _chosen(
 def _whole(session: Session, store: Store, ids: Sequence[str]) -> set[str]:
     """The batches that were named whole."""
     return {session.batch_id(store, given) for given in ids if "." not in given}
+
+
+def _tell_others(session: Session, store: Store, batches: Iterable[str], ends: Collection[State]) -> None:
+    """What else of these batches has no complete answer, and was not meant: how to ask that, too."""
+    found = Counter[State]()
+    for batch in batches:
+        status = store.batch(batch)
+        found.update({} if status is None else {end: status.counts.get(end, 0) for end in ends})
+    if others := sorted(end for end in ends if found[end]):
+        told = ", ".join(f"{found[end]} {end}" for end in others)
+        session.say(f"Not asked again: {told} ({' '.join(f'--only {end}' for end in others)}).")
 
 
 def _close(store: Store, batches: Iterable[str]) -> None:

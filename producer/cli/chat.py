@@ -156,6 +156,8 @@ class Chat:
     # -- questions -------------------------------------------------------------------------------------------
 
     def _ask(self, text: str) -> None:
+        if not text.isascii() and re.search(r"[\ud800-\udfff]", text):
+            raise InputError("the line is not UTF-8 text", remedy="Convert it first, for example with iconv -t utf-8.")
         question = self._checked(text, self._attached, keep=True)
         outage = Outage(self._screen.note)
         self._tick()
@@ -234,7 +236,7 @@ class Chat:
     # -- commands --------------------------------------------------------------------------------------------
 
     def _command(self, text: str) -> None:
-        name, _, rest = text.partition(" ")
+        name, *rest = text.split(maxsplit=1)
         match name:
             case "/help":
                 for command, about in (COMMANDS | _KEYS).items():
@@ -247,7 +249,7 @@ class Chat:
                 self._last = None
                 self._greet()
             case "/file" | "/image":
-                self._attach(name.removeprefix("/"), rest.strip())
+                self._attach(name.removeprefix("/"), "".join(rest))
 
     def _attach(self, kind: str, path: str) -> None:
         if not path:

@@ -146,7 +146,7 @@ def _delete(
     _await(session, parts, supervisor, told, what="the deletions")
     remaining = left()
     for stone in remaining:
-        session.say(f"{stone.object.kind} {stone.object.id} not deleted yet: {stone.entry.why}")
+        session.complain(f"{stone.object.kind} {stone.object.id} not deleted yet: {stone.entry.why}")
     return len(tries) - len(remaining), remaining
 
 
@@ -187,7 +187,7 @@ def _print(
     for orphan in orphans:
         whose = "" if orphan.ours else "  made by another installation"
         since = "" if orphan.created_at is None else timestamp(orphan.created_at)
-        click.echo(f"{orphan.made.kind:<14}{orphan.made.id:<40}{since or 'on record here'}{whose}")
+        click.echo(plain(f"{orphan.made.kind:<14}{orphan.made.id:<40}{since or 'on record here'}{whose}"))
     for kind in unlisted:
         session.say(f"This service does not list objects of kind {kind}.")
     for stone in waiting:

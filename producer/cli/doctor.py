@@ -49,7 +49,7 @@ def doctor_command(session: Session, *, as_json: bool) -> int:
         print_json(checks)
     else:
         for entry in checks:
-            first, *more = entry["message"].splitlines()
+            first, *more = plain(entry["message"]).splitlines()
             click.echo(f"{_MARKS[entry['ok']]:<6}{entry['check']:<12}{first}")
             for line in more:
                 click.echo(f"{'':<18}{line}")
@@ -132,7 +132,7 @@ def _readable_by_others(source: str) -> Path | None:
 
 def _api(parts: Parts) -> tuple[bool | None, str]:
     parts.check_api()
-    return True, f"{parts.api().address} answers"
+    return True, f"{parts.api().shown} answers"
 
 
 def _of_the_store(parts: Parts, look: Callable[[Store], tuple[bool | None, str]]) -> tuple[bool | None, str]:

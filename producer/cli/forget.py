@@ -17,6 +17,7 @@ from askq.jobs.model import PENDING
 from askq.jobs.objects import Receipt, Tombstone, receipt_name
 from askq.jobs.store import Store
 from producer.cli.changing import DECLINED, agreed, many
+from producer.cli.options import Seconds
 from producer.cli.shared import Session, json_option, pass_session, print_json
 from producer.cli.workers import add_workers_unless_there, foreground, kept_running, require_hope
 from producer.parts import Parts
@@ -31,7 +32,7 @@ _PATIENCE_S = 15.0
 @click.command("forget")
 @click.argument("ids", nargs=-1, required=True, metavar="BATCH|JOB...")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
+@click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis delete.")
 @click.option(
     "--lost-folders",

@@ -80,6 +80,16 @@ class Dollars(click.FloatRange):
         return "x>0"
 
 
+class Seconds(click.FloatRange):
+    """A time to wait: a number, so neither `nan`, which no clock ever reaches, nor `inf`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
+
+
 budget_option = click.option(
     "--max-cost",
     type=Dollars(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -52,6 +53,9 @@ class Pipe:
     """A program: each line is a question, and nothing is printed that was not asked for."""
 
     def __init__(self) -> None:
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            # A line that cannot be read is one question that cannot be asked, and not the end of all of them.
+            sys.stdin.reconfigure(errors="surrogateescape")
         self._lines = iter(sys.stdin)
 
     def read(self) -> str | None:

@@ -13,6 +13,7 @@ import click
 from askq.errors import InputError, NotFound
 from askq.jobs.model import PENDING, TERMINAL, BatchStatus, Job, State
 from askq.pauses import PAUSES
+from producer.cli.options import Seconds
 from producer.cli.shared import Session, json_option, known_status, on_terminal, pass_session, print_json
 
 if TYPE_CHECKING:
@@ -152,8 +153,8 @@ def _questions(status: BatchStatus) -> str:
 
 @click.command("watch")
 @click.argument("batch", default="@last")
-@click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
+@click.option("--interval", type=Seconds(min=0.1), default=1.0, show_default=True, help="Seconds.")
+@click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--exit-status", is_flag=True, help="Exit 5 when some have no complete answer.")
 @json_option
 @pass_session
@@ -234,7 +235,7 @@ def results_command(
     with session.reader() as store:
         status = known_status(store, session.batch_id(store, batch))
         if not (status.done or partial or only):
-            session.say(f"askq: batch {status.id} is not finished: {status.pending} of {status.total} pending")
+            session.complain(f"askq: batch {status.id} is not finished: {status.pending} of {status.total} pending")
             session.say("Wait with `askq watch`, or take what there is with --partial.")
             return STILL_PENDING
         states = None if only is None else _ONLY[only]
@@ -242,10 +243,13 @@ def results_command(
         if outputs:
             if wanted == "table":
                 raise InputError("a table goes to the terminal, not into a file", remedy="Choose csv or jsonl.")
+            from producer.cli.workers import foreground
+
             for place in outputs:
                 seen = Outputs()
                 jobs = seen.through(store.jobs(status.id, states=states))
-                count = writer_for(place, format=wanted, **table).write(jobs)
+                with foreground():  # who is ended while writing takes the half of the file away
+                    count = writer_for(place, format=wanted, **table).write(jobs)
                 session.say(f"{counted(count, 'answer')}: {place}")
                 if told := seen.told(session.settings.files_dir):
                     session.say(told)
@@ -352,7 +356,7 @@ def _print_job(job: Job, *, only_code: bool, folder: Path) -> None:
         click.echo(line(file, folder))
     if record["error"] is not None:
         error = record["error"]
-        click.echo(f"\nError\n{error['code']}: {plain(error['message'] or '')}\n{error['remedy']}")
+        click.echo(f"\nError\n{plain(error['code'])}: {plain(error['message'] or '')}\n{error['remedy']}")
 
 
 def _call(call: Mapping[str, Any]) -> str:

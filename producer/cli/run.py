@@ -24,7 +24,7 @@ from producer.answers.writer import Writer, writer_for
 from producer.batch import require_budget, require_time
 from producer.budget import bounded
 from producer.cli.changing import many
-from producer.cli.options import assistant_options, bounds, budget_option, input_options
+from producer.cli.options import Seconds, assistant_options, bounds, budget_option, input_options
 from producer.cli.shared import Session, json_option, known_status, pass_session, print_json, typed
 from producer.cli.workers import ToolsWorker, add_workers, foreground, kept_running, require_hope
 from producer.kept_table import keep, kept
@@ -54,7 +54,7 @@ _LOOK_EVERY_S = 0.4
 @click.option("--new", is_flag=True, help="Ask again, even if this list was asked before.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N questions.")
 @budget_option
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
+@click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis answer.")
 @json_option
 @pass_session
@@ -79,6 +79,7 @@ def run_command(
     The same command again goes on where it stopped, whatever stopped it; a list that is finished is answered from the
     store, at once and free (--new asks again).
     """
+    session.announce(file)
     with session.parts() as parts, open_list(file, **reading, **bounds(session.settings)) as questions:
         summary = questions.attach(folder=parts.files(), tools_of=parts.tools_of(assistant, protocol)).check()
         for note in summary.notes:
@@ -94,9 +95,10 @@ def run_command(
         store = parts.store()
         try:
             seen = Outputs()
-            for writer in writers:
-                seen = Outputs()
-                writer.write(seen.through(store.jobs(status.id)))
+            with foreground():  # who is ended while writing takes the half of the file away
+                for writer in writers:
+                    seen = Outputs()
+                    writer.write(seen.through(store.jobs(status.id)))
         finally:
             store.close()
     if as_json:
@@ -112,7 +114,7 @@ def run_command(
 @assistant_options
 @click.option("--file", "files", multiple=True, metavar="PATH", help="A file that goes along. May be repeated.")
 @click.option("--image", "images", multiple=True, metavar="PATH|URL", help="An image to look at. May be repeated.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long.")
+@click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis answer.")
 @click.option("--stream", is_flag=True, help="Print the answer while it is written.")
 @json_option
@@ -159,7 +161,7 @@ def ask_command(
     for file in record["files"]:
         session.say(line(file, session.settings.files_dir))
     if record["error"] is not None:
-        session.say(f"askq: {record['error']['code']}: {plain(record['error']['message'] or '')}")
+        session.complain(f"askq: {record['error']['code']}: {record['error']['message'] or ''}")
         session.say(record["error"]["remedy"])
     return 0 if job.state is State.COMPLETED else UNFINISHED
 

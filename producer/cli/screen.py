@@ -86,7 +86,7 @@ class Screen:
             return
         self._leave_block()
         self._line_of_its_own()
-        self._write(self._err, f"{self._dim(text)}\n")
+        self._write(self._err, f"{self._dim(plain(text))}\n")
 
     def block(self, title: str, text: str) -> None:
         """A text beside the answer, under a title."""

@@ -47,7 +47,16 @@ class Session:
     def say(self, text: str) -> None:
         """A note for the person, on standard error."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(harmless(text), err=True)
+
+    def complain(self, text: str) -> None:
+        """What went wrong, on standard error: also for those who want to hear nothing else."""
+        click.echo(harmless(text), err=True)
+
+    def announce(self, file: str) -> None:
+        """Say what is waited for, where somebody has to type the list."""
+        if file == "-" and sys.stdin.isatty():
+            self.say("Reading the questions from the terminal; Ctrl-D on a line of its own ends them.")
 
     @contextmanager
     def parts(self) -> Iterator[Parts]:
@@ -138,9 +147,24 @@ def known_status(store: Reader, batch: str) -> BatchStatus:
 pass_session = click.make_pass_decorator(Session)
 
 
+def harmless(text: str) -> str:
+    """A message as a terminal may be sent it: what it quotes from lists, services and models may hold escape
+    sequences."""
+    # Here, because `askq --help` says nothing of the kind.
+    from producer.answers.plain import plain
+
+    return plain(text)
+
+
 def print_json(value: object) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Half a character in an answer: as an escape it is still valid JSON, and nothing is lost.
+        text = json.dumps(value, indent=2)
+    click.echo(text)
 
 
 def on_terminal() -> bool:

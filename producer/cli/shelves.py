@@ -13,6 +13,7 @@ from askq.errors import InputError
 from askq.jobs.library import FILE, Item, ItemState
 from askq.jobs.store import Store
 from producer.answers.plain import plain
+from producer.cli.options import Seconds
 from producer.cli.shared import Session
 from producer.cli.workers import add_workers_unless_there, foreground, kept_running, require_hope
 from producer.library import Shelves
@@ -20,9 +21,7 @@ from producer.parts import Parts
 
 FAILED = 5
 
-timeout_option = click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this long."
-)
+timeout_option = click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 worker_option = click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis do it.")
 force_option = click.option("--force", is_flag=True, help="Even if batches use it.")
 
@@ -101,11 +100,12 @@ def conclude(session: Session, items: Sequence[Item]) -> int:
     for item in items:
         if item.state is ItemState.FAILED:
             bad = FAILED
-            session.say(f"askq: {plain(item.title, one_line=True)}: {plain(item.error or 'it failed', one_line=True)}")
+            why = plain(item.error or "it failed", one_line=True)
+            session.complain(f"askq: {plain(item.title, one_line=True)}: {why}")
         for file, reason in item.failures:
             bad = FAILED
             told = f"{plain(file, one_line=True)} could not be read: {plain(reason, one_line=True)}"
-            session.say(f"askq: {plain(item.title, one_line=True)}: {told}")
+            session.complain(f"askq: {plain(item.title, one_line=True)}: {told}")
     return bad
 
 

@@ -124,7 +124,7 @@ def local_api_command(
     for option, value in (
         ("--chat-url", chat_url or settings.chat_url),
         ("--chat-model", chat_model or settings.chat_model),
-        ("--script", script or settings.script),
+        ("--script", script or (settings.script if chosen == "script" else None)),
         ("--model-file", (model_file or settings.llama_model) if chosen == "llama" else model_file),
     ):
         if value is not None:

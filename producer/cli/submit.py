@@ -48,6 +48,7 @@ def submit_command(
     as_json: bool,
 ) -> int:
     """Store the questions in FILE (or standard input) to be answered; print the batch id."""
+    session.announce(file)
     with open_list(file, **reading, **bounds(session.settings)) as questions, session.parts() as parts:
         keep = None if dry_run else parts.files()
         summary = questions.attach(folder=keep, tools_of=parts.tools_of(assistant, protocol)).check()

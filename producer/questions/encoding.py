@@ -45,6 +45,14 @@ _FOREIGN = (
 _SAVE_AS_UTF8 = (
     "Save the file as UTF-8 and try again (in a spreadsheet: export as CSV UTF-8), or name its encoding: --encoding."
 )
+_NO_FILES = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
+_MARKS = {
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
+}
+"""Encodings that leave the mark in the text, where it would become part of a column's name."""
 _NAMES = {"cp949": "Korean (CP949)", "cp1252": "Windows-1252"}
 
 
@@ -65,8 +73,8 @@ def known_encoding(name: str) -> str:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
         found = None
-    # Python's own codecs that make bytes of bytes are none of a text.
-    if found is None or not getattr(found, "_is_text_encoding", True):
+    # Python's own codecs that make bytes of bytes are none of a text, and some others are none of a file.
+    if found is None or not getattr(found, "_is_text_encoding", True) or found.name in _NO_FILES:
         raise InputError(
             f"there is no encoding {quoted(name)}",
             remedy="For example utf-8, utf-16, cp949 (Korean), shift_jis (Japanese), gb18030 (Chinese) or cp1251.",
@@ -90,6 +98,11 @@ def inspect(source: Source, *, longest_line: int, encoding: str | None = None) -
                 if told is None and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                     encoding = "utf-16"
                     decoder = codecs.getincrementaldecoder(encoding)()
+                elif told in ("utf-16", "utf-32") and not chunk.startswith(tuple(_MARKS.values())):
+                    raise _without_mark(source, told)
+                elif told in _MARKS and chunk.startswith(_MARKS[told]):
+                    encoding = told[: len("utf-16")]
+                    decoder = codecs.getincrementaldecoder(encoding)()
             size += len(chunk)
             digest.update(chunk)
             if (first := chunk.find(b"\n")) < 0:
@@ -99,7 +112,7 @@ def inspect(source: Source, *, longest_line: int, encoding: str | None = None) -
                 run = len(chunk) - chunk.rfind(b"\n") - 1
             if decodable:
                 try:
-                    nul = nul or "\0" in decoder.decode(chunk)
+                    nul = "\0" in decoder.decode(chunk) or nul
                 except UnicodeDecodeError:
                     decodable = False
         if decodable:
@@ -217,6 +230,14 @@ def _bad_utf8(source: Source) -> Iterator[Problem]:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         yield Problem(file=source.name, message="the last character is cut off (not valid UTF-8)")
+
+
+def _without_mark(source: Source, encoding: str) -> InputError:
+    name = encoding.upper()
+    return InputError(
+        [Problem(file=source.name, line=1, message=f"no byte order mark tells which of the two {name} this is")],
+        remedy=f"Say it: --encoding {encoding}-le (Windows writes that one) or --encoding {encoding}-be.",
+    )
 
 
 def _undecodable(source: Source, encoding: str) -> InputError:

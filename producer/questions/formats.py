@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TextIO
 
@@ -58,22 +59,29 @@ def format_of(path: Path) -> str:
     )
 
 
-def sniff(text: TextIO) -> str:
+def sniff(text: TextIO, *, columns: Collection[str] = ()) -> str:
     """The format of a stream without a name, from its first line that is not blank.
 
-    A table is one whose header names a question column beside others; anything else that is not JSON is lines.
+    A table is one whose header names a question column, or one of `columns`, which somebody has asked for; anything
+    else that is not JSON is lines.
     """
+    known = (*QUESTION_NAMES, *columns)
     for line in iter(lambda: text.readline(_HEADER_LIMIT), ""):
         if stripped := line.strip():
             if stripped[0] in "{[":
                 return JSONL if stripped[0] == "{" else JSON
-            return CSV if _is_header(stripped) else LINES
+            return CSV if _is_header(stripped, known) else LINES
     return LINES
 
 
-def _is_header(line: str) -> bool:
+def _is_header(line: str, known: Collection[str]) -> bool:
+    """Whether a line is the header of a table."""
+    if line.strip('"').strip().casefold() in {name.casefold() for name in known}:
+        # A table of one column: nobody asks the word "question".
+        return True
+    keys = set(map(key_of, known))
     for delimiter in (",", ";", "\t"):
         names = [key_of(name.strip().strip('"')) for name in line.split(delimiter)]
-        if len(names) > 1 and not {key_of(name) for name in QUESTION_NAMES}.isdisjoint(names):
+        if len(names) > 1 and not keys.isdisjoint(names):
             return True
     return False

@@ -202,8 +202,11 @@ class QuestionList(Closing):
         return io.TextIOWrapper(self._source.open(), encoding=encoding, newline=newline)
 
     def _sniff(self, encoding: str) -> str:
+        options = self._options
+        asked = [name for name in (options.column, options.id_column, options.thread_column) if name is not None]
+        asked += () if options.template is None else options.template.fields
         with self._text(encoding, newline=None) as text:
-            return formats.sniff(text)
+            return formats.sniff(text, columns=asked)
 
     def _read(self, columns: Columns, notes: Notes) -> Iterator[tuple[int, Question] | tuple[int, Fault]]:
         """Every question or fault with its line."""

@@ -16,8 +16,6 @@ from benchmarks.__main__ import SCENARIOS, SIDE_BY_SIDE, SURVIVAL
 from tests.acceptance.stack import ROOT
 
 pytestmark = [
-    # Several tests read what one run has found.
-    pytest.mark.xdist_group("benchmarks"),
     pytest.mark.timeout(420),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds what it kills through /proc"),
 ]

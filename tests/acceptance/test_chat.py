@@ -17,8 +17,6 @@ from tests.acceptance.stack import Stack, running_stack
 from tests.acceptance.terminal import Terminal
 from tests.parts import eventually
 
-# One stack for all of them, and not one in every process that runs tests.
-pytestmark = pytest.mark.xdist_group("chat")
 LONG = " ".join(f"word{number}" for number in range(1, 25))
 SCRIPT = {
     "default": {"answer": "Answer to: {question}", "duration": 0.2},

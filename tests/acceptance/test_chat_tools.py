@@ -18,8 +18,7 @@ from tests.acceptance.stack import ROOT, Stack, running_stack
 from tests.acceptance.terminal import Terminal
 from tests.unit.tools import functions
 
-# One stack for all of them, and not one in every process that runs tests.
-pytestmark = [pytest.mark.xdist_group("chat_tools"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 PROTOCOLS = ("assistants", "responses")
 PROMPT = "\n>"
 LONG = " ".join(f"word{number}" for number in range(1, 25))

@@ -14,8 +14,7 @@ from producer.submit import Submission, submit
 from tests.acceptance.stack import Stack, running_stack
 from tests.parts import eventually
 
-# One stack for all of them, and not one in every process that runs tests.
-pytestmark = [pytest.mark.xdist_group("conversations"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 PROTOCOLS: tuple[ProtocolName, ...] = ("responses", "assistants")
 SCRIPT = {
     "default": {"answer": "{earlier_count} before: {earlier}; now: {question}", "duration": [0.1, 0.4]},

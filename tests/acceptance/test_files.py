@@ -20,8 +20,7 @@ from producer.submit import Submission, submit
 from tests.acceptance.stack import Stack
 from tests.parts import eventually
 
-# One stack for all of them, and not one in every process that runs tests.
-pytestmark = [pytest.mark.xdist_group("files"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 PROTOCOLS = ("responses", "assistants")
 NASTY = [
     *("../../etc/passwd", "a" * 200 + ".csv", "CON", "nul\u202e.txt"),

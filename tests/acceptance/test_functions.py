@@ -18,8 +18,6 @@ from tests.acceptance.stack import Stack, running_stack
 from tests.parts import eventually
 from tests.unit.tools import functions
 
-# One stack for all of them, and not one in every process that runs tests.
-pytestmark = pytest.mark.xdist_group("functions")
 NAMES = ("light", "hangs", "dies", "babbles", "unwritable", "long", "fails", "nothing", "greedy", "slow_sum")
 FOLDER = Path(functions.__file__).parent
 

@@ -185,7 +185,7 @@ def check(house: House, job: Job) -> None:
     assert [made["output"] for made in job.answer.tool_calls] == ["lamp is on", "3"]
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PROTOCOLS])
+@pytest.fixture(scope="module", params=PROTOCOLS)
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with running_stack(tmp_path_factory.mktemp("rounds"), script=SCRIPT, keyed=True) as stack:
         yield House(stack, request.param)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from producer.questions import open_items
 from producer.submit import Submission, submit
 from tests.chaos import failpoints, questions, recovery
 from tests.chaos.checker import check
-from tests.chaos.diary import at_work, check_calls
+from tests.chaos.diary import at_work, check_calls, cut_off
 from tests.chaos.questions import Asked
 from tests.chaos.recovery import Outage
 from tests.chaos.report import BROKEN, Report, percentile
@@ -289,6 +290,16 @@ def test_functions_at_work_are_found_in_their_diary(tmp_path: Path) -> None:
     assert at_work(_diary(tmp_path / "one", ("begin", "a"))) == [0]
     assert at_work(_diary(tmp_path / "ended", ("begin", "a"), ("end", "a"))) == []
     assert at_work(_diary(tmp_path / "again", ("begin", "a"), ("begin", "b"))) == [], "once is enough"
+
+
+def test_a_function_that_was_cut_off_is_told_from_one_that_runs_and_one_that_ended(tmp_path: Path) -> None:
+    assert not cut_off(tmp_path / "none")
+    assert not cut_off(_diary(tmp_path / "ended", ("begin", "a"), ("end", "a")))
+    # Nobody is process 0.
+    begun = _diary(tmp_path / "begun", ("begin", "a"))
+    assert cut_off(begun)
+    begun.write_text(begun.read_text("utf-8").replace("\t0\n", f"\t{os.getpid()}\n"), "utf-8")
+    assert not cut_off(begun)
 
 
 def test_every_move_is_looked_for_on_the_tape_and_the_log_is_read(tmp_path: Path) -> None:

@@ -165,6 +165,18 @@ def test_a_claim_given_back_untouched_does_not_count(store: Store, job: str) -> 
     assert found.crashes == 0
 
 
+def test_who_begins_and_gives_back_untouched_has_not_begun(store: Store, job: str) -> None:
+    act(store, wanted(0))
+    held = take(store.calls())
+    assert store.calls().begin(held) is Recorded.DONE
+    assert store.calls().again(held, crashed=False, delay_s=0) is Recorded.DONE
+    found = take(store.calls())
+    assert (found.begun, found.claims) == (False, 1)
+    assert store.calls().begin(found) is Recorded.DONE
+    assert store.calls().again(found, crashed=True, delay_s=0) is Recorded.DONE
+    assert take(store.calls()).begun, "a process that died may have done it"
+
+
 def test_what_has_begun_is_known_to_whoever_comes_after(stage: Stage, store: Store, job: str) -> None:
     act(store, wanted(0))
     assert store.calls().begin(take(store.calls(), lease_s=SHORT)) is Recorded.DONE

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from askq.files.model import Attachment, FileRef
 from askq.ids import job_id
+from askq.jobs import codec
 from askq.jobs.model import WAIT_FOR_TURN_S, Answer, Lane, Move, NewJob, Outcome, State, Usage
 from askq.jobs.store import Store
 from tests.contract.store_stage import (
@@ -61,6 +63,19 @@ def test_a_question_knows_its_conversation_and_the_one_before_it(stage: Stage) -
     assert (held.after, held.next) == (None, "q1")
     assert held.question is not None
     assert held.question.thread == "대화"
+
+
+def test_a_question_keeps_the_files_of_its_conversation(stage: Stage) -> None:
+    job = job_id(submit(stage.store, talk(1)), "q0")
+    file = Attachment(tool="file_search", file=FileRef(name="보고서.txt", sha256="ab" * 32, size=3))
+    held = claim(stage.store, job)
+    assert held.held == ()
+    fields = {"thread": "t", "held": codec.dump_held([file])}
+    assert move(stage.store, job, held.fence, "prepare", fields=fields) is Outcome.MOVED
+    assert claim(stage.store, job).held == (file,)
+    (seen,) = stage.store.follow([(job, "q1")])
+    assert seen is not None
+    assert seen.held == (file,)
 
 
 def test_an_end_makes_the_next_question_due_and_no_other(stage: Stage) -> None:

@@ -59,6 +59,16 @@ def test_the_record_of_a_job_names_its_objects_as_soon_as_it_has_them(
     assert set(named(stage.store.objects(job))) == names
 
 
+def test_a_job_whose_run_has_made_thousands_of_files_ends(stage: Stage) -> None:
+    store, job = stage.store, one_job(stage)
+    fence = begin(stage, job)
+    store.remember(job, [RemoteObject(kind=Kind.FILE, id=f"file-{number}") for number in range(4500)])
+    assert move(store, job, fence, "complete") is Outcome.MOVED
+    found = store.objects(job)
+    assert len(found) == 4502
+    assert all(entry.due is not None for entry in found)
+
+
 @pytest.mark.parametrize("state", sorted(TERMINAL))
 @pytest.mark.parametrize(
     ("keep", "threads", "files"),

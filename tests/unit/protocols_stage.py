@@ -65,7 +65,14 @@ class Service:
             httpx2.Response(status, content=content, headers={"content-type": kind, **(headers or {})})
         )
 
-    def streams(self, *events: object, error: Exception | None = None, raw: bytes = b"") -> None:
+    def streams(
+        self,
+        *events: object,
+        error: Exception | None = None,
+        raw: bytes = b"",
+        status: int = 200,
+        kind_of_content: str = "text/event-stream",
+    ) -> None:
         """Prepare a reply that is a stream: events (a name and its data for Assistants, else data), then bytes as they
         are, then an error in the middle of it."""
         told = b""
@@ -75,7 +82,7 @@ class Service:
             text = data if isinstance(data, str) else json.dumps(data)
             told += (f"event: {kind}\n" if kind else "").encode() + f"data: {text}\n\n".encode()
         stream = _Trickle(told + raw, error)
-        self._replies.append(httpx2.Response(200, stream=stream, headers={"content-type": "text/event-stream"}))
+        self._replies.append(httpx2.Response(status, stream=stream, headers={"content-type": kind_of_content}))
 
     def refuses(self, status: int, message: str, *, headers: Mapping[str, str] | None = None, **error: Any) -> None:
         """Prepare a refusal in OpenAI's envelope."""

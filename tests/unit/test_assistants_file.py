@@ -183,6 +183,11 @@ def test_the_digest_names_the_contents_of_every_file(tmp_path: Path) -> None:
         ('[text.format]\ntype = "json_schema"\nname = "a"', 1, "needs schema or schema_file"),
         ('[text.format]\ntype = "json_schema"\nname = "a"\nschema = { type = 3 }', 4, "is not a JSON Schema"),
         ('[text.format]\ntype = "json_schema"\nname = "a"\nschema_file = "no.json"', 4, "cannot be read"),
+        (
+            '[text.format]\ntype = "json_schema"\nname = "a"\nschema = { "$ref" = "https://example.org/a" }',
+            4,
+            "its $ref 'https://example.org/a' leads nowhere; put what it names into the schema itself",
+        ),
         ('[text.format]\ntype = "json_schema"\nname = "a"\nschema_file = "bad.json"', 4, "is not JSON"),
         ('[text.format]\ntype = "json_schema"\nschema = {}', 1, "needs a name"),
         ('[text.format]\ntype = "json_schema"\nschema_file = "good.json"', 1, "needs a name"),
@@ -344,6 +349,18 @@ def test_each_mistake_is_told_with_its_line(tmp_path: Path, text: str, line: int
     assert all(len(problem.message) < 400 for problem in problems), "a message repeats no prompt"
     with pytest.raises(AssistantError, match="askq assistants validate"):
         load("mine", folder=tmp_path, default_model="m", default_protocol="responses")
+
+
+def test_of_a_folder_each_file_that_cannot_be_taken_is_named(tmp_path: Path) -> None:
+    (tmp_path / "handbook").mkdir()
+    for name, text in {"a.md": "x", "b.md": "", "c.md": ""}.items():
+        (tmp_path / "handbook" / name).write_text(text, "utf-8")
+    path = write(tmp_path, 'tools = ["file_search"]\n[tool_resources.file_search]\nfiles = ["handbook", "gone.md"]\n')
+    assert [(problem.line, problem.message.partition(":")[0]) for problem in check(path)] == [
+        (3, f"{str(Path('handbook', 'b.md'))!r}"),
+        (3, f"{str(Path('handbook', 'c.md'))!r}"),
+        (3, "'gone.md'"),
+    ]
 
 
 def test_all_mistakes_are_told_together_in_order(tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 from benchmarks.questions import right_answer, texts
+from benchmarks.survival_report import PICTURES, picture
 from benchmarks.table import as_text
 from benchmarks.trouble import Trouble
 from benchmarks.verdict import Verdict, judge
 
+ROOT = Path(__file__).parents[2]
 ONE, TWO, THREE, FOUR = ASKED = texts(4)
 
 
@@ -59,3 +63,13 @@ def test_the_table_has_a_line_for_each_trouble_and_contender() -> None:
         "| 6 kills | best practice | 0 | 0 | 0 | 1 | 0 | 0 | 1 |",
         "| 6 kills | askq | 0 | 0 | 0 | 1 | 0 | 0 | 0 |",
     ]
+
+
+def test_pictures_of_what_was_survived_are_those_of_the_published_results() -> None:
+    for scenario in ("survival", "survival-responses"):
+        found = json.loads((ROOT / "benchmarks" / "results" / f"{scenario}.json").read_text("utf-8"))[scenario]
+        assert picture(scenario, found) == (PICTURES / f"{scenario}.svg").read_text("utf-8")
+        for line in as_text(found["cells"]).splitlines()[2:]:
+            told = [cell.strip() for cell in line.strip("|").split("|")]
+            published = f"| {' | '.join((*told[:6], told[-1]))} |"
+            assert published in (ROOT / "benchmarks" / "README.md").read_text("utf-8")

@@ -148,6 +148,7 @@ def test_retry_asks_again_what_failed_or_expired(store: MemoryStore, askq: Asked
     code, out, err = askq("retry", "@last")
     assert (code, out) == (0, "")
     assert "1 question will be asked again." in err
+    assert "Not asked again: 1 uncertain (--only uncertain)." in err
     assert "No worker is running" in err
     assert states(store, batch) == {"a": "queued", "b": "uncertain"}
     job = store.job(f"{batch}.a")

@@ -348,3 +348,22 @@ def test_a_question_that_was_typed_has_no_line(player: Player, askq: Asked, tmp_
         assert code == 2
         assert err.startswith(told)
         assert "list and try again" not in err
+
+
+def test_a_line_that_is_no_text_is_one_question_that_is_not_asked(
+    player: Player, store: MemoryStore, askq: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piped = io.TextIOWrapper(io.BytesIO("One?\n\udcff?\nTwo?\n".encode("utf-8", "surrogateescape")), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", piped)
+    code, out, err = askq("chat", "--no-worker")
+    assert (code, out) == (5, "Answer to: One?\nAnswer to: Two?\n")
+    assert "the line is not UTF-8 text" in err
+    assert store.batches()[0].total == 2
+
+
+def test_a_tab_after_a_command_is_a_blank(store: MemoryStore, askq: Asked, says: Says, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a\n1\n", "utf-8")
+    says("/file\ta.csv\n")
+    code, _, err = askq("chat", "--no-worker")
+    assert code == 0
+    assert "goes along with the next question: a.csv" in err

@@ -59,6 +59,20 @@ def test_whoever_stops_waiting_is_told_that_nothing_is_lost(
     assert "it goes on when a worker runs, or with the same command again" in err
 
 
+def test_each_file_of_a_folder_that_cannot_be_taken_is_named(
+    store: MemoryStore, service: Api, askq: Asked, tmp_path: Path
+) -> None:
+    folder = tmp_path / "문서"
+    folder.mkdir()
+    for name, text in {"a.md": "x", "b.txt": "", "c.md": ""}.items():
+        (folder / name).write_text(text, "utf-8")
+    code, out, err = askq("stores", "create", "설명서", "문서", "missing.md", "--no-worker")
+    assert (code, out) == (2, "")
+    assert "문서/b.txt: the file is empty. Fill it, or leave it out." in err
+    assert "문서/c.md: the file is empty" in err
+    assert "missing.md: it cannot be read: No such file or directory" in err
+
+
 def test_a_file_of_an_answer_in_a_line() -> None:
     kept = {"path": "b/q/c.png", "name": "c.png", "media_type": "image/png", "size": 12345}
     assert line(kept, Path("/files")) == "/files/b/q/c.png (image/png, 12,345 bytes)"

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -741,6 +742,31 @@ def test_a_run_that_completes_although_it_was_cancelled_is_kept_and_counted(
     assert len(service.ledger) == 2
 
 
+def test_an_answer_is_not_kept_by_a_server_that_fails_to_cancel_what_has_ended(
+    store: MemoryStore, cancelling: tuple[Cancelling, Engines], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.steps.running.backoff", lambda errors, jitter: 0.02)
+    service, engines = cancelling
+    service.completes = True
+    asked: Counter[str] = Counter()
+
+    async def fails(thread_id: str, run_id: str) -> None:
+        asked[run_id] += 1
+        if asked[run_id] == 3:
+            service.cancelled.append(run_id)  # by now the run has completed
+        raise Ambiguous("http_500", "oops")
+
+    service.cancel = fails  # type: ignore[method-assign]
+    batch = submit(store, 1)
+    engine = engines()
+    drive(engine, lambda: all(job.polls for job in store.jobs(batch)))
+    store.cancel([only(store, batch).id])
+    drive(engine, finished(store, batch))
+    job = only(store, batch)
+    assert (job.state, job.runs, job.answer is not None) == (State.COMPLETED, 1, True)
+    assert asked.total() == 3, "while the run is at work, it is told again"
+
+
 def test_a_job_cancelled_while_its_create_is_open_is_cancelled_when_its_run_is_known(
     store: MemoryStore, cancelling: tuple[Cancelling, Engines]
 ) -> None:
@@ -913,6 +939,40 @@ def test_the_end_of_a_process_waits_longer_for_what_is_paid_for(
     assert ending.result(timeout=20) == 0
     assert time.monotonic() - began < 15
     assert only(store, batch).state is State.RUNNING, "and its id is on record"
+
+
+def test_a_paid_call_is_waited_for_though_an_older_one_of_the_same_job_is_over(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a create whose lease was lost and that is made once more under its key, when the reply to the first comes,
+    then the end of the process still waits for the second."""
+
+    async def cannot_tell(ask: Ask, thread_id: str) -> Found:
+        return Found(search=Search.UNKNOWN)
+
+    gates = [asyncio.Event(), asyncio.Event()]
+    begun = itertools.count()
+    calls: list[int] = []
+
+    async def start(ask: Ask, thread_id: str, assistant_id: str | None) -> Status:
+        calls.append(number := next(begun))
+        await gates[min(number, 1)].wait()
+        return Status(state=RunState.PENDING, raw="queued", run_id=f"run/{ask.job_id}")
+
+    def away(claims: Sequence[tuple[str, int]], *, lease_s: float) -> list[str]:
+        raise StoreUnreachable("Redis at redis://x does not answer")
+
+    service.keyed, service.find_started, service.start = True, cannot_tell, start  # type: ignore[method-assign]
+    monkeypatch.setattr(store, "renew", away)
+    batch = submit(store, 1)
+    engine = engines()
+    drive(engine, lambda: len(calls) == 2)
+    engine.loop.call_soon_threadsafe(gates[0].set)
+    eventually(lambda: engine.open_calls(Lane.START) == 0)
+    ending = asyncio.run_coroutine_threadsafe(engine.drain(0.05, paid_s=20.0), engine.loop)
+    engine.loop.call_soon_threadsafe(engine.loop.call_later, 0.3, gates[1].set)
+    assert ending.result(timeout=20) == 0
+    assert only(store, batch).run_id == f"run/{only(store, batch).id}", "and its id is on record"
 
 
 def test_a_free_call_is_not_waited_for_longer(store: MemoryStore, service: Service, engines: Engines) -> None:

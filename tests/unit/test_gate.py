@@ -282,6 +282,40 @@ async def test_the_permit_of_a_get_that_is_not_made_goes_back() -> None:
     assert store._limits[scope].since == 1, "only the first was answered"
 
 
+async def test_of_several_gets_that_are_too_many_for_now_no_permit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "PATIENCE_S", 0.001)
+    store = MemoryStore(clock=lambda: 1_800_000_000.0)
+    permits = Permits(store, "acc", "api.openai.com")
+    made = permits.gets("assistants")
+    with pytest.raises(Limited):
+        async with permits.getting("assistants", 40):
+            raise AssertionError("there are 15 a second")
+    await settled(made)
+    there = store.look_limits(made.scope)
+    assert (there.serial, there.ready) == (15, 15), "those that were there have gone back"
+    assert (store._limits[made.scope].open, permits._passed) == (0, {}), "and no call was made"
+
+
+async def test_gets_whose_answer_nobody_waits_for_any_more_are_over() -> None:
+    store = MemoryStore()
+    permits = Permits(store, "acc", "api.openai.com")
+    begun = asyncio.Event()
+
+    async def get() -> None:
+        async with permits.getting("assistants"):
+            begun.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(get())
+    async with asyncio.timeout(10):
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait({task})
+    made = permits.gets("assistants")
+    await settled(made)
+    assert store._limits[made.scope].open == 0
+
+
 @pytest.mark.parametrize(("answered", "limited"), [(3, True), (20, False)])
 async def test_a_few_gets_of_many_that_are_refused_are_no_limit(*, answered: int, limited: bool) -> None:
     permits = Permits(MemoryStore(), "acc", "service.test")

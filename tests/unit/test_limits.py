@@ -308,6 +308,32 @@ def test_tokens_nobody_could_estimate_are_owed() -> None:
     assert takes(record, now + wait + 0.01, tokens=10, bound=bound)[0] == 1
 
 
+def test_what_was_used_before_there_was_a_bound_is_not_owed() -> None:
+    """Given a model that was asked thousands of times without a bound, when a file brings one, then it holds from now
+    on, and nobody waits until it would have allowed all that."""
+    record, now = LimitRecord(), 1_800_000_000.0
+    for _ in range(3000):
+        takes(record, now := now + 0.02, tokens=300)
+        record.learn(now, Heard(closed=1, accepted=1, estimated=300, used=500))
+    both = Bound(requests=2.0, tokens=400.0)
+    assert record.take(now, [300.0] * 5, bound=both, window=FIRST_WINDOW).granted == 2
+    assert takes(record, now, tokens=300, bound=both) == (0, pytest.approx(0.5))
+    record.learn(now, Heard(closed=2, accepted=2))
+    for _ in range(20):
+        takes(record, now := now + 1, tokens=300)
+        record.learn(now, Heard(closed=1, accepted=1))
+    assert takes(record, now, tokens=300, bound=both)[0] == 1, "the same when it is there, gone and there again"
+
+
+def test_a_run_that_says_it_used_more_than_there_is_stops_nobody_for_ever() -> None:
+    record, now = LimitRecord(), 1_800_000_000.0
+    bound = Bound(tokens=100.0)
+    assert takes(record, now, tokens=10, bound=bound)[0] == 1
+    record.learn(now, Heard(closed=1, accepted=1, estimated=10, used=1e15))
+    assert takes(record, now + 86_400, tokens=10, bound=bound)[1] <= 1
+    assert takes(record, now + 86_401, tokens=10, bound=bound)[0] == 1
+
+
 def test_calls_of_a_worker_that_died_stop_counting() -> None:
     record, now = LimitRecord(), 1_800_000_000.0
     assert record.take(now, [0.0] * 9, bound=Bound(), window=FIRST_WINDOW).granted == FIRST_WINDOW

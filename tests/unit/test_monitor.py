@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from kombu import Producer
 
 from askq.jobs.model import Answer, Move, State, Usage
 from tests.unit.test_steps import NOW, claim, running
@@ -132,6 +133,31 @@ def test_every_other_end_is_a_failure_with_its_code(recorder: Recorder, name: st
     watched.flush()
     ((kind, fields),) = recorder.sent
     assert (kind, fields["exception"]) == ("task-failed", "server_error: oops again")
+
+
+def test_after_a_broker_was_away_events_go_over_a_new_connection_and_nothing_is_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Celery's own dispatcher, on a broker in this process."""
+    sent: list[str] = []
+    away = True
+
+    def publish(producer: Producer, body: Any, **_: Any) -> None:
+        if away:
+            raise ConnectionResetError("the broker is gone")
+        sent.extend(event["uuid"] for event in body)
+
+    monkeypatch.setattr(Producer, "publish", publish)
+    app = Celery("test", broker="memory://", set_as_current=False)
+    watched = Monitor(app, "askq@host", show_text=False)
+    watched.claimed(claim(first=True))
+    watched.flush()
+    assert "1 events for Flower were lost" in caplog.text
+    away = False
+    watched.claimed(claim(first=True, id="b_1.q2"))
+    watched.flush()
+    assert sent == ["b_1.q2"]
+    assert not watched._dispatcher._outbound_buffer
 
 
 def test_a_broken_broker_costs_events_and_nothing_else(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:

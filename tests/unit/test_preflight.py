@@ -90,3 +90,56 @@ def test_nobody_there() -> None:
     error = refused(f"http://127.0.0.1:{free_port()}/v1")
     assert type(error) is ApiUnreachable
     assert "Check the network and OPENAI_BASE_URL" in str(error)
+
+
+@contextmanager
+def listening(replies: list[bytes]) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that gives these replies, one for each connection; its base URL, and the requests it gets."""
+    requests: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+
+        def serve() -> None:
+            for reply in replies:
+                with server.accept()[0] as client:
+                    client.settimeout(20)
+                    request = b""
+                    while b"\r\n\r\n" not in request:
+                        request += client.recv(4096)
+                    requests.append(request)
+                    client.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", requests
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def moved(url: str) -> bytes:
+    return f"HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+
+
+def test_a_redirection_gives_the_key_to_nobody_else() -> None:
+    good = http("200 OK", b"{}")
+    with listening([good]) as (elsewhere, theirs), listening([moved(f"http://{elsewhere}/v1/models")]) as (here, ours):
+        check(Api(f"http://{here}/v1", "sk-secret-secret", "account"))
+    assert b"Authorization: Bearer sk-secret-secret" in ours[0]
+    assert b"sk-secret" not in theirs[0]
+    with listening([moved("/v1/models/"), good]) as (here, ours):
+        check(Api(f"http://{here}/v1", "sk-secret-secret", "account"))
+    assert all(b"Authorization: Bearer sk-secret-secret" in request for request in ours)
+
+
+def test_a_password_in_the_address_is_used_and_not_shown() -> None:
+    with listening([http("200 OK", b"{}")]) as (here, ours):
+        check(Api(f"http://me:can%61ry@{here}/v1", "sk-secret-secret", "account"))
+    assert b"Authorization: Basic bWU6Y2FuYXJ5\r\n" in ours[0]
+    assert f"Host: {here}\r\n".encode() in ours[0]
+    error = refused(f"http://me:canary@127.0.0.1:{free_port()}/v1")
+    assert "canary" not in str(error)
+
+
+def test_a_server_that_repeats_the_key() -> None:
+    with answering(http("401 Unauthorized", b'{"error": {"message": "no sk-secret-secret\\nhere"}}')) as base_url:
+        assert "no … here" in str(refused(base_url))

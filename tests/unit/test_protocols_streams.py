@@ -295,9 +295,12 @@ async def test_until_the_run_is_named_a_run_may_exist(protocol: type[AssistantsP
     service.says(status=200, text=HTML)
     service.refuses(400, "bad")
     service.fails(httpx2.ReadTimeout("late"))
+    # A server without streams, and a refusal, that are cut in the middle.
+    service.streams(raw=b'{"id": "re', error=httpx2.ReadError("cut"), kind_of_content="application/json")
+    service.streams(raw=b'{"error": {', error=httpx2.ReadError("cut"), status=400, kind_of_content="application/json")
     async with service.client() as client:
         spoken = protocol(client)
-        for meaning in (Ambiguous, Ambiguous, Ambiguous, Refused, Ambiguous):
+        for meaning in (Ambiguous, Ambiguous, Ambiguous, Refused, Ambiguous, Ambiguous, Ambiguous):
             with pytest.raises(meaning):
                 await spoken.start_live(ask(stream=True), "t_1", "asst_1")
 

@@ -206,3 +206,44 @@ def test_characters_across_the_pieces_that_are_read(tmp_path: Path) -> None:
     path = tmp_path / "q.txt"
     path.write_bytes(b"x" * ((1 << 20) - 1) + "ä".encode() + b"\n" + b"y" * 10)
     assert inspect(open_path(path), longest_line=1 << 22).encoding == "utf-8-sig"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_mark_is_no_part_of_the_first_column(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "q.csv"
+    for mark in ("", "\ufeff"):
+        path.write_bytes(f"{mark}question,id\nWas heißt größer?,a\n".encode(encoding))
+        questions = open_list(path, encoding=encoding)
+        assert questions.check().columns == ("question", "id")
+        assert [question.row_id for question in questions] == ["a"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_an_encoding_of_two_orders_without_a_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "q.txt"
+    path.write_bytes("Why?\n".encode(f"{encoding}-le"))
+    with pytest.raises(InputError, match="no byte order mark tells which of the two") as caught:
+        open_list(path, encoding=encoding).check()
+    assert caught.value.remedy == (
+        f"Say it: --encoding {encoding}-le (Windows writes that one) or --encoding {encoding}-be."
+    )
+    path.write_bytes("Why?\n".encode(encoding))
+    assert [question.text for question in open_list(path, encoding=encoding)] == ["Why?"]
+
+
+@pytest.mark.parametrize("name", ["undefined", "idna", "punycode", "unicode_escape", "raw_unicode_escape"])
+def test_encodings_of_no_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "q.txt"
+    path.write_bytes("Was heißt größer?\n".encode())
+    with pytest.raises(InputError, match="there is no encoding"):
+        open_list(path, encoding=name)
+
+
+def test_a_nul_in_a_list_that_is_read_in_pieces(tmp_path: Path) -> None:
+    """The rest is decoded all the same: else a letter across the pieces would look like damage."""
+    beginning = b"What is this\0?\n"
+    filled = beginning + b"x" * ((1 << 20) - len(beginning) - 2) + b"\n" + "ß?\n".encode()
+    assert len(filled) > 1 << 20
+    assert filled[(1 << 20) - 1] == "ß".encode()[0]
+    faults, _ = refused(tmp_path, filled)
+    assert faults == [(1, "there is a NUL character")]

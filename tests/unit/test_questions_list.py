@@ -517,8 +517,18 @@ def test_a_table_on_standard_input_is_known_by_its_header(header: str) -> None:
         assert len(list(questions)) == 1
 
 
-@pytest.mark.parametrize("line", ["What is the question, anyway?", "First, ask; then answer", "question"])
+@pytest.mark.parametrize("line", ["What is the question, anyway?", "First, ask; then answer", "Question?"])
 def test_a_sentence_on_standard_input_is_no_header(line: str) -> None:
     with open_list("-", stdin=io.BytesIO(f"{line}\nnext\n".encode())) as questions:
         assert questions.check().format == "txt"
         assert len(list(questions)) == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "column"), [("question", None), ('"Prompt"', None), ("Frage", "frage"), ("id;Frage", "Frage")]
+)
+def test_a_name_alone_on_standard_input_is_a_header(header: str, column: str | None) -> None:
+    """`askq submit - < questions.csv` must not ask, and pay for, the name of the only column."""
+    cells = {"id;Frage": 'a;"What is 2, plus 2?"'}.get(header, '"What is 2, plus 2?"')
+    with open_list("-", column=column, stdin=io.BytesIO(f"{header}\n{cells}\n".encode())) as questions:
+        assert [question.text for question in questions] == ["What is 2, plus 2?"]

@@ -58,6 +58,12 @@ def test_an_address_is_taken_apart(url: str, address: Address) -> None:
         "redis+cluster://h/1",
         "redis+other://h",
         "http+cluster://h",
+        "redis://h/0?nobody=1",
+        "redis+sentinel://h/s?nobody=1",
+        "redis+cluster://h?nobody=1",
+        "rediss://h?ssl_cert_reqs=some",
+        "rediss+sentinel://h/s?ssl_cert_reqs=some",
+        "rediss+cluster://h?ssl_cert_reqs=some",
     ],
 )
 def test_what_is_no_address_is_told_without_its_password(url: str) -> None:

@@ -511,3 +511,11 @@ def test_the_example_uncommented_is_valid_and_shows_the_defaults(tmp_path: Path)
     for field in dataclasses.fields(Settings):
         if field.name != "sources" and field.default is not None:
             assert getattr(settings, field.name) == field.default, field.name
+
+
+def test_a_password_of_flower_is_one_password(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"ASKQ_FLOWER_PASSWORD=… .* is not a password without commas"):
+        load({"ASKQ_FLOWER_PASSWORD": "can,ary"}, folder=tmp_path)
+    settings = load({"ASKQ_FLOWER_PASSWORD": "can:ary=;"}, folder=tmp_path)
+    assert settings.flower_password is not None
+    assert settings.flower_password.reveal() == "can:ary=;"

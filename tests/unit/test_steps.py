@@ -10,7 +10,7 @@ import pytest
 from askq.assistants.model import Assistant
 from askq.ends import ENDS
 from askq.jobs.model import MOVES, PENDING, Answer, Claim, Pause, Question, State, Usage
-from askq.jobs.took import bucket_of
+from askq.jobs.took import bucket_of, counted, durations
 from worker import steps
 from worker.protocols.base import (
     Ambiguous,
@@ -25,7 +25,15 @@ from worker.protocols.base import (
     Search,
     Status,
 )
-from worker.schedule import BUDGET_S, CANCEL_GRACE_S, LONGEST_PAUSED_S, PAUSED_S, SETTLE_S
+from worker.schedule import (
+    BUDGET_S,
+    CANCEL_GRACE_S,
+    LONGEST_PAUSED_S,
+    PAUSED_S,
+    SETTLE_S,
+    Pace,
+    until_poll,
+)
 
 NOW = 1_000_000.0
 LEASE = 6.0
@@ -255,6 +263,17 @@ def test_an_intent_is_voided_only_when_the_request_cannot_be_on_its_way_any_more
     assert (move.name, move.fields["attempts"]) == ("void", 0)
 
 
+@pytest.mark.parametrize("search", [Search.NOT_STARTED, Search.UNKNOWN])
+def test_after_a_clock_was_set_back_an_intent_is_waited_for_as_long_as_ever(search: Search) -> None:
+    """Given an intent written an hour from now by the clock of now, then the time it is given is counted from now."""
+    ahead = starting(looks=1, intent_at=NOW + 3600)
+    move = legal(steps.searched(ahead, Found(search=search), TUTOR, LEASE, 0.0), ahead).move
+    assert (move.name, move.fields["intent_at"]) == ("defer", NOW)
+    assert move.delay <= LEASE + SETTLE_S
+    plain = starting(looks=1, intent_at=NOW - 1)
+    assert "intent_at" not in steps.searched(plain, Found(search=search), TUTOR, LEASE, 0.0).move.fields
+
+
 def test_what_cannot_be_known_is_waited_for_until_the_deadline() -> None:
     unknown = Found(search=Search.UNKNOWN)
     assert steps.searched(starting(intent_at=NOW - 599), unknown, TUTOR, LEASE, 0.0).move.name == "defer"
@@ -289,6 +308,16 @@ def test_a_search_that_is_limited_or_blocked_waits() -> None:
 
 
 # -- polling -------------------------------------------------------------------------------------------------
+
+
+def test_after_a_clock_was_set_back_a_run_is_polled_like_one_that_has_just_begun() -> None:
+    runs = durations(counted({}, {bucket_of(2.0): 50.0}))
+    pace = Pace(runs)
+    held = running(started_at=NOW + 3600)
+    move = steps.polled(held, status(RunState.PENDING), TUTOR, 0.0, pace).move
+    assert move.delay == pytest.approx(until_poll(TUTOR, 0.0, None, 0.0, pace))
+    assert move.delay < 5
+    assert move.fields["seen"] == 0
 
 
 @pytest.mark.parametrize("raw", ["queued", "in_progress", "cancelling", "reticulating"])

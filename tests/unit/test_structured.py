@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from askq.structured import NotJson, cells_of, columns_of, schema_of, value_of, why_invalid
+from askq.localapi.tutor.structured import NotFitting, as_json
+from askq.structured import NotJson, cells_of, columns_of, dangling, schema_of, value_of, why_invalid
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -91,3 +97,56 @@ def test_an_answer_in_json_is_what_it_says() -> None:
     assert value_of('{"a": [1, null, "é"]}') == {"a": [1, None, "é"]}
     with pytest.raises(NotJson):
         value_of("yes")
+
+
+@pytest.fixture
+def address() -> Iterator[tuple[str, list[bytes]]]:
+    """An address on this machine where a schema could be had, and what comes there."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        over = threading.Event()
+
+        def serve() -> None:
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError), server.accept()[0] as client:
+                    asked.append(client.recv(4096))
+                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/s.json", asked
+        over.set()
+        thread.join(20)
+
+
+def test_nothing_is_fetched_for_a_schema(address: tuple[str, list[bytes]], tmp_path: Path) -> None:
+    """A schema may come from anybody: what it points to elsewhere is asked for neither on the network nor on disk."""
+    url, asked = address
+    (tmp_path / "s.json").write_text("{}", "utf-8")
+    for elsewhere in (url, (tmp_path / "s.json").as_uri(), "other.json", "#/$defs/nothing"):
+        schema = {"type": "object", "properties": {"a": {"$ref": elsewhere}}}
+        reason = why_invalid('{"a": 1}', schema) or ""
+        assert f"with the schema, whose $ref {elsewhere.removeprefix('#')} leads nowhere" in reason
+        assert dangling(schema) == [elsewhere]
+        form = {"properties": {"answer": {"type": "string"}}, "$ref": elsewhere}
+        with pytest.raises(NotFitting, match="leads nowhere"):
+            as_json({"type": "json_schema", "schema": form}, "1", "1")
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer"}}},
+        {"$id": "https://example.org/s", "$ref": "#a", "$defs": {"a": {"$anchor": "a"}}},
+        {"$ref": "b.json", "$defs": {"b": {"$id": "b.json", "$ref": "#/$defs/c", "$defs": {"c": {}}}}},
+        {"properties": {"$ref": {"type": "string"}}, "enum": [{"$ref": "nowhere"}], "default": {"$ref": "nowhere"}},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "$ref": "#/definitions/a", "definitions": {"a": {}}},
+        {"items": {"$ref": "https://json-schema.org/draft/2020-12/schema"}},
+        {"properties": {"a": {"$ref": "#"}}},
+    ],
+)
+def test_references_that_lead_somewhere(schema: dict[str, Any]) -> None:
+    assert dangling(schema) == []
+    assert "leads nowhere" not in (why_invalid('{"a": {}}', schema) or "")

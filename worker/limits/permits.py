@@ -112,15 +112,14 @@ class Permits:
     async def getting(self, protocol: str, many: int = 1) -> AsyncIterator[Gets]:
         """Around so many GETs: their permits are there when it begins, and what came of them is told when it ends.
         Raises Limited."""
-        gets = Gets()
+        gets = Gets(await self._get(protocol, many))
         try:
-            gets.grants = await self._get(protocol, many)
             yield gets
         except CallError as error:
             self._got(protocol, gets.grants, error)
             raise
-        except Exception:
-            # Something of ours went wrong with what the service had answered.
+        except BaseException:
+            # Something of ours went wrong with what the service had answered, or nobody wants the answer any more.
             self._got(protocol, gets.grants, None)
             raise
         if gets.made:
@@ -134,7 +133,16 @@ class Permits:
         gate = self.gets(protocol)
         if not await self._restricted(gate):
             return []
-        return [await gate.take(0.0) for _ in range(many)]
+        grants: list[Grant] = []
+        try:
+            while len(grants) < many:
+                grants.append(await gate.take(0.0))
+        except BaseException:
+            # For the calls that were to be made together there are too few: those that there are go back.
+            for grant in grants:
+                gate.give_back(grant)
+            raise
+        return grants
 
     def gets(self, protocol: str) -> Gate:
         """The gate of the GETs of a protocol."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any, Protocol
 
 import aiohttp
+import httpx2
 from openai import AsyncStream, OpenAIError
 
 from askq.jobs.live import Kind, Piece
@@ -21,7 +22,7 @@ from worker.protocols.translate import translate
 from worker.protocols.wire import Reply, parsed
 
 Events = AsyncStream[object]
-_BROKEN = (OpenAIError, TimeoutError, ValueError, RecursionError, aiohttp.ClientError, OSError)
+_BROKEN = (OpenAIError, TimeoutError, ValueError, RecursionError, aiohttp.ClientError, httpx2.HTTPError, OSError)
 """What reading a stream can raise: cut, stalled, or no events at all."""
 
 _OVER = frozenset({"requires_action", "completed", "incomplete", "failed", "cancelled", "expired"})

@@ -55,9 +55,8 @@ def unread(
         return waits_for_files(claim, f"waits for the index: {found.waiting} files of the message", jitter)
     if found.failed and assistant.on_failed_file == "stop":
         told = "; ".join(f"{names.get(id_, id_)}: {reason}" for id_, reason in found.failed[:5])
-        return end(
-            claim, "index_failed", f"the service could not read {len(found.failed)} files of the message: {told}"
-        )
+        count = "1 file" if len(found.failed) == 1 else f"{len(found.failed)} files"
+        return end(claim, "index_failed", f"the service could not read {count} of the message: {told}")
     return None
 
 

@@ -49,7 +49,8 @@ def polled(claim: Claim, status: Status, assistant: Assistant, jitter: float, pa
                     f"still {status.raw} after its deadline and a cancel",
                     fields=fields,
                 )
-            age = claim.now - (claim.started_at or claim.now)
+            # A clock that was set back since makes no run older than it is.
+            age = max(0.0, claim.now - (claim.started_at or claim.now))
             delay = 1.0 if "cancel_sent" in fields else until_poll(assistant, age, status.poll_after, jitter, pace)
             if claim.deadline is not None:
                 delay = before_deadline(delay, claim.deadline - claim.now, jitter)

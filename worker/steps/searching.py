@@ -58,6 +58,9 @@ def searched(
 ) -> Decision:
     """What looking for the run of an intent brought. `at_worst` is what it may have cost, in US dollars."""
     since = claim.now - (claim.intent_at or claim.now)
+    # The clock was set back since the intent: nobody knows how long ago that was, so it is counted from now.
+    anew: Fields = {} if since >= 0 else {"intent_at": claim.now}
+    since = max(0.0, since)
     match found.search:
         case Search.FOUND:
             return adopted(claim, found.run_ids[0], assistant, runs=len(found.run_ids))
@@ -81,9 +84,9 @@ def searched(
             return never_sent(claim)
         case Search.NOT_STARTED:
             wait = max(1.0, lease_s + SETTLE_S - since)
-            return moved(claim, "defer", delay=wait, fields={"looks": claim.looks + 1, "errors": None})
+            return moved(claim, "defer", delay=wait, fields={"looks": claim.looks + 1, "errors": None, **anew})
     if since < assistant.timeout_s:
-        return _still_unknown(claim, since, jitter)
+        return _still_unknown(claim, since, jitter, anew)
     if assistant.on_uncertain == "retry" and claim.attempts - claim.allowance < MOST_ATTEMPTS:
         # The attempt stays counted, and the next one gets a conversation of its own. Outputs of functions need theirs.
         again: dict[str, str | int | float | None] = {"looks": None, "note": "asked again: a run was uncertain"}
@@ -93,10 +96,10 @@ def searched(
     return end(claim, "uncertain_create", looked + cost)
 
 
-def _still_unknown(claim: Claim, since: float, jitter: float) -> Decision:
+def _still_unknown(claim: Claim, since: float, jitter: float, anew: Fields) -> Decision:
     delay = min(max(1.0, 0.3 * since), 15.0) * (1 + 0.2 * jitter)
     note = "a run may exist: waiting for its answer to appear in the conversation"
-    return moved(claim, "defer", delay=delay, fields={"looks": claim.looks + 1, "note": note})
+    return moved(claim, "defer", delay=delay, fields={"looks": claim.looks + 1, "note": note, **anew})
 
 
 def not_searched(claim: Claim, error: CallError, assistant: Assistant, jitter: float) -> Decision:

@@ -4,9 +4,9 @@
 -- ARGV[1] id   ARGV[2] key   ARGV[3] fence   ARGV[4] 'begin', 'renew', 'finish', 'crashed' or 'untouched'
 -- ARGV[5] the output (finish), or seconds until due (renew, crashed, untouched)
 -- Returns 'done', or 'stale' when the claim has ended, the output is on record, or the job waits for it no more.
--- Leaves behind: a mark (begin), a due time (renew, crashed, untouched) with a count of crashes, or of claims one lower;
--- or the output, the call out of the schedule, one call less to do, and the job due at once if that was the last and
--- nobody holds it.
+-- Leaves behind: a mark (begin), a due time (renew, crashed, untouched) with a count of crashes, or with no mark and a
+-- count of claims one lower; or the output, the call out of the schedule, one call less to do, and the job due at once if
+-- that was the last and nobody holds it.
 
 local key, what = ARGV[2], ARGV[4]
 local member = key .. '/' .. ARGV[1]
@@ -30,6 +30,8 @@ else
     redis.call('HINCRBY', KEYS[2], key .. '/crashes', 1)
   elseif what == 'untouched' then
     redis.call('HINCRBY', KEYS[2], key .. '/claims', -1)
+    -- Whoever had noted that it begins says that it did not: else a function that must not run twice would not run at all.
+    redis.call('HDEL', KEYS[2], key .. '/begun')
   end
   if what ~= 'renew' then
     -- Whoever held it does so no more.

@@ -18,7 +18,7 @@
 --
 -- The rule is that of LimitRecord in limit_rule.py, where its why is written; a test compares both field by field.
 
-local FLOOR, SHRINK, BELOW, LONGEST = 1 / 60, 0.7, 0.98, 3600
+local FLOOR, SHRINK, BELOW, LONGEST, OWED = 1 / 60, 0.7, 0.98, 3600, 86400
 local MANY, NEARLY = 1000000, 1e-6
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
@@ -68,12 +68,14 @@ end
 
 local function set_bound(cap, tcap)
   if cap ~= r.cap then
+    local was = r.cap
     r.cap = cap
-    r.clevel = r.first > 0 and math.min(r.clevel, size()) or size()
+    r.clevel = r.first > 0 and was > 0 and math.min(r.clevel, size()) or size()
   end
   if tcap ~= r.tcap then
+    local was = r.tcap
     r.tcap = tcap
-    r.tclevel = r.first > 0 and math.min(r.tclevel, tsize()) or tsize()
+    r.tclevel = r.first > 0 and was > 0 and math.min(r.tclevel, tsize()) or tsize()
   end
 end
 
@@ -316,7 +318,7 @@ local function learn()
   r.level = math.min(r.burst, r.level + unused)
   r.tlevel = math.min(r.tburst, r.tlevel + unused_tokens)
   r.clevel = math.min(size(), r.clevel + unused)
-  r.tclevel = math.min(tsize(), r.tclevel + unused_tokens + estimated - used)
+  r.tclevel = math.max(math.min(tsize(), r.tclevel + unused_tokens + estimated - used), -OWED * r.tcap)
   if estimated > 0 then
     local share = math.min(10, math.max(0.1, used / estimated * r.ratio))
     r.ratio = r.ratio + 0.1 * (share - r.ratio)

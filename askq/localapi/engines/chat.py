@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import aiohttp
 
@@ -11,6 +12,7 @@ from askq.localapi.engines.chat_wire import as_a_form, chat_body, failed, read_w
 from askq.localapi.wire import JsonObject
 
 _LINE_BYTES = 8 * 1024 * 1024
+_PASSWORD = re.compile(r"(?<=://)[^/?#]*@")
 
 
 class ChatEngine:
@@ -40,6 +42,8 @@ class ChatEngine:
         self.concurrency = concurrency
         self.models: tuple[str, ...] = () if model is None else (model,)
         self._url = f"{url.rstrip('/')}/chat/completions"
+        self._shown = _PASSWORD.sub("…@", self._url)
+        """The address as messages may have it: they are kept, and read by others."""
         self._model = model
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._timeout_s = timeout_s
@@ -71,7 +75,7 @@ class ChatEngine:
                 connector=aiohttp.TCPConnector(limit=self.concurrency),
                 read_bufsize=_LINE_BYTES,
             )
-        reader = reader_for(self._url, request, body, request.live)
+        reader = reader_for(self._shown, request, body, request.live)
         try:
             async with self._session.post(self._url, json=sent) as reply:
                 if reply.status == 200 and reply.content_type == "text/event-stream":
@@ -81,14 +85,17 @@ class ChatEngine:
                     return reader.outcome()
                 text = await reply.text(errors="replace")
                 if reply.status == 200:
-                    return read_whole(reader_for(self._url, request, body, None), text)
-                return refused(self._url, reply.status, text)
+                    return read_whole(reader_for(self._shown, request, body, None), text)
+                return refused(self._shown, reply.status, text)
         except TimeoutError:
-            return failed(f"{self._url} did not answer within {self._timeout_s:g} s.", outputs=reader.outcome().outputs)
+            return failed(
+                f"{self._shown} did not answer within {self._timeout_s:g} s.", outputs=reader.outcome().outputs
+            )
         except aiohttp.ClientConnectorError as exc:
-            return failed(f"{self._url} cannot be reached: {exc}. Is the server behind --chat-url running?")
+            return failed(f"{self._shown} cannot be reached: {exc}. Is the server behind --chat-url running?")
         except (aiohttp.ClientError, ValueError) as exc:
-            return failed(f"{self._url} broke off: {exc}.", outputs=reader.outcome().outputs)
+            told = str(exc).replace(self._url, self._shown)
+            return failed(f"{self._shown} broke off: {told}.", outputs=reader.outcome().outputs)
 
     async def close(self) -> None:
         """Close the connections."""

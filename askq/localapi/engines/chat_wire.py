@@ -175,6 +175,13 @@ def read_whole(reader: Reader, text: str) -> Outcome:
     return reader.outcome()
 
 
+def whole(text: str) -> str:
+    """A text with its surrogate pairs put together; what is left of halves becomes U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @dataclass(slots=True)
 class _Growing:
     call_id: str
@@ -208,6 +215,7 @@ class Reader:
         self._held = bool(functions)
         """Whether the text is kept back, because it may be calls, or in place of one that was asked for."""
         self._text: list[str] = []
+        self._half = ""
         self._calls: dict[int, _Growing] = {}
         self._usage: Usage | None = None
         self._finish: str | None = None
@@ -242,13 +250,20 @@ class Reader:
         choice = chunk["choices"][0]
         delta = choice.get("delta") or {}
         if delta.get("content"):
-            piece = str(delta["content"])
+            piece = self._in_whole_signs(str(delta["content"]))
             self._text.append(piece)
             self._tell(piece)
         for call in delta.get("tool_calls") or ():
             self._call(call)
         if choice.get("finish_reason"):
             self._finish = str(choice["finish_reason"])
+
+    def _in_whole_signs(self, piece: str) -> str:
+        """A piece, with the half of a sign that the one before ended with, and without the half that it ends with:
+        some servers cut their JSON in the middle of a surrogate pair."""
+        piece = self._half + piece
+        self._half = piece[-1] if "\ud800" <= piece[-1] <= "\udbff" else ""
+        return whole(piece[: len(piece) - len(self._half)])
 
     def _tell(self, piece: str) -> None:
         if self._held:
@@ -279,7 +294,7 @@ class Reader:
 
     def outcome(self) -> Outcome:
         """What it comes to, at the end of the stream."""
-        text = "".join(self._text)
+        text = "".join(self._text) + ("\ufffd" if self._half else "")
         outputs: tuple[Output, ...] = (Text(value=text),) if text else ()
         if self._held and not self._calls and self._error is None and self._finish not in (None, "length"):
             written = written_calls(text, self._functions)[: 1 if self._one_call else None]
@@ -292,7 +307,7 @@ class Reader:
         if self._finish is None:
             return failed(f"{self.url} broke off before the end of its answer.", outputs=outputs)
         outputs += tuple(
-            Call(call_id=call.call_id, name=call.name, arguments="".join(call.arguments))
+            Call(call_id=whole(call.call_id), name=whole(call.name), arguments=whole("".join(call.arguments)))
             for _, call in sorted(self._calls.items())
         )
         if self._finish in ("length", "content_filter"):

@@ -73,10 +73,10 @@ def _holds(kind: str, found: Any, value: Any) -> bool:
             return bool(found == value)
         case "ne":
             return bool(found != value)
-        case "in":
-            return found in value
-        case "nin":
-            return found not in value
+        case "in" | "nin":
+            # The service's types allow a value alone.
+            among = found in (value if isinstance(value, list) else [value])
+            return among if kind == "in" else not among
     if isinstance(found, str) != isinstance(value, str) or found is None:
         return False
     match kind:

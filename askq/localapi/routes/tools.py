@@ -113,7 +113,7 @@ def checked_choice(body: JsonObject, tools: list[JsonObject]) -> Any:
                 param="tool_choice.name",
                 code="missing_required_parameter",
             )
-        if name not in {_function_name(tool) for tool in tools}:
+        if name not in [_function_name(tool) for tool in tools]:
             raise invalid(f"Tool choice '{name}' not found in 'tools' parameter.", param="tool_choice")
     elif choice.get("type") == "allowed_tools":
         _check_allowed(choice, tools)

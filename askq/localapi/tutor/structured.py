@@ -76,9 +76,15 @@ def as_json(wanted: Mapping[str, Any], text: str, logs: str | None) -> str:
     made = _object(schema, text, computed)
     # Imported here: it takes a tenth of a second.
     from jsonschema import Draft202012Validator
+    from jsonschema_specifications import REGISTRY
+    from referencing.exceptions import Unresolvable
 
-    for error in Draft202012Validator(schema).iter_errors(made):
-        raise NotFitting(f"what I computed does not fit the schema: {error.message}")
+    try:
+        # With a registry of our own: by itself jsonschema would fetch what a client's `$ref` names.
+        for error in Draft202012Validator(schema, registry=REGISTRY).iter_errors(made):
+            raise NotFitting(f"what I computed does not fit the schema: {error.message}")
+    except Unresolvable as exc:
+        raise NotFitting(f"its $ref {exc.ref} leads nowhere") from exc
     return json.dumps(made, ensure_ascii=False)
 
 

@@ -303,6 +303,27 @@ async def test_a_file_that_is_gone_is_uploaded_anew(stage: Stage) -> None:
     assert not await stage.library.missing(["file-2"]), "one that is there is no reason"
 
 
+async def test_many_who_are_refused_for_the_same_file_at_once_all_come_back_for_it(stage: Stage) -> None:
+    needed = row(code(stage.ref("a.csv")))
+    for user in ("b_1", "b_2"):
+        (old,) = (await stage.ids(needed, user=user)).row_code
+    stage.service.files.clear()
+    stage.service.files["other"] = ("other", b"")
+    assert await asyncio.gather(*(stage.library.missing([old]) for _ in range(5))) == [True] * 5
+    for user in ("b_1", "b_2"):
+        assert (await stage.ids(needed, user=user)).row_code == ("file-2",)
+
+
+async def test_what_is_known_makes_room_and_is_used_all_the_same(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a file that all questions share, when there are more files than are remembered, then no question fails."""
+    monkeypatch.setattr("worker.library._REMEMBERED", 2)
+    shared = code(stage.ref("all.csv", "all"))
+    for number in range(5):
+        own = code(stage.ref(f"{number}.csv", str(number)))
+        assert len((await stage.ids(row(shared, own))).row_code) == 2
+    assert stage.service.calls.count("upload") == 6
+
+
 async def test_a_file_that_expires_soon_is_uploaded_anew(stage: Stage) -> None:
     stage.service.expires_at = 1
     needed = row(code(stage.ref("a.csv")))

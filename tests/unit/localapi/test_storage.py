@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sqlite3
 from pathlib import Path
 
@@ -141,3 +142,18 @@ def test_a_file_of_another_version(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(LocalApiError, match="written by another version"):
         Storage.open(str(tmp_path))
+
+
+async def test_half_a_character_stops_nobody(tmp_path: Path) -> None:
+    """Engines and scripts may bring one; SQLite refuses it, and with it whatever is written in the same group."""
+    storage = Storage.open(str(tmp_path))
+    storage.put(stored(1, "half \ud83d"))
+    storage.append_ledger(dataclasses.replace(entry(storage.next_ledger_number()), question="why \ud83d?"))
+    storage.put(stored(2))
+    async with asyncio.timeout(20):
+        await storage.commit()
+        assert [each.question for each in await storage.ledger(0, 10)] == ["why ??"]
+    await storage.close()
+    again = Storage.open(str(tmp_path))
+    assert list(again.objects()) == [stored(1, "half \ud83d"), stored(2)]
+    await again.close()

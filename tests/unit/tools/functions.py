@@ -111,6 +111,9 @@ def dies(how: str) -> str:
         os._exit(7)
     if how == "signal":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hang up":
+        os.closerange(3, 256)
+        time.sleep(600)
     ctypes.string_at(0)
     return "alive"
 

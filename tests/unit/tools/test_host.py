@@ -91,6 +91,14 @@ def test_arguments_that_do_not_fit_run_nothing(shared: Host, assistant: Assistan
     assert found.printed == ""
 
 
+def test_arguments_longer_than_a_socket_holds_reach_the_process_that_refuses_them(
+    shared: Host, assistant: Assistant
+) -> None:
+    found = run(shared, assistant, "light", {"device": "x" * 2_000_000, "on": True})
+    assert "longer than 65536 bytes" in error(found)
+    assert run(shared, assistant, "slow_sum", {"a": 1, "b": 1}).output == "2", "and the process goes on"
+
+
 @pytest.mark.parametrize(
     ("name", "code", "told"),
     [
@@ -146,7 +154,10 @@ def test_every_secret_setting_is_on_that_list() -> None:
     assert "CELERY_BROKER_URL" in child.SECRETS
 
 
-@pytest.mark.parametrize(("how", "by"), [("exit", "exit status 7"), ("signal", "SIGKILL"), ("segfault", "SIGSEGV")])
+@pytest.mark.parametrize(
+    ("how", "by"),
+    [("exit", "exit status 7"), ("signal", "SIGKILL"), ("segfault", "SIGSEGV"), ("hang up", "closed the connection")],
+)
 def test_a_process_that_dies_costs_the_call_and_not_the_worker(
     shared: Host, assistant: Assistant, how: str, by: str
 ) -> None:

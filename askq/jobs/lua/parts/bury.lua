@@ -65,8 +65,9 @@ local function bury(record, objects, buried, id, left, ended, now, keep_s)
       first = entry.due
     end
   end
-  if #changed > 0 then
-    redis.call('HSET', objects, unpack(changed))
+  -- Lua passes some thousand values at once, and a run that has made more files must not keep its job from ending.
+  for at = 1, #changed, 1000 do
+    redis.call('HSET', objects, unpack(changed, at, math.min(at + 999, #changed)))
   end
   if first then
     redis.call('ZADD', buried, string.format('%.6f', first), id)

@@ -1,0 +1,62 @@
+"""`python -m benchmarks.survival_report FILE…`: tables and pictures of `survival`, from results in JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chart import Bar, bars
+from benchmarks.table import as_text
+
+PICTURES = Path(__file__).parents[1] / "docs" / "understand" / "survival"
+_PROTOCOLS = {"survival": "Assistants", "survival-responses": "Responses, no keys"}
+
+
+def picture(scenario: str, found: Mapping[str, Any]) -> str:
+    """What went wrong with each contender, trouble by trouble: questions without an answer and runs paid for twice."""
+    cells, rows = found["cells"], []
+    for trouble in next(iter(cells.values())):
+        for contender, columns in cells.items():
+            cell = columns[trouble]
+            missing, twice = found["questions"] - cell["answered"], cell["paid_twice"]
+            name = f"{trouble}: {contender.replace('_', ' ')}"
+            rows.append(Bar(name, missing + twice, _words(cell), ours=contender == "askq"))
+    title = f"{_PROTOCOLS[scenario]}: of {found['questions']} questions not answered, or paid for twice"
+    return bars(title, rows, names=220)
+
+
+def _words(cell: Mapping[str, Any]) -> str:
+    parts = [
+        f"{cell[key]} {what}"
+        for key, what in (
+            ("lost_silently", "lost without a word"),
+            ("lost_reported", "failed on record"),
+            ("paid_twice", "paid twice"),
+            ("wrong", "wrong"),
+            ("undecided", "undecided"),
+        )
+        if cell[key]
+    ]
+    return ", ".join(parts) or "0"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.survival_report", description=__doc__)
+    parser.add_argument("results", nargs="+", type=Path, metavar="FILE", help="what `--json` wrote")
+    parser.add_argument("--into", type=Path, default=PICTURES, metavar="FOLDER", help="where the pictures go")
+    options = parser.parse_args(argv)
+    options.into.mkdir(parents=True, exist_ok=True)
+    for path in options.results:
+        results = json.loads(path.read_text("utf-8"))
+        for scenario in _PROTOCOLS.keys() & results.keys():
+            print(f"{scenario}\n\n{as_text(results[scenario]['cells'])}\n")
+            (options.into / f"{scenario}.svg").write_text(picture(scenario, results[scenario]), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
