@@ -119,7 +119,7 @@ def _may_do_no_harm(stack: Stack) -> None:
     harm: list[tuple[Any, ...]] = [
         *(("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("CONFIG", "SET", "appendonly", "no")),
         *(("ACL", "LIST"), ("SHUTDOWN", "NOSAVE"), ("CLIENT", "LIST"), ("MONITOR",), ("REPLICAOF", "NO", "ONE")),
-        *(("CONFIG", "GET", "requirepass"), ("MODULE", "LIST"), ("GET", "others"), ("SET", "others", "1")),
+        *(("CLIENT", "KILL", "ID", "1"), ("MODULE", "LIST"), ("GET", "others"), ("SET", "others", "1")),
         *(("EVAL", "return redis.call('GET', KEYS[1])", 1, "others"), ("SCRIPT", "FLUSH"), ("FUNCTION", "LIST")),
         ("RESTORE", "askq:x", 0, b"x"),
     ]
@@ -130,6 +130,6 @@ def _may_do_no_harm(stack: Stack) -> None:
                 with pytest.raises((redis.NoPermissionError, redis.ResponseError), match=r"(?i)permission|NOPERM"):
                     client.execute_command(*command)
     with as_user(stack, "askq-flower") as client:
-        for command in (("HGETALL", "askq:nodes"), ("SMEMBERS", "askq:forgetting"), ("EVAL", "return 1", 0)):
+        for command in (("CONFIG", "GET", "requirepass"),("HGETALL", "askq:nodes"), ("SMEMBERS", "askq:forgetting"), ("EVAL", "return 1", 0)):
             with pytest.raises(redis.NoPermissionError):
                 client.execute_command(*command)
