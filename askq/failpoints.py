@@ -12,6 +12,7 @@ import fnmatch
 import os
 import random
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,17 @@ PARTS = (
     "reserve",
     "tell",
     "hurry",
+    "hint",
     "reschedule",
+    "retry",
+    "settle",
+    "share",
+    "unshare",
+    "bury",
+    "item.want",
     "item.claim",
     "item.move",
+    "item.drop",
     "file.keep",
     "submit.open",
     "submit.add",
@@ -95,7 +104,12 @@ class _Armed:
             os.close(descriptor)
         if rule.action == "raise":
             raise Failpoint(name)
-        os.kill(self._pid, signal.SIGKILL if rule.action == "kill" else signal.SIGSTOP)
+        if rule.action == "kill":
+            os.kill(self._pid, signal.SIGKILL)
+        else:
+            # To this thread, whose process stops with it: of a stop that another thread takes first it would hear a
+            # moment later, and be past this place.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 _armed: _Armed | None = None

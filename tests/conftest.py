@@ -89,6 +89,7 @@ def redis_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterOfServers]:
     """The session's cluster of three masters."""
     with running(ClusterOfServers(redis_binary(), tmp_path_factory.mktemp("cluster"))) as servers:
+        servers.be_patient()
         yield servers
 
 

@@ -72,6 +72,13 @@ class ClusterOfServers:
                 client.execute_command("CLUSTER", "REPLICATE", id_)
         eventually(self.in_order, seconds=60, what="the cluster is in order")
 
+    def be_patient(self) -> None:
+        """Let nobody call a node gone before it was silent for long: where nobody is to stand in for one, a machine
+        that stands still for two seconds shall not stop the cluster."""
+        for node in self.nodes:
+            with node.client() as client:
+                client.config_set("cluster-node-timeout", 10 * NODE_TIMEOUT_MS)
+
     def flush(self) -> None:
         """Empty it."""
         raw = self.client()

@@ -21,7 +21,7 @@ from askq.jobs.calls import KeptCall
 from askq.jobs.codec import with_brought
 from askq.jobs.forgetting import keeps_files_of
 from askq.jobs.model import LANE_OF, MOVES, TERMINAL, Answer, Claim, Lane, Move, Outcome
-from askq.jobs.objects import Kind, RemoteObject, assistant_thing
+from askq.jobs.objects import OF_RECORD, Kind, RemoteObject, assistant_thing
 from askq.jobs.store import Store
 from worker import steps
 from worker.account import Account
@@ -200,6 +200,20 @@ class Bench:
     async def _calls(self, claim: Claim) -> Sequence[KeptCall]:
         """The function calls of a job, where it has any."""
         return await asyncio.to_thread(self.store.calls().look, claim.id) if claim.rounds else ()
+
+    async def _discard(self, claim: Claim, **made: str) -> None:
+        """Have deleted what was made (field of the record = id) for a job that was forgotten meanwhile: this process
+        was stopped for long, and nobody else knows of it. A record that is lost otherwise may come back."""
+        batch, _ = split_job_id(claim.id)
+        for what in (batch, claim.id):
+            if await asyncio.to_thread(self.store.receipt, what) is not None:
+                break
+        else:
+            return
+        kinds, account = OF_RECORD[claim.protocol], self._account.name
+        objects = [RemoteObject(kind=kinds[name], id=made[name], account=account) for name in made if name in kinds]
+        await asyncio.to_thread(self.store.remember, claim.id, objects)
+        await asyncio.to_thread(self.store.bury, claim.id, objects)
 
     def _protocol(self, name: str) -> Protocol:
         assert self._protocols is not None, "claims are taken up by an engine that was opened"

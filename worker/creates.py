@@ -118,7 +118,8 @@ class Creates(Bench):
                 account=self._account.name,
                 keep=keep_letters(assistant.keep),
             )
-            await self._commit(claim, made)
+            if await self._commit(claim, made) is Outcome.MISSING and thread:
+                await self._discard(claim, thread=thread)
 
     async def _create(
         self, claim: Claim, thread: str, assistant: Assistant, protocol: Protocol, outputs: tuple[ToolOutput, ...] = ()
@@ -173,6 +174,8 @@ class Creates(Bench):
         if outcome is Outcome.NOT_YOURS:
             # Too late to commit, never too late to tell: whoever looks for this run now finds its id.
             await asyncio.to_thread(self.store.witness, claim.id, ask.attempt, status.run_id)
+        elif outcome is Outcome.MISSING:
+            await self._discard(claim, thread=thread, run=status.run_id)
         if live is not None:
             await self._watch(claim, thread, status.run_id, live, protocol)
         await self._account.worked(claim.protocol, begun=begun)
@@ -270,7 +273,7 @@ class Creates(Bench):
             await self._commit(claim, steps.adopted(claim, claim.witness, assistant))
             return
         if claim.never_sent:
-            await self._commit(claim, steps.never_sent(claim))
+            await self._commit(claim, steps.never_sent(claim, jitter()))
             return
         outputs = rounds.outputs_of(claim, await self._calls(claim))
         thread, ask = claim.thread_id or "", self._ask(claim, assistant, claim.attempts, outputs)
@@ -301,6 +304,7 @@ class Creates(Bench):
         """The conversation shows the calls of a run whose id nobody has seen."""
         fields: steps.Fields = {
             **steps.CLEAN,
+            **steps.run_made(claim),
             "run": None,
             "runs": claim.runs + 1,
             "deadline": (claim.intent_at or claim.now) + assistant.timeout_s,

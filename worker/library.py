@@ -16,7 +16,7 @@ from askq.files.folder import Folder
 from askq.jobs.library import STORE, Item, ItemState, Wish, file_item
 from askq.jobs.objects import RemoteObject
 from askq.jobs.store import Store
-from worker.library_making import Making, make_anew
+from worker.library_making import Making, let_go, make_anew
 from worker.library_runner import Runner
 from worker.library_steps import checked_late, expires_soon, failed_long_ago, file_wishes, thing
 from worker.needs import Needs
@@ -44,6 +44,9 @@ class Unavailable:
     message: str
 
 
+_FORGOTTEN = Unavailable(code="file_unavailable", message="the question has been forgotten")
+
+
 @dataclass(frozen=True, slots=True)
 class _Ready:
     remote: str
@@ -67,14 +70,17 @@ class Library:
 
     # -- for jobs --------------------------------------------------------------------------------------
 
-    async def give(self, needs: Needs, *, user: str, go_on: bool) -> Given | NotReady | Unavailable:
+    async def give(
+        self, needs: Needs, *, user: str, go_on: bool, job: str | None = None
+    ) -> Given | NotReady | Unavailable:
         """The ids of what a job needs, if all of it is ready. `user` is the job's batch: what it uses is noted.
-        `go_on`: files that could not be indexed are done without. Raises StoreError."""
+        `go_on`: files that could not be indexed are done without. `job`: nothing is wanted or used for it once it has
+        been forgotten. Raises StoreError."""
         wishes = needs.wishes()
         if needs.own_store and needs.thread_store is not None:
             # The thread's own store is made of the same files; the shared one only says which.
             wishes = [wish for wish in wishes if wish.name != needs.thread_store.name]
-            files = await self._files_of(needs.thread_store, user)
+            files = await self._files_of(needs.thread_store, user, job)
             if not isinstance(files, tuple):
                 return files
             wishes += files
@@ -83,7 +89,7 @@ class Library:
         # Taken now: while others are asked for, what is known may be found gone, or make room.
         ready = {wish.name: one for wish in wishes if (one := self._known(wish.name, user)) is not None}
         if missing := [wish for wish in wishes if wish.name not in ready]:
-            found = await self._ask(missing, user)
+            found = await self._ask(missing, user, job)
             if isinstance(found, (NotReady, Unavailable)):
                 return found
             ready.update(found)
@@ -94,21 +100,46 @@ class Library:
         ids = {name: one.remote for name, one in ready.items()}
         return needs.given(ids, tuple(ids[wish.name] for wish in files))
 
-    async def _files_of(self, wish: Wish, user: str) -> tuple[Wish, ...] | NotReady | Unavailable:
+    async def _files_of(self, wish: Wish, user: str, job: str | None) -> tuple[Wish, ...] | NotReady | Unavailable:
         """The files of which a thread gets a store of its own."""
         if "files" in wish.about:
             return tuple(file_item(ref, "assistants") for ref in wish.files)
         if (known := self._known(wish.name, user)) is not None:
             return known.files
-        found = await self._ask([wish], user)
+        found = await self._ask([wish], user, job)
         return found if isinstance(found, (NotReady, Unavailable)) else found[wish.name].files
 
     def _known(self, name: str, user: str) -> _Ready | None:
         known = self._ready.get((name, user))
         return None if known is None or time.monotonic() >= known.until else known
 
-    async def _ask(self, wishes: Sequence[Wish], user: str) -> dict[str, _Ready] | NotReady | Unavailable:
+    async def _ask(
+        self, wishes: Sequence[Wish], user: str, job: str | None
+    ) -> dict[str, _Ready] | NotReady | Unavailable:
         """Read how far items are, and put down those that nobody wanted before; by name, when all are ready."""
+        if await self._is_forgotten(job):
+            return _FORGOTTEN
+        try:
+            return await self._wanted(wishes, user)
+        finally:
+            # Whoever forgets erases the jobs first and then ends what their batch uses: either this use is ended with
+            # all others, or its job is gone by now.
+            if await self._is_forgotten(job):
+                await self._take_back([wish.name for wish in wishes], user)
+
+    async def _is_forgotten(self, job: str | None) -> bool:
+        """Whether a job's record is gone: this process was stopped for long, and nobody waits for the job any more."""
+        return job is not None and await asyncio.to_thread(self._store.job, job) is None
+
+    async def _take_back(self, names: Sequence[str], user: str) -> None:
+        """End the use of items by a batch that is gone, or about to be."""
+        status = await asyncio.to_thread(self._store.batch, user)
+        if status is not None and not status.forgetting:
+            return  # a single question was forgotten: what its batch uses goes with the batch
+        for name in names:
+            await let_go(self._store, self._account, name, user)
+
+    async def _wanted(self, wishes: Sequence[Wish], user: str) -> dict[str, _Ready] | NotReady | Unavailable:
         named = [wish for wish in wishes if wish.kind == STORE and "files" not in wish.about]
         rest = [wish for wish in wishes if wish not in named]
         found: list[tuple[Wish, Item | None]] = []

@@ -155,6 +155,13 @@ class Making:
                     self._store.share(f"{self._account}/{name}", thing(self._account, item))
 
             await asyncio.to_thread(note)
+            if not await self._is_mine(item):
+                # As with jobs: either whoever lets the store go finds this use, or it is ended here.
+                known = await asyncio.to_thread(self._store.items, self._account, [item.name])
+                if not known or known[0].state is ItemState.LEAVING:
+                    for name in some:
+                        await let_go(self._store, self._account, name, thing(self._account, item))
+                return None
             await filing.fill_store(store_id, list(some.values()))
             return Next.filling(item, store_id, due_s=0.1)
         return Next.indexing(item, Sees(waiting=len(ids), done=0, failed=0))
@@ -181,20 +188,15 @@ class Making:
             gone = await (filing.delete_file(id_) if item.kind == FILE else filing.delete_store(id_))
             await self._gone(item, made_of(self._account, item, id_), deleted=gone)
         for used in await asyncio.to_thread(self._store.uses, mine):
-            if await asyncio.to_thread(self._store.users, used) == [mine]:
-                # Before it is let go of: whoever goes on with this would not find it any more.
-                await self._leave_too(used)
-            await asyncio.to_thread(self._store.unshare, used, mine)
+            await let_go(self._store, self._account, used.partition("/")[2], mine)
         return Next.gone()
 
-    async def _leave_too(self, used: str) -> None:
-        """A file that only a deleted store has used."""
-        name = used.partition("/")[2]
-        for file in await asyncio.to_thread(self._store.items, self._account, [name]):
-            change: Change = {"state": ItemState.LEAVING}
-            await asyncio.to_thread(self._store.move_item, self._account, file, change, due_s=0.0, take_over=True)
-
     # -- in the store ----------------------------------------------------------------------------------
+
+    async def _is_mine(self, item: Item) -> bool:
+        """Whether this process holds the item still; its lease begins anew then."""
+        outcome = await asyncio.to_thread(self._store.move_item, self._account, item, {}, due_s=self._lease_s)
+        return outcome is Outcome.MOVED
 
     async def _begun(self, item: Item) -> bool:
         """Put down that something will be made now; False where the item is another's."""
@@ -222,6 +224,17 @@ class Making:
 
     async def _files(self, item: Item) -> list[Item]:
         return await asyncio.to_thread(self._store.items, self._account, [wish.name for wish in file_wishes(item)])
+
+
+async def let_go(store: Store, account: str, name: str, user: str) -> None:
+    """End the use of an item, and have it deleted if nothing else uses it. Raises StoreError."""
+    used = f"{account}/{name}"
+    if await asyncio.to_thread(store.users, used) == [user]:
+        # Before it is let go of: whoever goes on with this would not find it any more.
+        for item in await asyncio.to_thread(store.items, account, [name]):
+            change: Change = {"state": ItemState.LEAVING}
+            await asyncio.to_thread(store.move_item, account, item, change, due_s=0.0, take_over=True)
+    await asyncio.to_thread(store.unshare, used, user)
 
 
 async def make_anew(store: Store, account: str, item: Item) -> None:

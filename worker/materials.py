@@ -44,7 +44,8 @@ class Materials:
         if needed is None:
             return NOTHING_GIVEN
         batch, _ = split_job_id(claim.id)
-        found = await self._library.give(needed, user=batch, go_on=assistant.on_failed_file == "continue")
+        go_on = assistant.on_failed_file == "continue"
+        found = await self._library.give(needed, user=batch, go_on=go_on, job=claim.id)
         match found:
             case NotReady(note=note):
                 return steps.waits_for_files(claim, note, _jitter())

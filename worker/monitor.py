@@ -126,22 +126,26 @@ class Monitor:
         if not events:
             return
         try:
-            if self._dispatcher is None:
-                self._connection = self._app.connection_for_write()
-                self._dispatcher = self._app.events.Dispatcher(
-                    self._connection,
-                    hostname=self._node,
-                    buffer_group=frozenset({"task"}),
-                    buffer_limit=10_000,
-                    # Else it keeps all that it cannot send, for ever, and never says that its connection is broken.
-                    buffer_while_offline=False,
-                )
+            dispatcher = self._open()
             for kind, fields in events:
-                self._dispatcher.send(kind, **fields)
-            self._dispatcher.flush(errors=False, groups=True)
+                dispatcher.send(kind, **fields)
+            dispatcher.flush(errors=False, groups=True)
         except self._broken() as error:
             log.warning("%d events for Flower were lost: %s", len(events), error)
             self._hang_up()
+
+    def _open(self) -> Any:
+        if self._dispatcher is None:
+            self._connection = self._app.connection_for_write()
+            self._dispatcher = self._app.events.Dispatcher(
+                self._connection,
+                hostname=self._node,
+                buffer_group=frozenset({"task"}),
+                buffer_limit=10_000,
+                # Else it keeps all that it cannot send, for ever, and never says that its connection is broken.
+                buffer_while_offline=False,
+            )
+        return self._dispatcher
 
     def _broken(self) -> tuple[type[Exception], ...]:
         """What sending raises where the broker is away: each kind of broker has errors of its own."""

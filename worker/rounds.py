@@ -14,7 +14,7 @@ from askq.jobs.calls import KeptCall, WantedCall
 from askq.jobs.codec import dump_brought, dump_usage
 from askq.jobs.model import Answer, Claim, Move, State, Usage
 from askq.names import QUEUE_TOOLS
-from worker.protocols.base import Blocked, CallError, Gone, Limited, Refused, RunState, Status, ToolCall, ToolOutput
+from worker.protocols.base import CallError, Refused, RunState, Status, ToolCall, ToolOutput
 from worker.schedule import Pace, backoff, until_poll
 from worker.steps.decision import (
     CLEAN,
@@ -22,10 +22,10 @@ from worker.steps.decision import (
     MOST_GONE,
     Decision,
     Fields,
-    blocked,
     end,
-    limited,
+    failures,
     moved,
+    put_off,
     summed,
     with_usage,
 )
@@ -180,13 +180,9 @@ def submitted(claim: Claim, status: Status, assistant: Assistant, jitter: float,
 
 def not_submitted(claim: Claim, error: CallError, jitter: float) -> Decision:
     """Submitting brought no usable reply. It is free, and a second time it is refused: the run itself says what is."""
-    match error:
-        case Limited():
-            return limited(claim, error, "defer", jitter)
-        case Blocked():
-            return blocked(claim, error, "defer")
-    errors = claim.errors + 1
-    gone = claim.gone + 1 if isinstance(error, Gone) else claim.gone
+    if (later := put_off(claim, error, jitter)) is not None:
+        return later
+    errors, gone = failures(claim, error)
     if gone > MOST_GONE:
         return end(claim, "run_vanished", error.message)
     if isinstance(error, Refused) and errors > MOST_ERRORS:

@@ -82,7 +82,9 @@ def _run_tools(app: Celery, *, slice_s: float, lease_s: float) -> None:
     store, host = tools_host()
     try:
         if Slice(store, host, lease_s=lease_s).work(slice_s=slice_s):
+            hit("reschedule.before")
             schedule_tools(app)
+            hit("reschedule.after")
     except (StoreError, OperationalError) as error:
         log.warning("the tools chain stops for now: %s", error)
 

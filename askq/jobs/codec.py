@@ -21,7 +21,7 @@ OF_A_RUN = (
     *("in", "cached", "out", "total", "cost", "est", "seen", "live", "gone", "asked_of", "held"),
     *("rounds", "closed", "earlier", "acted", "began", "brought"),
     *("joined", "previous", "history", "woken"),
-    *("fixes", "wrong", "refers", "spent"),
+    *("fixes", "wrong", "refers", "spent", "voids", "deaths"),
 )
 """Fields of a record that speak of one run: a job that is asked again begins without them. `resets` stays, because it
 is part of the key under which the next thread is made: the same key would give back the one that vanished."""

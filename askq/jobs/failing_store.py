@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from askq.failpoints import hit
 from askq.jobs.calls import CallClaim, CallResult, Calls, KeptCall, Recorded
-from askq.jobs.library import Change, Item
+from askq.jobs.library import Change, Item, Wish
 from askq.jobs.limits import Bound, Heard, Permit, Scope
 from askq.jobs.live import Piece
-from askq.jobs.model import Added, Claim, Earlier, Lane, Move, NewBatch, NewJob, Outcome
+from askq.jobs.model import Added, Claim, Earlier, Lane, Move, NewBatch, NewJob, Outcome, State
 from askq.jobs.objects import RemoteObject
 from askq.jobs.redis_store import RedisStore
 
@@ -33,6 +33,20 @@ class FailingStore(RedisStore):
         hit("submit.seal.before")
         super().seal(batch, total)
         hit("submit.seal.after")
+
+    def retry(self, jobs: Sequence[str], ends: Collection[State]) -> list[Outcome]:
+        hit("retry.before")
+        found = super().retry(jobs, ends)
+        hit("retry.after")
+        return found
+
+    def hint(self, lane: Lane, *, ttl_s: float) -> bool:
+        hit("hint.before")
+        found = super().hint(lane, ttl_s=ttl_s)
+        # Only then a message follows.
+        if found:
+            hit("hint.after")
+        return found
 
     def claim(self, lane: Lane, shards: Sequence[int], *, limit: int, lease_s: float) -> list[Claim]:
         hit("claim.before")
@@ -74,6 +88,26 @@ class FailingStore(RedisStore):
         super().remember(owner, objects)
         hit("remember.after")
 
+    def share(self, thing: str, user: str) -> list[RemoteObject]:
+        hit("share.before")
+        found = super().share(thing, user)
+        hit("share.after")
+        return found
+
+    def unshare(self, thing: str, user: str, *, receipt: str | None = None) -> bool:
+        hit("unshare.before")
+        found = super().unshare(thing, user, receipt=receipt)
+        hit("unshare.after")
+        return found
+
+    def bury(
+        self, owner: str, objects: Sequence[RemoteObject] = (), *, after_s: float = 0.0, receipt: str | None = None
+    ) -> int:
+        hit("bury.before")
+        found = super().bury(owner, objects, after_s=after_s, receipt=receipt)
+        hit("bury.after")
+        return found
+
     def gone(self, owner: str, objects: Sequence[RemoteObject], *, deleted: bool = True) -> None:
         hit("gone.before")
         super().gone(owner, objects, deleted=deleted)
@@ -97,6 +131,25 @@ class FailingStore(RedisStore):
         hit("reserve.after")
         return found
 
+    def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
+        hit("settle.before")
+        super().settle(job, attempt, cost_usd)
+        hit("settle.after")
+
+    def want(
+        self,
+        account: str,
+        wishes: Sequence[Wish],
+        *,
+        again: bool = False,
+        only_known: bool = False,
+        kept: bool = False,
+    ) -> list[Item | None]:
+        hit("item.want.before")
+        found = super().want(account, wishes, again=again, only_known=only_known, kept=kept)
+        hit("item.want.after")
+        return found
+
     def claim_items(self, account: str, *, limit: int, lease_s: float) -> list[Item]:
         hit("item.claim.before")
         found = super().claim_items(account, limit=limit, lease_s=lease_s)
@@ -110,6 +163,12 @@ class FailingStore(RedisStore):
         hit("item.move.before")
         found = super().move_item(account, item, change, due_s=due_s, take_over=take_over)
         hit("item.move.after")
+        return found
+
+    def drop_item(self, account: str, item: Item) -> Outcome:
+        hit("item.drop.before")
+        found = super().drop_item(account, item)
+        hit("item.drop.after")
         return found
 
     def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:

@@ -158,6 +158,8 @@ def claim_of(id_: str, record: Record, was_due: float, now: float, *, first: boo
         looks=record.count("looks"),
         errors=record.count("errors"),
         gone=record.count("gone"),
+        voids=record.count("voids"),
+        deaths=record.count("deaths"),
         thread_id=record.text("thread"),
         run_id=record.text("run"),
         witness=record.text("witness"),

@@ -341,6 +341,10 @@ class Claim:
     """Consecutive failed calls since the last progress."""
     gone: int = 0
     """How often among them its thread or run was not found: whatever else failed says nothing of that."""
+    voids: int = 0
+    """Creates in a row that failed and, as was found afterwards, had made no run."""
+    deaths: int = 0
+    """Intents in a row of which the same is known, because their workers died before the call had an effect."""
     thread_id: str | None
     run_id: str | None
     witness: str | None

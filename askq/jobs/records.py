@@ -100,6 +100,8 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         looks=int(values.get("looks", 0)),
         errors=int(values.get("errors", 0)),
         gone=int(values.get("gone", 0)),
+        voids=int(values.get("voids", 0)),
+        deaths=int(values.get("deaths", 0)),
         thread_id=values.get("thread"),
         run_id=values.get("run"),
         witness=values.get("witness"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from askq.jobs.records import claim_of, decoded, earlier_of
 from askq.jobs.redis_accounts import RedisAccounts, concerned
 from askq.jobs.redis_library import RedisLibrary
 from askq.jobs.redis_wire import Call, millis, words
+
+log = logging.getLogger(__name__)
 
 _SAME_STEP_S = 10.0
 """Workers that notice within this time that the clock was set back speak of the same step."""
@@ -30,7 +33,8 @@ class RedisWorking(RedisAccounts, RedisLibrary):
             return Call("claim", [keys.due(shard, lane)], stems)
 
         def claims(found: Sequence[Any]) -> list[Claim]:
-            return [claim_of(float(now), *member) for now, *members in found for member in members]
+            each = (_readable(float(now), member) for now, *members in found for member in members)
+            return [claim for claim in each if claim is not None]
 
         if limit >= len(shards):
             return claims(self._scripts([call(shard, limit // len(shards)) for shard in shards]))
@@ -155,6 +159,16 @@ class RedisWorking(RedisAccounts, RedisLibrary):
             pipe.delete(name)
         self._run(pipe.execute)
         return True
+
+
+def _readable(now: float, member: Sequence[Any]) -> Claim | None:
+    """A claim; None for a record that cannot be read, as another version may have written it. Those that were claimed
+    with it must not be lost for that: each time would count as a worker that has died on them."""
+    try:
+        return claim_of(now, *member)
+    except Exception:  # whatever is wrong in it
+        log.exception("%s cannot be read: is it another version's?", decoded(member[0]))
+        return None
 
 
 def waking(job: str) -> Call:

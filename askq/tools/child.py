@@ -77,7 +77,8 @@ class Child:
         until = time.monotonic() + timeout_s
         try:
             reply = self._exchange(pack(request), printed, until, wanted)
-        except OSError:
+        except (OSError, ValueError):
+            # It has ended, or a function has written on the connection: what comes next might answer another call.
             reply = None
         if reply is None:
             how = self._end()
@@ -131,8 +132,8 @@ class Child:
         self._loaded.clear()
 
     def _exchange(self, request: bytes, printed: _Printed, until: float, wanted: Any) -> dict[str, Any] | None:
-        """The reply to a request, or None when the runner has ended. Whatever it prints is read all the time, and mostly
-        dropped. A long request goes piece by piece, as the runner takes it."""
+        """The reply to a request, or None when the runner has ended. Whatever it prints is read all the time, and
+        mostly dropped. A long request goes piece by piece, as the runner takes it."""
         assert self._channel is not None
         assert self._process is not None
         assert self._process.stdout is not None
@@ -169,14 +170,15 @@ class Child:
                         return _reply(data[4:size])
 
     def _end(self) -> str:
-        """How the runner has ended. One that has only hung up, as a function can that closes all files, is killed."""
+        """How the runner has ended. One that is still there, and cannot be spoken to any more, is killed: functions may
+        close all files."""
         assert self._process is not None
         try:
             return _how(self._process.wait(_LAST_BREATH_S))
         except subprocess.TimeoutExpired:
             self._kill()
             self._process.wait()
-            return "it closed the connection to its worker, and was killed"
+            return "it broke off the connection to its worker, and was killed"
 
     def stop(self) -> None:
         """Kill the runner and everything it has started."""

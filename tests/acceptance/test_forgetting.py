@@ -13,9 +13,11 @@ import pytest
 import redis
 
 from askq.assistants.model import Assistant
+from askq.embedded.stack import Embedded
 from askq.jobs.model import State
 from tests.acceptance.examples import example, step
 from tests.acceptance.stack import Stack, running_stack
+from tests.acceptance.test_embedded import Home
 from tests.acceptance.test_many_servers import stack_on
 from tests.parts import eventually, redis_binary
 from tests.servers import ClusterOfServers, running
@@ -286,16 +288,20 @@ def test_a_service_that_refuses_is_told_in_the_receipt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_example_deletes_everything(protocol: str, tmp_path: Path) -> None:
-    folder = example("clean-up", tmp_path)
-    step(folder, "1-ask", "--protocol", protocol)
-    step(folder, "2-ask-and-keep-nothing", "--protocol", protocol)
-    one = step(folder, "3-forget-one")
-    assert "1 question with everything about them erased from Redis" in one
-    told = step(folder, "4-delete-everything")
-    assert "2 questions with everything about them erased from Redis" in told
-    assert "3 questions with everything about them erased from Redis" in told
-    assert json.loads(step(folder, "5-look-for-the-rest"))["orphans"] == []
-    home = tmp_path / ".askq"
+    folder, home = example("clean-up", tmp_path), tmp_path / ".askq"
+    # As beside `askq up`: each of a dozen commands would start what it needs, and end it.
+    with Embedded(home) as parts:
+        parts.redis_url()
+        parts.local_api(engine="tutor")
+        step(folder, "1-ask", "--protocol", protocol)
+        step(folder, "2-ask-and-keep-nothing", "--protocol", protocol)
+        one = step(folder, "3-forget-one")
+        assert "1 question with everything about it erased from Redis" in one
+        told = step(folder, "4-delete-everything")
+        assert "2 questions with everything about them erased from Redis" in told
+        assert "3 questions with everything about them erased from Redis" in told
+        assert json.loads(step(folder, "5-look-for-the-rest"))["orphans"] == []
+    eventually(Home(home).ended, what="the parts have ended")
     words = (b"15 * 4", b"20% of")
     left = [path for path in home.rglob("*") if path.is_file() and any(word in path.read_bytes() for word in words)]
     assert left == []

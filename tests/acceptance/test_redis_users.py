@@ -130,6 +130,11 @@ def _may_do_no_harm(stack: Stack) -> None:
                 with pytest.raises((redis.NoPermissionError, redis.ResponseError), match=r"(?i)permission|NOPERM"):
                     client.execute_command(*command)
     with as_user(stack, "askq-flower") as client:
-        for command in (("CONFIG", "GET", "requirepass"),("HGETALL", "askq:nodes"), ("SMEMBERS", "askq:forgetting"), ("EVAL", "return 1", 0)):
+        for command in (
+            ("CONFIG", "GET", "requirepass"),
+            ("HGETALL", "askq:nodes"),
+            ("SMEMBERS", "askq:forgetting"),
+            ("EVAL", "return 1", 0),
+        ):
             with pytest.raises(redis.NoPermissionError):
                 client.execute_command(*command)

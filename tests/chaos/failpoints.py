@@ -13,6 +13,7 @@ _KILLS: Mapping[str, float] = {
     "renew.*": 0.02,
     "chain.*": 0.01,
     "reschedule.*": 0.01,
+    "hint.*": 0.005,
     # Passed many times a second by every run that is watched.
     "tell.*": 0.002,
     # Passed a few times by every job.
@@ -33,6 +34,9 @@ _KILLS: Mapping[str, float] = {
     "witness.*": 0.1,
     # Passed a few times in a whole experiment: a file is uploaded once.
     "upload.*": 0.15,
+    # By every look of a question that waits for its file.
+    "item.want.*": 0.002,
+    "share.*": 0.002,
     "item.*": 0.02,
     "store.*": 0.05,
     "index.*": 0.01,
@@ -44,6 +48,8 @@ _KILLS: Mapping[str, float] = {
     "gone.*": 0.05,
     "file.delete.*": 0.1,
     "store.delete.*": 0.1,
+    "unshare.*": 0.05,
+    "bury.*": 0.05,
     "forget.*": 0.2,
     # Passed once by every process.
     "ensure_assistant.*": 0.03,
@@ -53,7 +59,7 @@ _KILLS: Mapping[str, float] = {
 """Pattern → probability; the first that matches decides. Rarer places get a larger share."""
 
 
-FORGETTING = ("delete.*", "gone.*", "file.delete.*", "store.delete.*", "forget.*")
+FORGETTING = ("delete.*", "gone.*", "file.delete.*", "store.delete.*", "unshare.*", "bury.*", "forget.*")
 """Places that only those pass who forget."""
 
 

@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from askq.ids import SHARDS, job_id, shard_of, split_job_id
+from askq.jobs import keys
 from askq.jobs.model import LANE_OF, PENDING, TERMINAL, Lane, Outcome, State
 from askq.jobs.store import Store
 from tests.contract.store_stage import (
     ALL,
     LONG,
     SHORT,
+    RedisStage,
     Stage,
     answer_all,
     audit,
@@ -52,6 +54,22 @@ def test_a_job_is_claimed_again_after_its_lease_under_a_greater_fence(stage: Sta
         stage.pass_time(SHORT)
     assert move(store, job, fence, "defer") is Outcome.MOVED, "a lease that ended is good until somebody else claims"
     assert claim(store, job).claims == 1, "any move is progress"
+
+
+@pytest.mark.parametrize("text", [b'{"text": "cut of', b'{"text": "x", "of_a_later_version": 1}', b"z no zlib"])
+def test_a_record_that_cannot_be_read_costs_no_other_job_its_claim(
+    alone: RedisStage, text: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Given a question that another version wrote, when it is claimed with others, then those are worked on, and do not
+    count as jobs on which workers die."""
+    store = alone.store
+    batch = submit(store, 4)
+    bad = job_id(batch, "q1")
+    alone.raw.set(keys.ask(bad), text)
+    claimed = {held.id for held in store.claim(Lane.START, ALL, limit=1000, lease_s=LONG)}
+    assert claimed == {job_id(batch, row) for row in ("q0", "q2", "q3")}
+    assert f"{bad} cannot be read" in caplog.text
+    assert "cut of" not in caplog.text, "texts do not go into logs"
 
 
 def test_an_intent_keeps_the_claim_and_its_lease(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
@@ -81,3 +82,11 @@ def test_the_image_has_every_package_and_serves_every_queue() -> None:
     assert set(packages) <= let_in
     assert f'"--queues", "{QUEUE_START},{QUEUE_POLL}"' in DOCKERFILE
     assert f"image: askq:{project['project']['version']}\n" in (ROOT / "docker-compose.yml").read_text("utf-8")
+
+
+def test_a_number_of_processes_is_heard() -> None:
+    """Celery takes it from its command line, and from no variable."""
+    image = json.loads(re.findall(r"^CMD (.+)$", DOCKERFILE, re.MULTILINE)[0])
+    own = [part for given in SERVICES["worker"]["command"] for part in given.split("=", 1)]
+    assert own == ["${ASKQ_CONCURRENCY:-2}" if part == "2" else part for part in image]
+    assert "ASKQ_CONCURRENCY" not in SERVICES["worker"]["environment"]

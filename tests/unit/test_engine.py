@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from askq.assistants.model import Assistant
+from askq.assistants.model import Assistant, ProtocolName
 from askq.errors import StoreUnreachable
 from askq.ids import SHARDS
+from askq.jobs import forgetting
 from askq.jobs.limits import Scope
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Job, Lane, Move, NewBatch, NewJob, Outcome, Question, State, Usage
@@ -137,10 +138,10 @@ class Engines:
         self._store = store
         self._service = service
 
-    def __call__(self, store: MemoryStore | None = None) -> Engine:
+    def __call__(self, store: MemoryStore | None = None, *, name: ProtocolName = "assistants") -> Engine:
         engine = Engine(
             store or self._store,
-            lambda: {"assistants": self._service},
+            lambda: {name: self._service},
             None,
             account="acc",
             host="service.test",
@@ -166,7 +167,7 @@ def engines(store: MemoryStore, service: Service) -> Iterator[Engines]:
 
 def submit(store: MemoryStore, rows: int, *, assistant: Assistant = TUTOR, model: str | None = None) -> str:
     store.save_assistant(assistant.digest, assistant.to_json())
-    batch, _ = store.open_batch(NewBatch(name=None, assistant="tutor", protocol="assistants"))
+    batch, _ = store.open_batch(NewBatch(name=None, assistant="tutor", protocol=assistant.protocol))
     store.add(
         batch,
         [
@@ -174,7 +175,7 @@ def submit(store: MemoryStore, rows: int, *, assistant: Assistant = TUTOR, model
                 question=Question(row_id=f"q{row}", index=row, text=f"question {row}", model=model),
                 assistant="tutor",
                 assistant_digest=assistant.digest,
-                protocol="assistants",
+                protocol=assistant.protocol,
             )
             for row in range(rows)
         ],
@@ -319,19 +320,26 @@ def test_a_question_on_which_workers_died_is_in_hand_alone(
     """Given a job that was claimed again and again, when it is worked on, then no other could die with it."""
     batch = submit(store, 12)
     suspect = f"{batch}.q5"
+    in_hand: set[str] = set()
+    together: list[set[str]] = []
+    prepare = service.prepare
+
+    async def look(ask: Ask, assistant_id: str | None) -> str:
+        in_hand.add(ask.job_id)
+        if suspect in in_hand:
+            together.append(set(in_hand))
+        # So long that whoever is not kept waiting comes in between.
+        await asyncio.sleep(0.05)
+        in_hand.remove(ask.job_id)
+        return await prepare(ask, assistant_id)
+
     others = [job.id for job in store.jobs(batch) if job.id != suspect]
     for _ in range(steps.SUSPECT_CLAIMS):
         held = [(claim.id, claim.fence) for claim in store.claim(Lane.START, range(SHARDS), limit=99, lease_s=0)]
         store.give_back([pair for pair in held if pair[0] in others], delay_s=0)
-    engine, together = engines(), []
-
-    def look(ask: Ask) -> None:
-        if ask.job_id == suspect:
-            together.append(engine.open_calls(Lane.START) + engine.open_calls(Lane.POLL))
-
-    service.before = look
-    drive(engine, finished(store, batch))
-    assert together == [1], "itself, and nothing else"
+    service.prepare = look  # type: ignore[method-assign]
+    drive(engines(), finished(store, batch))
+    assert together == [{suspect}], "itself, and nothing else"
     job = store.job(suspect)
     assert job is not None
     assert job.state is State.COMPLETED
@@ -376,6 +384,46 @@ def test_the_id_of_a_run_is_kept_when_the_store_is_away_as_the_reply_comes(
     job = only(store, batch)
     assert asked[0] == 1, "asked once the run was there"
     assert (job.state, job.attempts, job.runs, len(service.ledger)) == (State.COMPLETED, 1, 1, 1)
+
+
+def forget_what_another_ended(store: MemoryStore, batch: str, lane: Lane) -> None:
+    """Somebody takes over the only job of a batch and ends it, and the batch is forgotten."""
+    (claim,) = eventually(lambda: store.claim(lane, range(SHARDS), limit=9, lease_s=9), what="the lease ends")
+    cancel = Move(job=claim.id, fence=claim.fence, name="cancel", fields={"error_code": "cancelled"})
+    assert store.commit([cancel]) == [Outcome.MOVED]
+    forgetting.begin(store, batch)
+    assert forgetting.advance(store, batch, None) == 0
+
+
+@pytest.mark.parametrize(("lane", "made"), [(Lane.START, ["thread"]), (Lane.POLL, ["conversation", "response"])])
+def test_what_a_zombie_makes_for_a_question_that_was_forgotten_is_deleted(
+    store: MemoryStore, service: Service, engines: Engines, lane: Lane, made: list[str]
+) -> None:
+    """Given a process that was stopped in the midst of a call until its question was forgotten, when the reply comes,
+    then what the call has made does not stay at the service for ever."""
+    spoken: ProtocolName = "assistants" if lane is Lane.START else "responses"
+    batch = submit(store, 1, assistant=dataclasses.replace(TUTOR, protocol=spoken))
+    deleted: list[str] = []
+    prepare = service.prepare
+
+    async def prepare_late(ask: Ask, assistant_id: str | None) -> str:
+        thread = await prepare(ask, assistant_id)
+        if lane is Lane.START:
+            await asyncio.to_thread(forget_what_another_ended, store, batch, lane)
+        return thread
+
+    async def delete(kind: Kind, id_: str) -> bool:
+        deleted.append(f"{kind}")
+        return True
+
+    service.prepare = prepare_late  # type: ignore[method-assign]
+    service.delete = delete  # type: ignore[method-assign]
+    if lane is Lane.POLL:
+        service.after = lambda ask: forget_what_another_ended(store, batch, lane)
+    zombie = Deaf(store)
+    zombie.gate.set()
+    drive(engines(zombie, name=spoken), lambda: sorted({*deleted}) == made and store.next_tombstone() is None)
+    assert store.batch(batch) is None
 
 
 class Slow(MemoryStore):

@@ -444,6 +444,52 @@ def test_a_run_without_any_message_is_not_an_answer() -> None:
 # -- poison --------------------------------------------------------------------------------------------------
 
 
+NO_RUN = Found(search=Search.NOT_STARTED)
+
+
+def test_creates_that_fail_every_time_are_given_up_at_last() -> None:
+    """Given a service that answers every create of a question with a 500 and makes no run, when it is asked again and
+    again, then ever more rarely, and not for ever."""
+    delays, voids = [], 0
+    while voids < steps.MOST_VOIDS - 1:
+        lost = steps.not_created(claim(thread_id="t", voids=voids), LOST, 0.0).move
+        held = starting(looks=1, intent_at=NOW - LEASE - SETTLE_S, voids=voids, errors=lost.fields["errors"])
+        move = legal(steps.searched(held, NO_RUN, TUTOR, LEASE, 0.0), held).move
+        assert (move.name, move.fields["attempts"], move.fields["voids"]) == ("void", 0, voids + 1)
+        delays.append(move.delay)
+        voids += 1
+    assert delays[:4] == [0.0, 1.0, 2.0, 4.0]
+    assert max(delays) == 60.0
+    held = starting(looks=1, intent_at=NOW - LEASE - SETTLE_S, voids=voids, errors=1)
+    move = legal(steps.searched(held, NO_RUN, TUTOR, LEASE, 0.0), held).move
+    assert (move.name, move.fields["error_code"], move.fields["attempts"]) == ("fail", "upstream", 0)
+
+
+def test_a_question_on_whose_create_workers_die_is_in_hand_alone_and_then_put_aside() -> None:
+    """Given workers that die after the intent, before there is a run, when that happens again and again, then it is as
+    if they died without any progress."""
+    seen = []
+    held = claim(thread_id="t")
+    while not steps.poisoned(held):
+        seen.append(steps.suspect(held))
+        died = starting(looks=1, intent_at=NOW - LEASE - SETTLE_S, deaths=held.deaths)
+        assert not steps.poisoned(died), "first it is looked for a run"
+        move = legal(steps.searched(died, NO_RUN, TUTOR, LEASE, 0.0), died).move
+        assert (move.name, move.delay) == ("void", 0.0)
+        held = claim(thread_id="t", deaths=move.fields["deaths"])
+        assert held.deaths <= steps.MOST_CLAIMS
+    assert seen == [False] * steps.SUSPECT_CLAIMS + [True] * (steps.MOST_CLAIMS - steps.SUSPECT_CLAIMS)
+    move = legal(steps.give_up_poison(held), held).move
+    assert (move.fields["error_code"], "8 workers" in str(move.fields["error_message"])) == ("poison", True)
+
+
+def test_a_run_makes_both_counts_begin_anew() -> None:
+    made = steps.created(claim(thread_id="t", voids=3, deaths=2), status(RunState.PENDING), TUTOR, 0.0).move
+    found = steps.adopted(starting(voids=3, deaths=2), "r", TUTOR).move
+    for move in (made, found):
+        assert (move.fields["voids"], move.fields["deaths"]) == (None, None)
+
+
 def test_a_job_that_kills_workers_is_put_aside() -> None:
     assert not steps.poisoned(claim(claims=steps.MOST_CLAIMS))
     held = claim(claims=steps.MOST_CLAIMS + 1)

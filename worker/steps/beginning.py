@@ -21,6 +21,7 @@ from worker.steps.decision import (
     end,
     limited,
     moved,
+    run_made,
     way_back,
 )
 from worker.steps.running import finished, makes_files
@@ -183,6 +184,7 @@ def intent(claim: Claim, lease_s: float, *, told: bool = False) -> Move:
         "attempts": claim.attempts + 1,
         "looks": None,
         "witness": None,
+        "errors": None,
         "note": None,
         "live": 1 if claim.question is not None and claim.question.stream else None,
         "unsent": 1 if told else None,
@@ -225,6 +227,7 @@ def created(
         "asked_of": claim.question.model if claim.question is not None else None,
         "seen": None,
         **CLEAN,
+        **run_made(claim),
     }
     match status.state:
         case RunState.DONE if status.answer is not None and not makes_files(status.answer):
@@ -261,13 +264,17 @@ def not_created(claim: Claim, error: CallError, jitter: float) -> Decision:
             anew: Fields = {**never, "thread": None, "resets": claim.resets + 1, "gone": gone}
             return moved(claim, "void", delay=backoff(gone, jitter), fields=anew)
         case Busy():
-            return moved(claim, "defer", delay=0.2, fields={"note": "the thread is busy: looking for our run in it"})
+            told: Fields = {"errors": claim.errors + 1, "note": "the thread is busy: looking for our run in it"}
+            return moved(claim, "defer", delay=0.2, fields=told)
     # Ambiguous, and anything a new adapter may invent: a run may exist, so it is looked for before anything else.
     return moved(
         claim,
         "defer",
         delay=min(SETTLE_S, 1.0),
-        fields={"note": f"the reply to the create was lost ({error.code}): looking for the run"[:300]},
+        fields={
+            "errors": claim.errors + 1,
+            "note": f"the reply to the create was lost ({error.code}): looking for the run"[:300],
+        },
     )
 
 

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 from askq.ends import ENDS
 from askq.jobs.model import FINISHING, Answer, Claim, Move, Pause, State, Usage
-from worker.protocols.base import Blocked, Limited
+from worker.protocols.base import Blocked, CallError, Gone, Limited
 from worker.schedule import BUDGET_S, LONGEST_PAUSED_S, PAUSED_S, backoff
 
 MOST_ERRORS = 8
 """Failed free calls in a row before a job that has no run yet is given up."""
 MOST_GONE = 4
 """404s in a row before a run counts as vanished: reads may lag behind writes."""
+MOST_VOIDS = 12
+"""Creates in a row that failed and made no run before a job is given up: with the pauses between them and the search
+after each, a service that is out of order has about ten minutes."""
 MOST_CLAIMS = 8
 """Claims without progress before a job counts as poison: each is a worker that died on it."""
 SUSPECT_CLAIMS = 3
@@ -95,14 +98,19 @@ def with_usage(answer: Answer | None, usage: Usage | None) -> Answer | None:
     return None if answer is None else dataclasses.replace(answer, usage=answer.usage or usage)
 
 
+def run_made(claim: Claim) -> Fields:
+    """What a run puts an end to: the count of creates in a row that brought none."""
+    return {"voids": None, "deaths": None} if claim.voids or claim.deaths else {}
+
+
 def suspect(claim: Claim) -> bool:
     """Whether workers have died with this job in hand so often that it must be in hand alone."""
-    return claim.claims > SUSPECT_CLAIMS
+    return claim.claims > SUSPECT_CLAIMS or claim.deaths >= SUSPECT_CLAIMS
 
 
 def poisoned(claim: Claim) -> bool:
     """Whether workers have died on this job so often that it must not be touched again."""
-    return claim.claims > MOST_CLAIMS
+    return claim.claims > MOST_CLAIMS or (claim.deaths >= MOST_CLAIMS and claim.state is not State.STARTING)
 
 
 def may_run(claim: Claim) -> bool:
@@ -113,6 +121,8 @@ def may_run(claim: Claim) -> bool:
 def give_up_poison(claim: Claim) -> Decision:
     """The end of a job that kills workers."""
     code = "uncertain_create" if may_run(claim) else "poison"
+    if claim.claims <= MOST_CLAIMS:
+        return end(claim, code, f"{claim.deaths} workers in a row died as they were to create its run")
     return end(claim, code, f"claimed {claim.claims - 1} times without any progress in state {claim.state}")
 
 
@@ -142,6 +152,21 @@ def blocked(claim: Claim, error: Blocked, name: str, fields: Fields | None = Non
     told: Fields = {**(fields or {}), "limited": None, "note": f"paused: {error.message}"[:300]}
     made = moved(claim, name, delay=1.0, fields=told)
     return Decision(made.move, pause=error)
+
+
+def put_off(claim: Claim, error: CallError, jitter: float) -> Decision | None:
+    """What follows where a free call failed through no fault of the job or its run; None for any other error."""
+    match error:
+        case Limited():
+            return limited(claim, error, "defer", jitter)
+        case Blocked():
+            return blocked(claim, error, "defer")
+    return None
+
+
+def failures(claim: Claim, error: CallError) -> tuple[int, int]:
+    """How many calls in a row have failed with this one, and how often the run was not found among them."""
+    return claim.errors + 1, claim.gone + isinstance(error, Gone)
 
 
 def paused(claim: Claim, pause: Pause) -> Decision:

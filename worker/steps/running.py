@@ -8,7 +8,7 @@ from askq.assistants.model import Assistant
 from askq.jobs.codec import files_brought
 from askq.jobs.model import FINISHING, Answer, Claim, Move, Usage
 from askq.jobs.took import seen_between
-from worker.protocols.base import Blocked, CallError, Gone, Limited, RunState, Status
+from worker.protocols.base import CallError, RunState, Status
 from worker.schedule import CANCEL_GRACE_S, Pace, backoff, before_deadline, until_poll
 from worker.steps.decision import (
     CLEAN,
@@ -16,10 +16,10 @@ from worker.steps.decision import (
     MOST_GONE,
     Decision,
     Fields,
-    blocked,
     end,
-    limited,
+    failures,
     moved,
+    put_off,
     summed,
     with_usage,
 )
@@ -165,14 +165,10 @@ def answered(claim: Claim, answer: Answer, fields: Fields, *, usage: Usage | Non
 
 def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
     """A poll (or fetching the answer) failed: a failed poll is not a failed run."""
-    match error:
-        case Limited():
-            return limited(claim, error, "defer", jitter)
-        case Blocked():
-            return blocked(claim, error, "defer")
-    errors = claim.errors + 1
-    gone = claim.gone + 1 if isinstance(error, Gone) else claim.gone
-    if isinstance(error, Gone) and gone > MOST_GONE:
+    if (later := put_off(claim, error, jitter)) is not None:
+        return later
+    errors, gone = failures(claim, error)
+    if gone > MOST_GONE:
         return end(claim, "run_vanished", error.message, usage=claim.usage)
     if claim.deadline is not None and claim.now > claim.deadline + DEADLINE_ERRORS_S:
         return end(

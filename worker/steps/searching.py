@@ -11,12 +11,14 @@ from worker.schedule import SETTLE_S, backoff
 from worker.steps.decision import (
     CLEAN,
     DEADLINE_ERRORS_S,
+    MOST_VOIDS,
     Decision,
     Fields,
     blocked,
     end,
     limited,
     moved,
+    run_made,
     summed,
     way_back,
 )
@@ -37,14 +39,25 @@ def adopted(claim: Claim, run_id: str, assistant: Assistant, *, runs: int = 1) -
             "looks": None,
             "witness": None,
             **CLEAN,
+            **run_made(claim),
         },
     )
 
 
-def never_sent(claim: Claim) -> Decision:
-    """There is no run of the intent, and none will come: the attempt did not happen."""
-    fields: Fields = {"attempts": max(0, claim.attempts - 1), "looks": None, "note": None}
-    return moved(claim, way_back(claim), fields=fields)
+def never_sent(claim: Claim, jitter: float) -> Decision:
+    """There is no run of the intent, and none will come: the attempt did not happen. Not for ever: what fails every
+    time is given up, and so is what kills every worker (`poisoned`)."""
+    fields: Fields = {"attempts": max(0, claim.attempts - 1), "looks": None}
+    if not claim.errors:
+        # Nobody has heard of a failure: whoever was to make the call has died.
+        return moved(claim, way_back(claim), fields={**fields, "deaths": claim.deaths + 1, "note": None})
+    voids = claim.voids + 1
+    if voids >= MOST_VOIDS:
+        return end(claim, "upstream", f"{voids} creates in a row failed, and none made a run", fields=fields)
+    delay = 0.0 if voids == 1 else backoff(voids - 1, jitter)
+    note = f"creates have failed {voids} times in a row" if voids > 1 else None
+    fields = {**fields, "voids": voids, "deaths": None, "errors": None, "note": note}
+    return moved(claim, way_back(claim), delay=delay, fields=fields)
 
 
 def searched(
@@ -81,10 +94,10 @@ def searched(
                 )
             )
         case Search.NOT_STARTED if claim.looks >= 1 and since >= lease_s + SETTLE_S:
-            return never_sent(claim)
+            return never_sent(claim, jitter)
         case Search.NOT_STARTED:
             wait = max(1.0, lease_s + SETTLE_S - since)
-            return moved(claim, "defer", delay=wait, fields={"looks": claim.looks + 1, "errors": None, **anew})
+            return moved(claim, "defer", delay=wait, fields={"looks": claim.looks + 1, **anew})
     if since < assistant.timeout_s:
         return _still_unknown(claim, since, jitter, anew)
     if assistant.on_uncertain == "retry" and claim.attempts - claim.allowance < MOST_ATTEMPTS:

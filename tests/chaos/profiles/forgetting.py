@@ -55,10 +55,10 @@ class Size:
     talks: int
     turns: int
     at_work: int
+    """Questions whose runs are at work when they are forgotten."""
     later: int
     """Questions that are asked meanwhile, about files that others let go of, per protocol."""
     workers: int
-    """Questions whose runs are at work when they are forgotten."""
     strikes: int
     kills: float
     """Factor of the failpoints' shares."""

@@ -12,8 +12,12 @@ import pytest
 
 from askq.files.folder import Folder
 from askq.files.model import Attachment, FileRef, Resources, StoreRef
+from askq.ids import job_id
+from askq.jobs import forgetting
 from askq.jobs.library import BY_COMMAND, ItemState, Wish, file_item, store_item
 from askq.jobs.memory_store import MemoryStore
+from askq.jobs.model import NewBatch, NewJob, Question
+from askq.jobs.objects import RemoteObject
 from tests.unit.protocols_stage import assistant
 from worker import library_runner
 from worker.library import Library, NotReady, Unavailable
@@ -556,3 +560,73 @@ async def test_on_assistants_a_thread_that_is_added_to_has_a_store_of_its_own(st
     stage.store.want(ACCOUNT, [wish])
     own = await stage.ids(needs(assistant(thread_resources=named), (), protocol="assistants", in_conversation=True))
     assert len(own.thread_store_files) == 1
+
+
+def asked(stage: Stage) -> tuple[str, str]:
+    """The ids of a batch and its only job."""
+    batch, _ = stage.store.open_batch(NewBatch(name=None, assistant="tutor", protocol="responses"))
+    question = Question(row_id="q1", index=0, text="What is 2 + 2?")
+    new = NewJob(question=question, assistant="tutor", assistant_digest="d", protocol="responses")
+    stage.store.add(batch, [new])
+    stage.store.seal(batch, 1)
+    return batch, job_id(batch, "q1")
+
+
+def forget(stage: Stage, batch: str) -> None:
+    forgetting.begin(stage.store, batch)
+    assert forgetting.advance(stage.store, batch, stage.folder) == 0
+
+
+async def test_nothing_is_wanted_for_a_question_that_was_forgotten(stage: Stage) -> None:
+    """Given a process that was stopped while its batch was forgotten, when it goes on, then it brings nothing back."""
+    wish = file_item(stage.ref("a.csv"), "assistants")
+    batch, job = asked(stage)
+    forget(stage, batch)
+    found = await stage.library.give(Needs(row_code=(wish,)), user=batch, go_on=False, job=job)
+    assert isinstance(found, Unavailable)
+    assert (stage.store.items(ACCOUNT), stage.store.users(f"{ACCOUNT}/{wish.name}")) == ([], [])
+
+
+async def test_a_use_that_is_noted_while_its_batch_is_forgotten_is_ended(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a process that was stopped just before it noted what it uses, when the batch is gone as it goes on, then
+    the file is not kept for ever, nor is one that others use deleted."""
+    mine, ours = (file_item(stage.ref(name, name), "assistants") for name in ("a.csv", "b.csv"))
+    await stage.ids(Needs(row_code=(ours,)), user="b_other")
+    batch, job = asked(stage)
+    share = stage.store.share
+
+    def late(thing: str, user: str) -> list[RemoteObject]:
+        if stage.store.batch(batch) is not None:
+            forget(stage, batch)
+        return share(thing, user)
+
+    monkeypatch.setattr(stage.store, "share", late)
+    await stage.library.give(Needs(row_code=(mine, ours)), user=batch, go_on=False, job=job)
+    await until(lambda: [item.name for item in stage.store.items(ACCOUNT)] == [ours.name])
+    assert stage.store.users(f"{ACCOUNT}/{mine.name}") == []
+    assert stage.store.users(f"{ACCOUNT}/{ours.name}") == ["b_other"]
+    assert [name for name, _ in stage.service.files.values()] == ["b.csv"]
+
+
+async def test_a_file_is_not_kept_by_a_store_that_was_deleted_meanwhile(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a process that was stopped just before it noted that a store uses a file, when the store is gone as it goes
+    on, then the file goes, too."""
+    wish = store_item(StoreRef(files=(stage.ref("a.txt"),)))
+    share, late_for = stage.store.share, list[str]()
+
+    def late(thing: str, user: str) -> list[RemoteObject]:
+        if user.startswith(f"{ACCOUNT}/store:") and (items := stage.store.items(ACCOUNT, [wish.name])):
+            late_for.append(thing)
+            stage.store.move_item(ACCOUNT, items[0], {"state": ItemState.LEAVING}, due_s=99.0, take_over=True)
+            stage.store.unshare(f"{ACCOUNT}/{wish.name}", "b_1")
+        return share(thing, user)
+
+    monkeypatch.setattr(stage.store, "share", late)
+    await stage.library.give(Needs(row_store=wish), user="b_1", go_on=False)
+    await until(lambda: bool(late_for) and not stage.store.items(ACCOUNT, [late_for[0].partition("/")[2]]))
+    assert "fill_store" not in stage.service.calls
+    await until(lambda: not stage.service.files)

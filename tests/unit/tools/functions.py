@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import datetime
@@ -113,6 +114,11 @@ def dies(how: str) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "hang up":
         os.closerange(3, 256)
+        time.sleep(600)
+    if how == "scribble":
+        for descriptor in range(3, 64):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b"\0\0\0\2xx")
         time.sleep(600)
     ctypes.string_at(0)
     return "alive"

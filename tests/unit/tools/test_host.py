@@ -156,7 +156,13 @@ def test_every_secret_setting_is_on_that_list() -> None:
 
 @pytest.mark.parametrize(
     ("how", "by"),
-    [("exit", "exit status 7"), ("signal", "SIGKILL"), ("segfault", "SIGSEGV"), ("hang up", "closed the connection")],
+    [
+        ("exit", "exit status 7"),
+        ("signal", "SIGKILL"),
+        ("segfault", "SIGSEGV"),
+        ("hang up", "broke off the connection"),
+        ("scribble", "broke off the connection"),
+    ],
 )
 def test_a_process_that_dies_costs_the_call_and_not_the_worker(
     shared: Host, assistant: Assistant, how: str, by: str
