@@ -334,7 +334,7 @@ def load(environ: Mapping[str, str] | None = None, *, folder: Path | None = None
             "name a single Redis, one behind Sentinel, or RabbitMQ (amqp://…): it carries hints only"
         )
     if "base_url" in chosen and not chosen.get("allow_plain_http") and _is_plain(chosen["base_url"]):
-        told_url = _clipped(_without_password(chosen["base_url"]))
+        told_url = _clipped(without_secrets(chosen["base_url"]))
         problems.append(
             f"OPENAI_BASE_URL={told_url} (from {sources['base_url']}) would send key and questions unencrypted to "
             "another machine; use https://, or set ASKQ_ALLOW_PLAIN_HTTP=1 where everybody on the way may read them"

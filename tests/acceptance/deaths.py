@@ -116,20 +116,13 @@ STORIES = [
         assistant=assistant("responses", tools=({"type": "file_search"},)),
         rows=asks(file="attached.txt"),
     ),
-<<<<<<< HEAD
-    Story(
-        name="forgotten",
-        assistant=assistant("assistants", tools=({"type": "code_interpreter"},)),
-        rows=asks("code", file="attached.csv"),
-        forgets=True,
-=======
     Story(name="forgotten", assistant=assistant("assistants"), rows=asks(), forgets=True),
     Story(
         name="forgotten-files",
         assistant=assistant("responses", tools=({"type": "file_search"},)),
         rows=asks(file="attached.txt"),
         forgets=True,
-        shows=around("store.delete", "file.delete", "unshare", "bury", "item.drop"),
+        shows=around("store.delete", "file.delete", "unshare", "bury", "item.drop", "forget.folder"),
     ),
     Story(
         name="chains",
@@ -195,7 +188,6 @@ STORIES = [
         code="poison",
         runs=0,
         shows=("commit.fail.before",),
->>>>>>> main
     ),
 ]
 """In this order: a place that an earlier story came to is not tried again, but for those where money is at stake."""

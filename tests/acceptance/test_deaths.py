@@ -127,11 +127,8 @@ class Houses:
         found = [] if len(paid) == story.runs * len(story.rows) else [f"paid for {len(paid)} runs"]
         jobs = list(store.jobs(batch))
         if story.forgets:
-<<<<<<< HEAD
             found += [f"left in the folder: {path}" for path in (folder / "files").rglob("*/*") if path.is_file()]
-=======
             found += [f"uploaded still: {name}" for name in _uploads(stack) if name.startswith(f"{folder.name} ")]
->>>>>>> main
             return found + [f"remembered: {job}" for job in jobs]
         found += [
             f"not {story.ends}: {job.state} {job.error_code} {job.error_message} {job.note}"
