@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import random
@@ -18,6 +19,7 @@ from askq.files.folder import Folder
 from askq.ids import job_id, split_job_id
 from askq.jobs.calls import KeptCall
 from askq.jobs.codec import with_brought
+from askq.jobs.forgetting import keeps_files_of
 from askq.jobs.model import LANE_OF, MOVES, TERMINAL, Answer, Claim, Lane, Move, Outcome, State
 from askq.jobs.objects import OF_RECORD, Kind, RemoteObject, assistant_thing
 from askq.jobs.store import Store
@@ -51,12 +53,14 @@ from worker.protocols.base import (
 from worker.protocols.filing import Filing
 from worker.schedule import Pace, crowd_s
 from worker.shared import Shared
+from worker.surplus import Surplus
 
 log = logging.getLogger(__name__)
 
 _UNSENT = 16
 """Calls at once of which it is on record that they leave, and which may not have left: as many questions may end in
 doubt when a process is killed, where the service can neither list runs nor be asked again safely."""
+_NOTED = 10_000
 _OUTPUT = Output(files=20, file_bytes=100 << 20, total_bytes=500 << 20)
 
 
@@ -92,6 +96,7 @@ class Bench:
         self._leases = Leases(store, lease_s=lease_s)
         self._account = Account(store, account, in_flight=in_flight, probe_s=probe_s)
         self._budgets = Budgets(store, host)
+        self._surplus = Surplus(store)
         self._permits = Permits(store, account, host)
         self._durations = Durations(store)
         self._waiting_functions, self._look_at_functions = 0, 0.0
@@ -107,7 +112,10 @@ class Bench:
         files = folder or Folder(Path("askq-files"))
         self.library = Library(store, account, files, self._filing, lease_s=lease_s)
         self._materials = Materials(store, account, self.library)
+        self._folder = files
         self._downloads = Downloads(files, output)
+        self._noted: set[str] = set()
+        """Batches of which it is on record that files of them are in this folder."""
         self._fetching: set[asyncio.Task[Any]] = set()
         """Jobs whose files are fetched: they hold up no poll, however long it takes."""
         self._remote: dict[str, asyncio.Future[str | None]] = {}
@@ -338,9 +346,21 @@ class Bench:
             others = (
                 await files_before(self.store, claim) if any(call.get("container_id") for call in answer.code) else ()
             )
+            await asyncio.to_thread(self._note_folder, split_job_id(claim.id)[0])
             return await self._downloads.fetch(claim, answer, self._filing(), others=others)
         finally:
             self._fetching.discard(task)
+
+    def _note_folder(self, batch: str) -> None:
+        """Whoever forgets the batch is to know in which folder its files are."""
+        if batch in self._noted:
+            return
+        # Where the folder cannot be written nothing is kept either: the download says so.
+        with contextlib.suppress(OSError):
+            keeps_files_of(self.store, self._folder, batch)
+            if len(self._noted) >= _NOTED:
+                self._noted.clear()
+            self._noted.add(batch)
 
     async def _of_refusal(self, ask: Ask, error: CallError) -> CallError:
         """The error, or what follows where it was for a file that is gone."""

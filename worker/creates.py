@@ -8,6 +8,7 @@ import dataclasses
 import time
 
 from askq.assistants.model import Assistant
+from askq.ids import split_job_id
 from askq.jobs.model import Claim, Move, Outcome
 from askq.jobs.objects import keep_letters
 from worker import rounds, steps
@@ -144,6 +145,10 @@ class Creates(Bench):
             return
         if assistant.functions and not outputs and (waiting := await self._functions_waiting()):
             await self._commit(claim, rounds.too_many_wait(claim, waiting, jitter()))
+            return
+        pause = self._account.stopped_batch(split_job_id(claim.id)[0]) or await self._surplus.pause(claim)
+        if pause is not None:
+            await self._commit(claim, steps.paused(claim, pause))
             return
         verdict = await self._budgets.reserve(claim, ask)
         if verdict is not Verdict.GRANTED:

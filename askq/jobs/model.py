@@ -480,7 +480,7 @@ class Pause:
     """Something that must not be called, or paid from: why, and when to try it next (Unix seconds)."""
 
     account: str
-    """Alias of the account, or the id of the batch whose budget is used up."""
+    """Alias of the account, or the id of the batch that is concerned alone."""
     code: str
     """A key of `askq.pauses.PAUSES`."""
     message: str

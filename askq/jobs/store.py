@@ -240,6 +240,10 @@ class Store(Reader, Protocol):
         known never to have been made.
         """
 
+    def asked_again(self, job: str, attempt: int) -> int:
+        """Note that an attempt is to be made though one before it may have been paid for; how many of those the batch
+        has had since it was last resumed, this one included. The same attempt counts once."""
+
     # -- limits ------------------------------------------------------------------------------------------
 
     def take_permits(self, scope: Scope, asks: Sequence[float], *, bound: Bound, window: int) -> Permit:
@@ -404,7 +408,8 @@ class Store(Reader, Protocol):
         """Do not call an account (or one protocol of it) until it is probed or resumed."""
 
     def resume(self, account: str, *, protocol: str | None = None) -> bool:
-        """End a pause; True when there was one."""
+        """End a pause; True when there was one. Of a batch (its id for the account), what was asked again is counted
+        anew."""
 
     def pauses(self) -> list[Pause]:
         """All pauses in force."""
