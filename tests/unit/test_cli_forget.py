@@ -17,7 +17,7 @@ from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Lane, Move, Question
 from producer.cli import forget
 from producer.conversation import Conversation
-from tests.unit.test_engine import submit
+from tests.unit.engine_stage import submit
 
 
 @pytest.fixture

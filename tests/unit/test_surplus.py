@@ -12,7 +12,7 @@ from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Claim, Lane, State
 from askq.pauses import concerning
 from tests.unit import test_engine
-from tests.unit.test_engine import TUTOR, Engines, Service, drive, finished, submit
+from tests.unit.engine_stage import TUTOR, Engines, Service, drive, finished, submit
 from worker import surplus
 from worker.protocols.base import Ambiguous, Ask, Found, Search
 from worker.surplus import Surplus
