@@ -6,7 +6,6 @@ import base64
 import json
 import re
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 
 from askq.jobs.model import State
 from tests.acceptance.stack import ROOT, Stack, running_stack
@@ -127,7 +127,7 @@ def _may_do_no_harm(stack: Stack) -> None:
         with as_user(stack, user) as client:
             assert client.ping()
             for command in harm:
-                with pytest.raises((redis.NoPermissionError, redis.ResponseError), match=r"(?i)permission|NOPERM"):
+                with pytest.raises(NoPermissionError):
                     client.execute_command(*command)
     with as_user(stack, "askq-flower") as client:
         for command in (
@@ -136,5 +136,5 @@ def _may_do_no_harm(stack: Stack) -> None:
             ("SMEMBERS", "askq:forgetting"),
             ("EVAL", "return 1", 0),
         ):
-            with pytest.raises(redis.NoPermissionError):
+            with pytest.raises(NoPermissionError):
                 client.execute_command(*command)
