@@ -1,5 +1,5 @@
 # One word per intent. Everything runs in the project's own environment, which `uv` makes.
-.PHONY: setup test lint types docs check bench chaos image
+.PHONY: setup test lint types docs check bench chaos sbom image
 
 setup:            ## install everything a developer needs
 	uv sync --locked
@@ -27,6 +27,9 @@ bench:            ## the short profile of every benchmark
 
 chaos:            ## everything goes wrong, for a quarter of an hour
 	uv run --locked python -m tests.chaos --profile full --json chaos.json
+
+sbom:             ## write sbom.cdx.json, what askq is made of (CycloneDX)
+	uv export --frozen --no-dev --quiet --preview-features sbom-export --format cyclonedx1.5 --output-file sbom.cdx.json
 
 image:            ## build the container image
 	REDIS_PASSWORD=unused ASKQ_FLOWER_PASSWORD=unused docker compose build

@@ -8,6 +8,7 @@ AskqError
 ├── StoreError          Redis cannot be used                                  exit 1
 │   ├── StoreDenied         it rejects user or password                       exit 4
 │   ├── StoreUnreachable    no answer from it
+│   ├── StoreFull           it has too little room for new jobs
 │   └── StoreUnsafe         it would lose or evict jobs
 ├── EmbeddedError       an embedded part cannot be started here               exit 1
 ├── ApiUnreachable      the model's API does not answer                       exit 1
@@ -98,6 +99,10 @@ class StoreDenied(StoreError):
 
 class StoreUnreachable(StoreError):
     """Redis does not answer."""
+
+
+class StoreFull(StoreError):
+    """Redis answers, and has too little memory left to take new jobs; those it has go on."""
 
 
 class StoreUnsafe(StoreError):

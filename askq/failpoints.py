@@ -59,6 +59,7 @@ PARTS = (
     "gone",
     "forget.begin",
     "forget.jobs",
+    "forget.folder",
     "forget.erase",
 )
 """Steps within askq; each has a place before it and one after it. Commits are `commit.<move>`."""

@@ -1,7 +1,7 @@
 """Why work can stand still through no fault of the questions: one table that engine, commands and documents read.
 
 A pause concerns an account, one protocol of it, or one batch. Jobs keep their state meanwhile, no attempt is used up,
-and one call in a while probes whether it is over. `askq resume` ends it at once.
+and one call in a while probes whether it is over, unless it is a batch's. `askq resume` ends it at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from askq.jobs.limits import GETS, Wait
 from askq.jobs.model import BatchStatus, Pause, State
+from askq.jobs.objects import is_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,12 @@ _PAUSES = (
         "What is left of the batch's budget would not cover another question at worst.",
         "Finished questions free what was put aside for them; `askq resume BATCH --max-cost USD` raises it.",
     ),
+    Standstill(
+        "asked_again",
+        False,
+        "Too many runs of the batch were to be paid for once more, because nobody knows what became of them.",
+        "Find out why replies are lost (a proxy, a time-out), and then `askq resume`: nothing else ends it.",
+    ),
 )
 
 PAUSES: MappingProxyType[str, Standstill] = MappingProxyType({pause.code: pause for pause in _PAUSES})
@@ -76,7 +83,11 @@ def waits_for(status: BatchStatus, waits: Sequence[Wait]) -> tuple[Wait, ...]:
 
 def concerning(status: BatchStatus, pauses: Sequence[Pause]) -> tuple[Pause, ...]:
     """The pauses that keep jobs of a batch from moving: of its account, and of its budget."""
-    found = [pause for pause in pauses if pause.protocol in (None, status.protocol)]
+    found = [
+        pause
+        for pause in pauses
+        if pause.protocol in (None, status.protocol) and (pause.account == status.id or not is_batch(pause.account))
+    ]
     budget = status.budget
     if budget is not None and budget.refused_at is not None:
         left = budget.limit_usd - budget.spent_usd - budget.reserved_usd

@@ -179,6 +179,9 @@ class Settings:
     """The account's key (or OPENAI_API_KEY_FILE); the local API answers without it."""
     base_url: str | None = _setting("OPENAI_BASE_URL", _url("http", "https"), None)
     """Another server that speaks the protocol; api.openai.com without it."""
+    allow_plain_http: bool = _setting("ASKQ_ALLOW_PLAIN_HTTP", _truth, False)
+    """Call an API on another machine over http://, where everybody on the way reads key, questions and answers: never
+    by accident."""
     organization: str | None = _setting("OPENAI_ORG_ID", _text, None)
     """Sent with every call, where an account belongs to several organizations."""
     project: str | None = _setting("OPENAI_PROJECT_ID", _text, None)
@@ -259,6 +262,8 @@ class Settings:
     """A file the worker touches while it is well, for a container's health check."""
     allow_unsafe_redis: bool = _setting("ASKQ_ALLOW_UNSAFE_REDIS", _truth, False)
     """Work on a Redis that may lose jobs: never by accident."""
+    root: Literal["warn", "refuse", "allow"] = _setting("ASKQ_ROOT", _one_of("warn", "refuse", "allow"), "warn")
+    """What a worker does that root has started. A warning, because in many containers there is nobody else."""
     log_level: str = _setting("ASKQ_LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
     """How much workers tell: a line per event that matters, none per poll."""
     embedded_redis: Path | None = _setting("ASKQ_EMBEDDED_REDIS", _path, None)
@@ -328,6 +333,12 @@ def load(environ: Mapping[str, str] | None = None, *, folder: Path | None = None
             "CELERY_BROKER_URL is not set, and REDIS_URL is a Redis Cluster, which Celery cannot use as its broker; "
             "name a single Redis, one behind Sentinel, or RabbitMQ (amqp://…): it carries hints only"
         )
+    if "base_url" in chosen and not chosen.get("allow_plain_http") and _is_plain(chosen["base_url"]):
+        told_url = _clipped(without_secrets(chosen["base_url"]))
+        problems.append(
+            f"OPENAI_BASE_URL={told_url} (from {sources['base_url']}) would send key and questions unencrypted to "
+            "another machine; use https://, or set ASKQ_ALLOW_PLAIN_HTTP=1 where everybody on the way may read them"
+        )
     if problems:
         raise SettingsError(problems)
     return Settings(**chosen, sources=sources)
@@ -396,6 +407,20 @@ def _key_from_file(told: _Told) -> list[str]:
         return [f"OPENAI_API_KEY_FILE={name} (from {source}) is empty"]
     told["OPENAI_API_KEY"] = (text, f"{name} ({source})")
     return []
+
+
+def _is_plain(address: str) -> bool:
+    """Whether what is sent there leaves this machine unencrypted."""
+    # Here, because commands are to start fast, and most addresses are of the other kind.
+    from ipaddress import ip_address
+
+    parts = urlsplit(address)
+    host = (parts.hostname or "").rstrip(".")
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost" or host.endswith(".localhost")
+    return parts.scheme == "http" and not loopback
 
 
 def _reason(error: Exception) -> str:

@@ -78,7 +78,7 @@ class Client(Closing):
                 metadata=metadata,
                 idempotency_key=idempotency_key,
             )
-            submitted = submit(self._store, submission, begun=self._wake_workers)
+            submitted = submit(self._store, submission, folder=self._parts.files(), begun=self._wake_workers)
         return Batch(self._store, submitted.batch)
 
     def _wake_workers(self) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from askq.assistants.model import Assistant
 from askq.errors import InputError, Problem, StoreError
+from askq.files.folder import Folder
 from askq.files.model import FileRef
+from askq.jobs.forgetting import keeps_files_of
 from askq.jobs.model import Added, NewBatch, NewJob, Question
 from askq.jobs.objects import assistant_thing, content_thing
 from askq.jobs.store import Store
@@ -132,17 +134,23 @@ def submit(
     store: Store,
     submission: Submission,
     *,
+    folder: Folder | None = None,
     progress: Callable[[int], None] | None = None,
     begun: Callable[[], None] | None = None,
 ) -> Submitted:
     """Store every row that is not there yet.
 
-    `begun` is called once the first rows are there: workers may start on them while the others come.
+    `begun` is called once the first rows are there: workers may start on them while the others come. `folder` is where
+    what is sent along was copied to: it is noted, so that whoever forgets the batch knows where its copies are.
 
-    Raises InputError, and adds nothing, when the batch of this idempotency key has other questions under the same
-    ids. Raises StoreError; the rows stored until then stay, and the same call adds the rest.
+    Raises StoreFull, and adds nothing, when Redis has little memory left and rows are to be added; InputError, and adds
+    nothing, when the batch of this idempotency key has other questions under the same ids; StoreError: the rows stored
+    until then stay, and the same call adds the rest.
     """
     submission.require_one_protocol()
+    key = submission.idempotency_key
+    if key is None or store.batch_under(key) is None:
+        store.health().require_room()
     batch, created = store.open_batch(
         NewBatch(
             name=submission.name,
@@ -163,9 +171,11 @@ def submit(
     if not created:
         _require_kept(store, batch)
         _renew_budget(store, batch, submission)
-        there = _compare(store, batch, submission)
+        there, missing = _compare(store, batch, submission)
+        if missing:
+            store.health().require_room()
     added = already = 0
-    for found in _add(store, batch, submission, there):
+    for found in _add(store, batch, submission, folder, there):
         if begun is not None and added + already == 0:
             begun()
         added += found.added
@@ -177,30 +187,38 @@ def submit(
     return Submitted(batch=batch, created=created, added=added, already=already)
 
 
-def _compare(store: Store, batch: str, submission: Submission) -> set[int]:
-    """The chunks (their numbers) whose rows are all there already. Raises InputError when a row is another there."""
+def _compare(store: Store, batch: str, submission: Submission) -> tuple[set[int], int]:
+    """The chunks (their numbers) whose rows are all there already, and how many rows of the others are not. Raises
+    InputError when a row is another there."""
     there: set[int] = set()
+    missing = 0
     conflicts: list[str] = []
     compared = _side_by_side(((chunk, store.compare) for chunk in submission.jobs()), batch)
     for number, (chunk, found) in enumerate(compared):
         conflicts += found.conflicts
+        missing += found.added
         # Of a conversation each row is told to the one before it, which a producer that died may have left undone.
         if found.already == len(chunk) and all(new.after is None for new in chunk):
             there.add(number)
     if conflicts:
         raise _conflict(batch, submission, conflicts)
-    return there
+    return there, missing
 
 
-def _add(store: Store, batch: str, submission: Submission, there: Collection[int]) -> Iterator[Added]:
+def _add(
+    store: Store, batch: str, submission: Submission, folder: Folder | None, there: Collection[int]
+) -> Iterator[Added]:
     """Add chunk after chunk, but for those that are there; while the store takes some, the next are read."""
-    sent = {file.sha256 for assistant in _all(submission) for file in _files_of(assistant)}
+    sent = {file.sha256 for assistant in _all(submission) for file in files_of(assistant)}
     noted: set[str] = set()
 
     def chunks() -> Iterator[tuple[list[NewJob], _Send]]:
         nonlocal sent, noted
         for number, chunk in enumerate(submission.jobs()):
             sent |= {file.file.sha256 for new in chunk for file in new.question.files if file.file is not None}
+            if sent and not noted and folder is not None:
+                # Before the copies: a copy of which nobody knows where it is would outlast them.
+                keeps_files_of(store, folder, batch)
             for sha256 in sent - noted:
                 # So that whoever forgets the batch knows which copies nobody else needs.
                 store.share(content_thing(sha256), batch)
@@ -235,7 +253,8 @@ def _side_by_side(chunks: Iterable[tuple[list[NewJob], _Send]], batch: str) -> I
             yield sent, found.result()
 
 
-def _files_of(assistant: Assistant) -> Iterator[FileRef]:
+def files_of(assistant: Assistant) -> Iterator[FileRef]:
+    """The files of an assistant's own."""
     for resources in (assistant.resources, assistant.thread_resources):
         if resources is not None:
             yield from resources.code

@@ -11,6 +11,7 @@ import logging
 import time
 
 from askq.jobs.model import Lane, Pause
+from askq.jobs.objects import is_batch
 from askq.jobs.store import Store
 from askq.pauses import PAUSES
 from worker.protocols.base import Blocked
@@ -34,6 +35,8 @@ class Account:
         self._looked_at = -_LOOK_EVERY_S
         self._pauses: dict[str | None, Pause] = {}
         """By the protocol concerned; None = all."""
+        self._batches: dict[str, Pause] = {}
+        """Those of single batches."""
         self._heard_at: dict[str | None, float] = {}
         """When this process heard of each of them."""
         self._probing: Lane | None = None
@@ -45,6 +48,7 @@ class Account:
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
             found = await asyncio.to_thread(self._store.pauses)
+            self._batches = {pause.account: pause for pause in found if is_batch(pause.account)}
             self._pauses = {pause.protocol: pause for pause in found if pause.account == self.name}
             self._heard_at = {concerned: self._heard_at.get(concerned, now) for concerned in self._pauses}
         pause = self._pauses.get(None)
@@ -69,6 +73,10 @@ class Account:
         an account is out of credit, but outputs of functions may need a run of their own."""
         pause = self._pauses.get(None)
         return None if pause is None or await self._probe(None) else pause
+
+    def stopped_batch(self, batch: str) -> Pause | None:
+        """Why no run of this batch must be created now; None when it may."""
+        return self._batches.get(batch)
 
     async def _probe(self, protocol: str | None) -> bool:
         return await asyncio.to_thread(self._store.probe, self.name, again_after_s=self.probe_s, protocol=protocol)

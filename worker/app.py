@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -175,11 +176,25 @@ def queues_of(app: Celery) -> frozenset[str]:
     return frozenset(app.amqp.queues.consume_from)
 
 
+def _look_who_runs(allowed: str) -> None:
+    """Whoever gets a worker of root's to run a function acts as root. Raises ConfigError."""
+    if os.geteuid() != 0 or allowed == "allow":
+        return
+    if allowed == "refuse":
+        raise ConfigError(
+            "this worker was started by root, and ASKQ_ROOT is refuse",
+            remedy="Start it as a user of its own, or set ASKQ_ROOT=allow.",
+        )
+    log.warning("this worker runs as root, and so do the functions it calls; ASKQ_ROOT=refuse or =allow decides that")
+
+
 def _check_store(app: Application, *, sender: Any, **_: Any) -> None:
-    """Refuse to work without a key, or on a Redis that would lose jobs. Runs before the pool is made."""
+    """Refuse to work without a key, on a Redis that would lose jobs, or as root where that is not wanted. Runs before
+    the pool is made."""
     process.name_node(str(sender.hostname))
     store = app.askq_store()
     try:
+        _look_who_runs(app.askq_settings.root)
         if serves_chains(queues_of(app)):
             _key(app.askq_settings)
         if not app.askq_settings.allow_unsafe_redis:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import random
@@ -18,7 +19,8 @@ from askq.files.folder import Folder
 from askq.ids import job_id, split_job_id
 from askq.jobs.calls import KeptCall
 from askq.jobs.codec import with_brought
-from askq.jobs.model import LANE_OF, MOVES, TERMINAL, Answer, Claim, Lane, Move, Outcome
+from askq.jobs.forgetting import keeps_files_of
+from askq.jobs.model import LANE_OF, MOVES, TERMINAL, Answer, Claim, Lane, Move, Outcome, State
 from askq.jobs.objects import OF_RECORD, Kind, RemoteObject, assistant_thing
 from askq.jobs.store import Store
 from worker import steps
@@ -51,12 +53,14 @@ from worker.protocols.base import (
 from worker.protocols.filing import Filing
 from worker.schedule import Pace, crowd_s
 from worker.shared import Shared
+from worker.surplus import Surplus
 
 log = logging.getLogger(__name__)
 
 _UNSENT = 16
 """Calls at once of which it is on record that they leave, and which may not have left: as many questions may end in
 doubt when a process is killed, where the service can neither list runs nor be asked again safely."""
+_NOTED = 10_000
 _OUTPUT = Output(files=20, file_bytes=100 << 20, total_bytes=500 << 20)
 
 
@@ -92,10 +96,13 @@ class Bench:
         self._leases = Leases(store, lease_s=lease_s)
         self._account = Account(store, account, in_flight=in_flight, probe_s=probe_s)
         self._budgets = Budgets(store, host)
+        self._surplus = Surplus(store)
         self._permits = Permits(store, account, host)
         self._durations = Durations(store)
         self._waiting_functions, self._look_at_functions = 0, 0.0
         self._desk = Desk(store)
+        self._shows_runs = False
+        """Whether the service has shown a run to whoever asked for it."""
         self._cleaner = Cleaner(store, account, self._any_protocol)
         self._called = 0
         """Creates that have their permit."""
@@ -105,7 +112,10 @@ class Bench:
         files = folder or Folder(Path("askq-files"))
         self.library = Library(store, account, files, self._filing, lease_s=lease_s)
         self._materials = Materials(store, account, self.library)
+        self._folder = files
         self._downloads = Downloads(files, output)
+        self._noted: set[str] = set()
+        """Batches of which it is on record that files of them are in this folder."""
         self._fetching: set[asyncio.Task[Any]] = set()
         """Jobs whose files are fetched: they hold up no poll, however long it takes."""
         self._remote: dict[str, asyncio.Future[str | None]] = {}
@@ -139,7 +149,7 @@ class Bench:
         move = decision.move
         if MOVES[move.name].target in TERMINAL and (assistant := self._assistants.get(claim.assistant_digest)):
             move = judged(claim, move, assistant)
-        move = _waking(claim, move)
+        move = _without_final(claim, _waking(claim, move))
         if (claim.rounds or claim.brought is not None) and MOVES[move.name].target in TERMINAL:
             move = await self._with_calls(claim, move)
         outcome = await self._commits.commit(move)
@@ -203,7 +213,9 @@ class Bench:
         else:
             return
         kinds, account = OF_RECORD[claim.protocol], self._account.name
-        objects = [RemoteObject(kind=kinds[name], id=made[name], account=account) for name in made if name in kinds]
+        # Where there are no conversations the id of one is empty.
+        named = {name: id_ for name, id_ in made.items() if id_ and name in kinds}
+        objects = [RemoteObject(kind=kinds[name], id=id_, account=account) for name, id_ in named.items()]
         await asyncio.to_thread(self.store.remember, claim.id, objects)
         await asyncio.to_thread(self.store.bury, claim.id, objects)
 
@@ -305,7 +317,9 @@ class Bench:
             gets = None
         return Pace(runs, crowd_s(self._durations.runs_waiting, gets))
 
-    async def _watch(self, claim: Claim, thread: str, run: str, live: Live | None, protocol: Protocol) -> None:
+    def _watch(
+        self, claim: Claim, thread: str, run: str, live: Live | None, protocol: Protocol, *, attempt: int
+    ) -> None:
         """Tell a run live from a stream that is open, or look for one; the chains go on meanwhile."""
 
         async def resume(before: Live | None) -> Live | None:
@@ -315,9 +329,9 @@ class Bench:
                 return await protocol.resume_live(thread, run, before)
 
         if live is not None:
-            await self._desk.take(claim.id, run, live, resume)
+            self._desk.take(claim.id, run, live, resume, attempt=attempt)
         elif protocol.resumes and self._desk.wanted(run):
-            self._desk.begin(claim.id, run, resume)
+            self._desk.begin(claim.id, run, resume, attempt=attempt)
 
     async def _fetched(self, claim: Claim, answer: Answer) -> Answer:
         """The answer with its files here. Meanwhile the job has no place among the calls that are open."""
@@ -332,9 +346,21 @@ class Bench:
             others = (
                 await files_before(self.store, claim) if any(call.get("container_id") for call in answer.code) else ()
             )
+            await asyncio.to_thread(self._note_folder, split_job_id(claim.id)[0])
             return await self._downloads.fetch(claim, answer, self._filing(), others=others)
         finally:
             self._fetching.discard(task)
+
+    def _note_folder(self, batch: str) -> None:
+        """Whoever forgets the batch is to know in which folder its files are."""
+        if batch in self._noted:
+            return
+        # Where the folder cannot be written nothing is kept either: the download says so.
+        with contextlib.suppress(OSError):
+            keeps_files_of(self.store, self._folder, batch)
+            if len(self._noted) >= _NOTED:
+                self._noted.clear()
+            self._noted.add(batch)
 
     async def _of_refusal(self, ask: Ask, error: CallError) -> CallError:
         """The error, or what follows where it was for a file that is gone."""
@@ -358,6 +384,14 @@ def _may_have_been_followed(claim: Claim, move: Move) -> bool:
     Whoever polls a run knows by then."""
     in_conversation = claim.question is not None and claim.question.thread is not None
     return in_conversation and MOVES[move.name].target in TERMINAL
+
+
+def _without_final(claim: Claim, move: Move) -> Move:
+    """The move; where it leaves the run behind, without what its stream has said of its end. That may have come since
+    the claim."""
+    if not claim.live or MOVES[move.name].target not in TERMINAL | {State.ACTION, State.QUEUED}:
+        return move
+    return dataclasses.replace(move, fields={**move.fields, "final": None})
 
 
 def _waking(claim: Claim, move: Move) -> Move:

@@ -8,6 +8,7 @@ import dataclasses
 import time
 
 from askq.assistants.model import Assistant
+from askq.ids import split_job_id
 from askq.jobs.model import Claim, Move, Outcome
 from askq.jobs.objects import keep_letters
 from worker import rounds, steps
@@ -145,6 +146,10 @@ class Creates(Bench):
         if assistant.functions and not outputs and (waiting := await self._functions_waiting()):
             await self._commit(claim, rounds.too_many_wait(claim, waiting, jitter()))
             return
+        pause = self._account.stopped_batch(split_job_id(claim.id)[0]) or await self._surplus.pause(claim)
+        if pause is not None:
+            await self._commit(claim, steps.paused(claim, pause))
+            return
         verdict = await self._budgets.reserve(claim, ask)
         if verdict is not Verdict.GRANTED:
             decide = steps.over_budget if verdict is Verdict.REFUSED else steps.unbounded
@@ -172,7 +177,7 @@ class Creates(Bench):
         elif outcome is Outcome.MISSING:
             await self._discard(claim, thread=thread, run=status.run_id)
         if live is not None:
-            await self._watch(claim, thread, status.run_id, live, protocol)
+            self._watch(claim, thread, status.run_id, live, protocol, attempt=ask.attempt)
         await self._account.worked(claim.protocol, begun=begun)
 
     async def _created(
@@ -246,7 +251,7 @@ class Creates(Bench):
         self._called += counted
         live: Live | None = None
         try:
-            if ask.stream:
+            if ask.stream and self._desk.room:
                 status, live = await protocol.start_live(ask, thread, remote)
             else:
                 status = await protocol.start(ask, thread, remote)
@@ -329,7 +334,7 @@ class Creates(Bench):
         attempts = claim.attempts
         await self._commit(claim, await self._created(claim, status, assistant, protocol, tokens, attempts=attempts))
         if live is not None:
-            await self._watch(claim, thread, status.run_id, live, protocol)
+            self._watch(claim, thread, status.run_id, live, protocol, attempt=attempts)
 
     async def _functions_waiting(self) -> int:
         """How many function calls wait, where that is more than those who run them should have before them; else 0.

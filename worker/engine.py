@@ -92,13 +92,18 @@ class Engine(Looks):
     async def drain(self, timeout_s: float, *, paid_s: float) -> int:
         """Wait until no call is open; how many still were when the time was up.
 
-        Paid calls get `paid_s` seconds: their replies are worth more than a quick end.
+        Paid calls get `paid_s` seconds, and so do streams that may be all there is of a run: their replies are worth
+        more than a quick end.
         """
         tasks = {task for tasks in self._open.values() for task in tasks} | self._fetching
         tasks |= self.library.stop()
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
-        if paid := {task for task in self._intended.values() if task is not None}:
+        paid = {task for task in self._intended.values() if task is not None}
+        if not self._shows_runs:
+            # Perhaps it shows none: then streams are replies, too.
+            paid |= self._desk.precious()
+        if paid:
             await asyncio.wait(paid, timeout=paid_s - timeout_s)
         if self._monitor is not None:
             await asyncio.to_thread(self._monitor.flush)

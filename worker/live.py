@@ -3,6 +3,10 @@
 Nothing here holds a job. The run's id is on record before its stream is read on, and the poll chain goes its way as if
 there were no stream: killed, cut off, stalled or fed with garbage, a stream costs what could have been seen earlier.
 When a stream says that its run has ended, the job is made due at once.
+
+On a server that keeps no responses there is more to lose: the last event of the stream is all that will ever be heard
+of the run's end. So what it says goes on record (`Store.hurry`), for whoever polls the run and is told that there is no
+such thing; and a stream that may bring it is read to its end, also while nothing of it can be told.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ from askq.jobs import live
 from askq.jobs.live import Kind, Piece
 from askq.jobs.model import Outcome
 from askq.jobs.store import Store
-from worker.protocols.base import Broken, CallError, Live
+from worker import final
+from worker.protocols.base import Broken, CallError, Live, Status
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +41,8 @@ _BREATH_S = live.TELLS_S / 4
 _RESUME_AFTER_S = 0.2
 _HURRY_EVERY_S = 0.15
 _MOST_HURRIES = 20
+"""Until long after the moment from which a server that comes back knows what was written to it."""
+_STORE_AGAIN_S = 0.5
 
 Resume = Callable[[Live | None], Awaitable[Live | None]]
 """Opens the stream of a run again; None where that cannot be. Raises CallError."""
@@ -50,37 +57,50 @@ class Desk:
         self._open: dict[str, asyncio.Task[None]] = {}
         """By the id of the run."""
         self._breaks: dict[str, int] = {}
+        self._precious: set[str] = set()
+        """Runs whose end may be said by the stream that is open here, and nowhere else."""
+
+    @property
+    def room(self) -> bool:
+        """Whether one more stream may be opened."""
+        return len(self._open) < MOST_STREAMS
 
     def wanted(self, run: str) -> bool:
         """Whether a stream of this run may be opened by this process."""
-        return run not in self._open and len(self._open) < MOST_STREAMS and self._breaks.get(run, 0) < MOST_RESUMES
+        return run not in self._open and self.room and self._breaks.get(run, 0) < MOST_RESUMES
 
-    def begin(self, job: str, run: str, resume: Resume) -> None:
+    def precious(self) -> set[asyncio.Task[None]]:
+        """Who reads what may be heard nowhere else."""
+        return {self._open[run] for run in self._precious & self._open.keys()}
+
+    def begin(self, job: str, run: str, resume: Resume, *, attempt: int) -> None:
         """Tell what a run's stream brings that `resume` opens, unless another process tells it."""
-        self._begin(job, run, None, resume)
+        self._begin(job, run, None, resume, attempt)
 
-    async def take(self, job: str, run: str, stream: Live, resume: Resume) -> None:
+    def take(self, job: str, run: str, stream: Live, resume: Resume, *, attempt: int) -> None:
         """Tell what an open stream brings: that of a call that was just made, so that nobody knows more of the run.
-        Whoever tells the job's log, here or elsewhere, reads a stream of what was before, and is relieved."""
+        Whoever tells the job's log, here or elsewhere, reads a stream of what was before, and is relieved. `room` was
+        asked before the call."""
         before = self._open.pop(run, None)
         if before is not None:
             before.cancel()
-        if len(self._open) >= MOST_STREAMS:
-            await stream.close()
-            return
-        self._begin(job, run, stream, resume)
+        self._begin(job, run, stream, resume, attempt)
+        if stream.brings_end:
+            self._precious.add(run)
 
-    def _begin(self, job: str, run: str, stream: Live | None, resume: Resume) -> None:
-        task = asyncio.create_task(self._tell(job, run, stream, resume))
+    def _begin(self, job: str, run: str, stream: Live | None, resume: Resume, attempt: int) -> None:
+        task = asyncio.create_task(self._tell(job, run, stream, resume, attempt))
         self._open[run] = task
         task.add_done_callback(partial(self._forget, run))
 
     def _forget(self, run: str, task: asyncio.Task[None]) -> None:
         if self._open.get(run) is task:
             del self._open[run]
+            self._precious.discard(run)
 
-    async def _tell(self, job: str, run: str, stream: Live | None, resume: Resume) -> None:
-        teller = _Teller(self._store, job, self._me, run, relieves=stream is not None)
+    async def _tell(self, job: str, run: str, stream: Live | None, resume: Resume, attempt: int) -> None:
+        patient = stream is not None and stream.brings_end
+        teller = _Teller(self._store, job, self._me, run, relieves=stream is not None, patient=patient)
         try:
             # Another process may tell this run's log by now: then it is not opened twice.
             while await teller.say([]):
@@ -98,7 +118,7 @@ class Desk:
                 if stream.ended:
                     self._breaks.pop(run, None)
                     await teller.say([Piece(kind=Kind.END)])
-                    await self._hurry(job, run)
+                    await self._hurry(job, run, stream.final, attempt)
                     return
                 if teller.silenced:
                     return
@@ -108,6 +128,8 @@ class Desk:
                     return
                 await asyncio.sleep(_RESUME_AFTER_S)
                 stream = await resume(stream)
+                # This server keeps its runs, as it shows.
+                teller.patient = False
         except CallError as error:
             self._note_break(run)
             log.info("%s: the stream of run %s cannot be opened: %s", job, run, error)
@@ -129,13 +151,24 @@ class Desk:
         while len(self._breaks) > 10 * MOST_STREAMS:
             del self._breaks[next(iter(self._breaks))]
 
-    async def _hurry(self, job: str, run: str) -> None:
+    async def _hurry(self, job: str, run: str, said: Status | None, attempt: int) -> None:
         """Let the end of the run be polled now. A poll that is under way may have seen it a moment before its end, and
-        would set the next one far off: so this is repeated until the job has moved on."""
-        for _ in range(_MOST_HURRIES):
-            found = await asyncio.to_thread(self._store.hurry, job, run)
+        would set the next one far off: so this is repeated until the job has moved on. What the stream has `said` of
+        the end is kept in any case, however long the store is away."""
+        kept = "" if said is None else final.dump(said)
+        made = 0
+        while made < _MOST_HURRIES:
+            try:
+                found = await asyncio.to_thread(self._store.hurry, job, run, final=kept, attempt=attempt)
+            except StoreError as error:
+                if not kept:
+                    raise
+                log.warning("%s: what its run has ended with waits for the store: %s", job, error.message)
+                await asyncio.sleep(_STORE_AGAIN_S)
+                continue
             if found in (Outcome.ALREADY, Outcome.MISSING):
                 return
+            made += 1
             await asyncio.sleep(_HURRY_EVERY_S)
 
 
@@ -156,7 +189,7 @@ async def _in_time(stream: Live) -> AsyncGenerator[Piece, None]:
 class _Teller:
     """Writes one run's pieces into its job's log, in batches."""
 
-    def __init__(self, store: Store, job: str, me: str, run: str, *, relieves: bool) -> None:
+    def __init__(self, store: Store, job: str, me: str, run: str, *, relieves: bool, patient: bool) -> None:
         self.silenced = False
         """Whether there is nothing to tell any more: the job has ended, or somebody else tells."""
         self._store = store
@@ -165,6 +198,10 @@ class _Teller:
         self._run = run
         self._relieves = relieves
         """Whether it takes the log over from whoever tells it, with its first word."""
+        self.patient = patient
+        """Whether the stream is read to its end, whatever becomes of the log: until the job has ended."""
+        self._lost = False
+        """Whether something could not be told."""
         self._told = 0
         self._full = False
 
@@ -200,9 +237,23 @@ class _Teller:
 
     async def say(self, pieces: list[Piece]) -> bool:
         """Add to the log, or only say that somebody tells it; whether there is any use in going on."""
-        tell = partial(self._store.tell, self._job, self._me, self._run, self._bounded(pieces), relieves=self._relieves)
-        found = await asyncio.to_thread(tell)
+        told = self._bounded(pieces)
+        if self._lost and told:
+            told = [Piece(kind=Kind.CUT), *told]
+        tell = partial(self._store.tell, self._job, self._me, self._run, told, relieves=self._relieves)
+        try:
+            found = await asyncio.to_thread(tell)
+        except StoreError as error:
+            if not self.patient:
+                raise
+            log.info("%s: a part is not told live: %s", self._job, error.message)
+            self._lost = self._lost or bool(told)
+            return True
         self._relieves = False
+        if self.patient and found is Outcome.NOT_YOURS:
+            self._lost = self._lost or bool(told)
+            return True
+        self._lost = self._lost and not told
         self.silenced = found is not Outcome.MOVED
         return not self.silenced
 

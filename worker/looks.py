@@ -9,11 +9,13 @@ import random
 import time
 
 from askq.assistants.model import Assistant
-from askq.jobs.model import Answer, Claim
+from askq.jobs import live
+from askq.jobs.model import LANE_OF, Answer, Claim
 from worker import rounds, steps
 from worker.bench import jitter
 from worker.creates import Creates
 from worker.downloads import NotNow
+from worker.final import final_of
 from worker.priced import priced_answer, priced_status
 from worker.protocols.base import (
     Ambiguous,
@@ -41,6 +43,7 @@ class Looks(Creates):
     async def _poll(self, claim: Claim, assistant: Assistant, protocol: Protocol) -> None:
         thread, run = claim.thread_id or "", claim.run_id or ""
         begun = time.monotonic()
+        untold: Ambiguous | None = None
         try:
             async with self._permits.getting(claim.protocol):
                 untold = await self._ask_to_cancel(thread, run, protocol) if steps.to_cancel(claim) else None
@@ -48,20 +51,39 @@ class Looks(Creates):
                 if untold is not None and status.state in (RunState.PENDING, RunState.ACTION):
                     raise untold
         except CallError as error:
-            await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
+            if (said := await self._said_by_stream(claim, error, shown=error is untold)) is None:
+                return
+            status = priced_status(said, assistant)
         else:
+            self._shows_runs = True
             await self._account.answered(claim.protocol, begun=begun)
-            if (seen := await self._with_files_of_round(claim, status)) is None:
-                return
-            decision = await self._polled(claim, seen, assistant, protocol)
-            if (whole := await self._with_what_it_made(claim, decision, assistant, protocol)) is None:
-                return
-            self._learn(claim, seen)
-            await self._cancel_if_over(claim, whole, protocol)
-            await self._commit(claim, whole)
-            if claim.live and claim.cancel is None and status.state is RunState.PENDING:
-                # Whoever read its stream may be gone.
-                await self._watch(claim, thread, run, None, protocol)
+        if (seen := await self._with_files_of_round(claim, status)) is None:
+            return
+        decision = await self._polled(claim, seen, assistant, protocol)
+        if (whole := await self._with_what_it_made(claim, decision, assistant, protocol)) is None:
+            return
+        self._learn(claim, seen)
+        await self._cancel_if_over(claim, whole, protocol)
+        await self._commit(claim, whole)
+        if claim.live and claim.cancel is None and status.state is RunState.PENDING:
+            # Whoever read its stream may be gone.
+            self._watch(claim, thread, run, None, protocol, attempt=claim.attempts)
+
+    async def _said_by_stream(self, claim: Claim, error: CallError, *, shown: bool) -> Status | None:
+        """How a run has ended that the service does not show, if its stream has said so. Else None: the job waits for
+        the stream as long as somebody reads it, or for the next poll, or ends. `shown`: it is not the poll that has
+        failed."""
+        decision = steps.not_polled(claim, error, jitter())
+        if claim.live and not shown and steps.not_shown(error):
+            if (said := final_of(claim)) is not None:
+                self._account.tried(LANE_OF[claim.state])
+                return said
+            # Whoever made the run tells of it in a moment.
+            young = claim.started_at is not None and claim.now - claim.started_at < live.TELLS_S
+            if young or await asyncio.to_thread(self.store.told, claim.id):
+                decision = steps.told_elsewhere(claim, error, jitter())
+        await self._settle(claim, decision, error)
+        return None
 
     @staticmethod
     async def _ask_to_cancel(thread: str, run: str, protocol: Protocol) -> Ambiguous | None:
@@ -156,10 +178,14 @@ class Looks(Creates):
         try:
             async with self._permits.getting(claim.protocol, 2 if _may_fetch(assistant) else 1):
                 answer = await protocol.answer(claim.thread_id or "", claim.run_id or "", assistant)
-            answer = priced_answer(answer, assistant)
         except CallError as error:
-            await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
-            return
+            said = final_of(claim) if steps.not_shown(error) else None
+            if said is None or said.answer is None:
+                await self._settle(claim, steps.not_polled(claim, error, jitter()), error)
+                return
+            self._account.tried(LANE_OF[claim.state])
+            answer = said.answer
+        answer = priced_answer(answer, assistant)
         if (fetched := await self._with_files(claim, answer)) is not None:
             await self._commit(claim, steps.answered(claim, fetched, {}, usage=claim.usage))
 
@@ -208,7 +234,7 @@ class Looks(Creates):
                     gets.made = False
                     return
                 # Where the first time brought no usable reply, nobody asks again whether there are streams.
-                if claim.live and not claim.errors:
+                if claim.live and not claim.errors and self._desk.room:
                     status, live = await protocol.submit_tool_outputs_live(thread, run, outputs)
                 else:
                     status, live = await protocol.submit_tool_outputs(thread, run, outputs), None
@@ -219,7 +245,7 @@ class Looks(Creates):
             pace = await self._pace(claim)
             await self._commit(claim, rounds.submitted(claim, status, assistant, jitter(), pace))
             if live is not None:
-                await self._watch(claim, thread, run, live, protocol)
+                self._watch(claim, thread, run, live, protocol, attempt=claim.attempts)
 
     async def _nobody_runs(self, claim: Claim) -> bool:
         """Whether no worker is there that runs functions; asked for jobs that have waited for a while."""

@@ -3,6 +3,7 @@
     sent/ab/ab12…         what is sent along with questions: each content once, under its SHA-256
     made/cd/cd34…         what runs have made, likewise
     <batch>/<row>/<name>  what a run has made, under its own name: a hard link to the content
+    .identity             what tells this folder from others
 
 A file appears whole or not at all: it is written without a name (or, where the system cannot, under `partial/`),
 brought to the disk, and only then named. Folders may be shared by machines; nobody else writes into them.
@@ -15,6 +16,7 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from askq.files.names import numbered, safe_folder, safe_name
 
 _CHUNK = 1 << 20
 _SENT, _MADE = "sent", "made"
+_IDENTITY = ".identity"
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 _FORGOTTEN_S = 3600.0
 """No file takes so long to be written: one that is older was left by a process that died."""
@@ -63,22 +66,27 @@ class Incoming:
 
     def keep(self) -> Kept:
         """Bring it to the disk and give it its place. Raises OSError."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
         kept = Kept(self._hash.hexdigest(), self.size)
         place = self._folder._place(self._part, kept.sha256)
         _make(place.parent)
         try:
-            if self._partial is None:
-                # Only with a folder's descriptor does Python ask the kernel to follow the link.
-                os.link(f"/proc/self/fd/{self._file.fileno()}", place, src_dir_fd=self._file.fileno())
-            else:
-                self._partial.replace(place)
+            self.keep_as(place)
         except FileExistsError:
             # The same content: whoever looks for what nobody needs any more sees that it is.
             os.utime(place)
-        _sync(place.parent)
+            _sync(place.parent)
         return kept
+
+    def keep_as(self, place: Path) -> None:
+        """Bring it to the disk and give it this name. Raises OSError; FileExistsError where the system can tell."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        if self._partial is None:
+            # Only with a folder's descriptor does Python ask the kernel to follow the link.
+            os.link(f"/proc/self/fd/{self._file.fileno()}", place, src_dir_fd=self._file.fileno())
+        else:
+            self._partial.replace(place)
+        _sync(place.parent)
 
     def close(self) -> None:
         self._file.close()
@@ -91,6 +99,26 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._identity: str | None = None
+
+    def identity(self) -> str:
+        """What tells this folder from every other, wherever it is mounted; it is noted in it. Raises OSError."""
+        path = self.root / _IDENTITY
+        if not path.exists():
+            self._name_itself(path)
+        self._identity = path.read_text("ascii")
+        return self._identity
+
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"{socket.gethostname()}:{self.root.resolve()}"
+
+    def _name_itself(self, path: Path) -> None:
+        with self.incoming() as file, contextlib.suppress(FileExistsError):
+            # A folder that somebody has emptied is the same to those who know it.
+            file.write((self._identity or uuid.uuid4().hex).encode("ascii"))
+            # Whoever comes second takes what the first has written.
+            file.keep_as(path)
 
     def path(self, sha256: str) -> Path:
         """Where a content to be sent is, or would be."""

@@ -18,7 +18,7 @@ _COMPRESSED = b"z"
 OF_A_RUN = (
     *("thread", "run", "remote", "deadline", "intent_at", "started", "completed", "done", "claims", "looks", "errors"),
     *("polls", "witness", "cancel", "cancel_sent", "limited", "unsent", "note", "error_code", "error_message", "model"),
-    *("in", "cached", "out", "total", "cost", "est", "seen", "live", "gone", "asked_of", "held"),
+    *("in", "cached", "out", "total", "cost", "est", "seen", "live", "final", "gone", "asked_of", "held"),
     *("rounds", "closed", "earlier", "acted", "began", "brought"),
     *("joined", "previous", "history", "woken"),
     *("fixes", "wrong", "refers", "spent", "voids", "deaths"),

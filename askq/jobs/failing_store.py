@@ -119,9 +119,9 @@ class FailingStore(RedisStore):
         hit("tell.after")
         return found
 
-    def hurry(self, job: str, run: str) -> Outcome:
+    def hurry(self, job: str, run: str, *, final: str = "", attempt: int = 0) -> Outcome:
         hit("hurry.before")
-        found = super().hurry(job, run)
+        found = super().hurry(job, run, final=final, attempt=attempt)
         hit("hurry.after")
         return found
 

@@ -3,11 +3,14 @@
 Nothing is erased while a worker may still write to it: what has not ended is cancelled first. What was made at the
 service is buried in the same step that erases the record which knew it; workers delete it (worker.cleaner). Files that
 runs have made, and what was sent along with the questions, go from the folder of files.
+
+Machines may have folders of their own. A batch is on record as a user of each folder that files of it were kept in,
+and is erased only when every one of them was emptied of it, by somebody who has that folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 from askq.failpoints import hit
@@ -15,12 +18,24 @@ from askq.files.folder import Folder
 from askq.ids import split_job_id
 from askq.jobs.library import ItemState
 from askq.jobs.model import Outcome
-from askq.jobs.objects import content_of_thing, item_of_thing
+from askq.jobs.objects import (
+    content_of_thing,
+    emptied_of_thing,
+    emptied_thing,
+    folder_of_thing,
+    folder_thing,
+    item_of_thing,
+)
 from askq.jobs.store import Store
 
 _PAGE = 500
 _TRIES = 20
 """How often what a worker has claimed in between is looked at again."""
+
+
+def keeps_files_of(store: Store, folder: Folder, batch: str) -> None:
+    """Note that files of a batch are in this folder, before they are. Raises StoreError and OSError."""
+    store.share(folder_thing(folder.identity(), folder.place()), batch)
 
 
 def begin(store: Store, what: str) -> None:
@@ -59,10 +74,39 @@ def advance(store: Store, what: str, folder: Folder | None, *, most: int | None 
             folder.forget(batch, row or None)
         if not _let_go(store, folder, what):
             return 1
+        if folder is not None and _folders(store, batch):
+            hit("forget.folder.before")
+            store.share(emptied_thing(folder.identity()), what)
+            hit("forget.folder.after")
+        if _not_emptied(store, what):
+            return 1
         hit("forget.erase.before")
         store.erase(what)
         hit("forget.erase.after")
     return waiting
+
+
+def elsewhere(store: Store, what: str, folder: Folder) -> dict[str, str]:
+    """When all else is done: folders that files may still be in, because nobody who has them came by yet. Identity of
+    the folder → where it was, for people. Raises StoreError and OSError."""
+    found = _not_emptied(store, what)
+    return found if found and emptied_thing(folder.identity()) in store.uses(what) else {}
+
+
+def take_for_deleted(store: Store, what: str, folders: Collection[str]) -> None:
+    """A person says that these folders (by their identities) are no more: nobody need empty them."""
+    for identity in folders:
+        store.share(emptied_thing(identity), what)
+
+
+def _folders(store: Store, batch: str) -> dict[str, str]:
+    return dict(found for thing in store.uses(batch) if (found := folder_of_thing(thing)) is not None)
+
+
+def _not_emptied(store: Store, what: str) -> dict[str, str]:
+    emptied = {emptied_of_thing(thing) for thing in store.uses(what)}
+    found = _folders(store, split_job_id(what)[0])
+    return {identity: place for identity, place in found.items() if identity not in emptied}
 
 
 def go_on(store: Store, folder: Folder | None, *, most: int) -> None:
@@ -74,11 +118,12 @@ def go_on(store: Store, folder: Folder | None, *, most: int) -> None:
 
 def _let_go(store: Store, folder: Folder | None, what: str) -> bool:
     """Let go of things that only this uses, or others that are being forgotten at the same time; whether all of them
-    are on their way. They are noted as used until that is done, so that it can be repeated."""
+    are on their way. They are noted as used until that is done, so that it can be repeated. What others go on using
+    stays, and they are told in which folder a copy of it is."""
     going, ends, done = {what, *store.forgetting()}, list[str](), True
     reached, todo = set[str](), [what]
     while todo:
-        new = [thing for thing in store.uses(todo.pop()) if thing not in reached]
+        new = [thing for thing in store.uses(todo.pop()) if thing not in reached and not _of_folders(thing)]
         reached.update(new)
         todo += new
     while more := [thing for thing in sorted(reached - going) if going.issuperset(store.users(thing))]:
@@ -91,7 +136,29 @@ def _let_go(store: Store, folder: Folder | None, what: str) -> bool:
         elif (item := item_of_thing(thing)) is not None:
             store.bury(thing, receipt=what)
             done = _send_away(store, *item) and done
-    return done
+    return _leave_to_others(store, folder, sorted(reached - going), going) and done
+
+
+def _of_folders(thing: str) -> bool:
+    return folder_of_thing(thing) is not None or emptied_of_thing(thing) is not None
+
+
+def _leave_to_others(store: Store, folder: Folder | None, things: Collection[str], going: Collection[str]) -> bool:
+    """Whoever goes on using a content is to know that a copy of it is in this folder; False when one of them has begun
+    to go meanwhile, and may not have heard of it."""
+    heard = True
+    for thing in things:
+        sha256 = content_of_thing(thing)
+        if sha256 is None or folder is None or not folder.has(sha256):
+            continue
+        for user in (user for user in store.users(thing) if user not in going):
+            keeps_files_of(store, folder, user)
+            # In this order: who begins to go after the first look finds the note, and who is gone uses nothing.
+            heard = user not in store.forgetting() and heard
+            if user not in store.users(thing):
+                store.unshare(folder_thing(folder.identity(), folder.place()), user)
+                heard = False
+    return heard
 
 
 def _send_away(store: Store, account: str, name: str) -> bool:

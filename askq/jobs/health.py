@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from askq.errors import StoreUnsafe
+from askq.errors import StoreFull, StoreUnsafe
+
+FULL = 0.8
+"""The part of its memory above which a server takes no new list: the rest is for the answers to those it has, and for
+what is written while it copies itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +55,15 @@ class Health:
                 remedy="Set `appendonly yes` and `maxmemory-policy noeviction`, or ASKQ_ALLOW_UNSAFE_REDIS=1 to risk "
                 "it.",
             )
+
+    def require_room(self) -> None:
+        """Raise StoreFull for a server that has too little memory left for a new list."""
+        for one in self.servers or (self,):
+            if one.max_memory and not one.replica and one.used_memory > FULL * one.max_memory:
+                where = f"the Redis {one.name}" if one.name else "this Redis"
+                raise StoreFull(
+                    f"{where} is too full for new questions: {one.used_memory / 2**20:,.0f} of "
+                    f"{one.max_memory / 2**20:,.0f} MB are used, and none are taken above {FULL:.0%}",
+                    remedy="Nothing was queued, and what is queued goes on. Raise its maxmemory, `askq forget` lists "
+                    "that are done with, or wait: results expire (ASKQ_RESULTS_DAYS).",
+                )

@@ -23,6 +23,7 @@ Keys of one shard carry its hash tag (`{s07}`), so that each Lua script touches 
 | `askq:{sNN}:dead` | sorted set | dead letters: jobs that killed workers → when they were given up |
 | `askq:batch:<id>` | hash | name, assistant, total … |
 | `askq:budget:<batch>` | hash | millionths of a dollar: bound of a batch, spent, put aside for jobs under way |
+| `askq:again:<batch>` | set | hash of each run that was wanted once more though one may have been paid for already |
 | `askq:forgetting` | set | batches and jobs that are being forgotten |
 | `askq:batches` | sorted set | batch id → when it was opened |
 | `askq:idem:<sha256>` | string | idempotency key → batch id |
@@ -200,6 +201,10 @@ def dead(shard: int) -> str:
 
 def budget(batch_id: str) -> str:
     return f"{PREFIX}budget:{batch_id}"
+
+
+def again(batch_id: str) -> str:
+    return f"{PREFIX}again:{batch_id}"
 
 
 def batch(batch_id: str) -> str:

@@ -27,6 +27,7 @@ class MemoryAccounts(MemoryState):
     def resume(self, account: str, *, protocol: str | None = None) -> bool:
         with self._lock:
             self._probes.pop((account, protocol), None)
+            self._again.pop(account, None)
             return self._pauses.pop((account, protocol), None) is not None
 
     def pauses(self) -> list[Pause]:

@@ -33,6 +33,12 @@ class MemoryBudgets(MemoryState):
             purse.refused_at = None
             return True
 
+    def asked_again(self, job: str, attempt: int) -> int:
+        with self._lock:
+            noted = self._again.setdefault(split_job_id(job)[0], set())
+            noted.add((job, attempt))
+            return len(noted)
+
     def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
         with self._lock:
             purse = self._purses.get(split_job_id(job)[0])

@@ -50,6 +50,8 @@ class MemoryForgetting(MemoryReading):
             self._registry.bury(what, (), self._clock(), receipt_name(what))
             kept = self._batches.pop(what, None)
             self._purses.pop(what, None)
+            self._again.pop(what, None)
+            self._pauses.pop((what, None), None)
             self._stale.pop(what, None)
             if kept is not None and kept.new.idempotency_key is not None:
                 self._idempotency.pop(kept.new.idempotency_key, None)
@@ -93,6 +95,7 @@ class MemoryForgetting(MemoryReading):
                     del self._records[id_]
                     self._dead.pop(id_, None)
                 self._purses.pop(batch, None)
+                self._pauses.pop((batch, None), None)
                 key = self._batches.pop(batch).new.idempotency_key
                 if key is not None:
                     del self._idempotency[key]

@@ -186,6 +186,7 @@ def claim_of(id_: str, record: Record, was_due: float, now: float, *, first: boo
         brought=record.text("brought"),
         began_at=record.number("began"),
         live="live" in record.fields,
+        final=record.text("final"),
         usage=usage_of(record) if "total" in record.fields else None,
         error_code=record.text("error_code"),
         error_message=record.text("error_message"),

@@ -39,6 +39,7 @@ class MemoryState:
         self._pauses: dict[tuple[str, str | None], Pause] = {}
         self._probes: dict[tuple[str, str | None], float] = {}
         self._purses: dict[str, Purse] = {}
+        self._again: dict[str, set[tuple[str, int]]] = {}
         self._stale: dict[str, int] = {}
         self._dead: dict[str, float] = {}
         self._limits: dict[Scope, LimitRecord] = {}

@@ -50,17 +50,28 @@ class MemoryStore(MemoryAsking, MemoryForgetting, MemorySharing, MemoryBudgets):
 
         return waited_for(read, wait_s)
 
-    def hurry(self, job: str, run: str) -> Outcome:
+    def told(self, job: str) -> bool:
+        with self._lock:
+            log = self._live.get(job)
+            return log is not None and log.teller[1] > self._clock()
+
+    def hurry(self, job: str, run: str, *, final: str = "", attempt: int = 0) -> Outcome:
         with self._lock:
             record = self._records.get(job)
             if record is None:
                 return Outcome.MISSING
-            if record.state is not State.RUNNING or record.text("run") != run:
+            starting = record.state is State.STARTING and record.count("attempts") == attempt
+            forgotten = final != "" and starting
+            if not forgotten and (record.state is not State.RUNNING or record.text("run") != run):
                 return Outcome.ALREADY
+            if final:
+                record.fields["final"] = final
+            if forgotten:
+                record.fields["witness"] = run
             if record.claims is not None:
                 return Outcome.NOT_YOURS
             record.due = min(record.due, self._clock())
-            return Outcome.MOVED
+            return Outcome.NOT_YOURS if forgotten else Outcome.MOVED
 
     # -- remote objects --------------------------------------------------------------------------------
 

@@ -391,6 +391,8 @@ class Claim:
     """When the first of several runs started."""
     live: bool = False
     """Whether somebody watches the run."""
+    final: str | None = None
+    """What its stream has said of the end of the run (`Store.hurry`)."""
     usage: Usage | None
     """What the run has used, once it is known (while its answer is still to be fetched)."""
     error_code: str | None
@@ -478,7 +480,7 @@ class Pause:
     """Something that must not be called, or paid from: why, and when to try it next (Unix seconds)."""
 
     account: str
-    """Alias of the account, or the id of the batch whose budget is used up."""
+    """Alias of the account, or the id of the batch that is concerned alone."""
     code: str
     """A key of `askq.pauses.PAUSES`."""
     message: str

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Self
+from urllib.parse import quote, unquote
 
 from askq.errors import AskqError
 from askq.ids import split_job_id
@@ -97,6 +98,29 @@ def content_of_thing(thing: str) -> str | None:
     """The hash that `content_thing` was given; None for another thing."""
     kind, _, sha256 = thing.partition(":")
     return sha256 if kind == "content" else None
+
+
+def folder_thing(identity: str, place: str) -> str:
+    """The thing that batches share when files of theirs are kept in this folder. `place` is for people."""
+    return f"folder:{identity}:{quote(place, safe='')}"
+
+
+def folder_of_thing(thing: str) -> tuple[str, str] | None:
+    """The folder's identity and its place, as `folder_thing` was given them; None for another thing."""
+    kind, _, rest = thing.partition(":")
+    identity, _, place = rest.partition(":")
+    return (identity, unquote(place)) if kind == "folder" else None
+
+
+def emptied_thing(identity: str) -> str:
+    """The mark that this folder has let go of everything, at what is being forgotten."""
+    return f"emptied:{identity}"
+
+
+def emptied_of_thing(thing: str) -> str | None:
+    """The identity that `emptied_thing` was given; None for another thing."""
+    kind, _, identity = thing.partition(":")
+    return identity if kind == "emptied" else None
 
 
 def item_of_thing(thing: str) -> tuple[str, str] | None:

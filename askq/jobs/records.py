@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from askq.ids import split_job_id
 from askq.jobs import codec
 from askq.jobs.limits import Wait
-from askq.jobs.model import BatchStatus, Budget, Claim, Earlier, Job, Pause, State, Usage
+from askq.jobs.model import BatchStatus, Budget, Claim, Earlier, Job, Node, Pause, State, Usage
 from askq.pauses import concerning, waits_for
 
 _SURROGATES = "surrogatepass"
@@ -128,6 +129,7 @@ def claim_of(now: float, id_: bytes, due: bytes, record: Sequence[bytes], text: 
         brought=values.get("brought"),
         began_at=_float(values.get("began")),
         live="live" in values,
+        final=values.get("final"),
         usage=usage_of(values) if "total" in values else None,
         error_code=values.get("error_code"),
         error_message=values.get("error_message"),
@@ -160,7 +162,17 @@ def earlier_of(id_: str, record: Sequence[bytes]) -> Earlier:
 
 
 def pause_of(data: bytes) -> Pause:
-    return Pause(**json.loads(data))
+    return Pause(**_known_of(Pause, data))
+
+
+def node_of(text: str) -> Node:
+    return Node(**_known_of(Node, text))
+
+
+def _known_of(kind: type[Pause | Node], text: bytes | str) -> dict[str, Any]:
+    """What this version knows of a record that a newer one may have written: both work side by side for a while."""
+    names = {each.name for each in dataclasses.fields(kind)}
+    return {name: value for name, value in json.loads(text).items() if name in names}
 
 
 def budget_of(found: Sequence[bytes | None], now: float) -> Budget | None:

@@ -7,6 +7,7 @@ import json
 
 from askq.jobs import keys
 from askq.jobs.model import Pause
+from askq.jobs.objects import is_batch
 from askq.jobs.records import decoded, pause_of
 from askq.jobs.redis_wire import Call, RedisWire, millis
 
@@ -38,6 +39,8 @@ class RedisAccounts(RedisWire):
         name = concerned(account, protocol)
         found = self._run(lambda: self._redis.hdel(keys.PAUSES, name))
         self._run(lambda: self._redis.delete(keys.probe(name)))
+        if is_batch(account):
+            self._run(lambda: self._redis.delete(keys.again(account)))
         return bool(found)
 
     def pauses(self) -> list[Pause]:

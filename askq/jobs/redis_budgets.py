@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from askq.ids import split_job_id
@@ -9,6 +10,9 @@ from askq.jobs import codec, keys
 from askq.jobs.model import TERMINAL, State
 from askq.jobs.records import decoded
 from askq.jobs.redis_wire import Call, RedisWire
+
+_AGAIN_S = 30 * 86_400
+"""How long after the last one it is known how many runs of a batch were wanted once more."""
 
 
 class RedisBudgets(RedisWire):
@@ -29,6 +33,20 @@ class RedisBudgets(RedisWire):
         args = [job, attempt, cost, "1" if covers_earlier else ""]
         (granted,) = self._scripts([Call("reserve", [keys.budget(batch)], args)])
         return bool(granted)
+
+    def asked_again(self, job: str, attempt: int) -> int:
+        name = keys.again(split_job_id(job)[0])
+        # Row ids may be somebody's data, and this outlives the job.
+        member = hashlib.sha256(f"{job}/{attempt}".encode(errors="surrogatepass")).hexdigest()[:24]
+
+        def note() -> int:
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.sadd(name, member)
+            pipe.expire(name, _AGAIN_S)
+            pipe.scard(name)
+            return int(pipe.execute()[-1])
+
+        return int(self._run(note))
 
     def settle(self, job: str, attempt: int, cost_usd: float | None) -> None:
         batch, _ = split_job_id(job)

@@ -97,6 +97,8 @@ class RedisForgetting(RedisReading, RedisObjects):
                 pipe.delete(keys.rows(shard, batch))
                 pipe.delete(keys.count(shard, batch))
             pipe.delete(keys.budget(batch))
+            pipe.delete(keys.again(batch))
+            pipe.hdel(keys.PAUSES, batch)
             pipe.zrem(keys.BATCHES, batch)
 
         # The record last: it knows the idempotency key. On a cluster they are on different nodes.
@@ -158,6 +160,7 @@ class RedisForgetting(RedisReading, RedisObjects):
                 for thing in self.uses(id_):
                     self.unshare(thing, id_)
                 self.bury(id_)
+            self._run(lambda: self._redis.hdel(keys.PAUSES, *gone))
             self._run(lambda: self._redis.zrem(keys.BATCHES, *gone))
         # Only batches that are not marked yet are looked at: finished ones stay for weeks, and this runs every minute.
         open_ = [id_ for id_, ttl in ttls.items() if ttl == -1]

@@ -41,6 +41,9 @@ class RedisLive(RedisWire):
                 )
         return read
 
-    def hurry(self, job: str, run: str) -> Outcome:
+    def told(self, job: str) -> bool:
+        return bool(self._run(lambda: self._redis.exists(keys.teller(job))))
+
+    def hurry(self, job: str, run: str, *, final: str = "", attempt: int = 0) -> Outcome:
         names = [keys.job(job), keys.due(shard_of(job), Lane.POLL)]
-        return Outcome(decoded(self._scripts([Call("hurry", names, [job, encoded(run)])])[0]))
+        return Outcome(decoded(self._scripts([Call("hurry", names, [job, encoded(run), final, attempt])])[0]))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from askq.jobs import keys
 from askq.jobs.model import Lane, Node
-from askq.jobs.records import decoded
+from askq.jobs.records import decoded, node_of
 from askq.jobs.redis_wire import Call, RedisWire, millis
 
 
@@ -40,7 +40,7 @@ class RedisSharing(RedisWire):
         self._register(keys.NODES, json.dumps(dataclasses.asdict(node), sort_keys=True), ttl_s)
 
     def nodes(self) -> list[Node]:
-        return [Node(**json.loads(text)) for text in self._register(keys.NODES, "", 0)]
+        return [node_of(text) for text in self._register(keys.NODES, "", 0)]
 
     def _register(self, register: str, member: str, ttl_s: float) -> list[str]:
         (alive,) = self._scripts([Call("register", [register], [member, ttl_s])])

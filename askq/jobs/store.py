@@ -182,9 +182,17 @@ class Store(Reader, Protocol):
         """The entries of a live log after one (None = from the first there is), oldest first; none when none came for
         `wait_s` seconds, of which it waits one at most."""
 
-    def hurry(self, job: str, run: str) -> Outcome:
+    def told(self, job: str) -> bool:
+        """Whether somebody tells the job's live log at present."""
+
+    def hurry(self, job: str, run: str, *, final: str = "", attempt: int = 0) -> Outcome:
         """This run has ended: make its job due now. `NOT_YOURS` while somebody has the job in hand, `ALREADY` when the
-        run is no longer polled."""
+        run is no longer polled.
+
+        `final` is kept for whoever polls it: what the run has ended with, for a service that shows it to nobody. It
+        stays even where the record does not know the run of that `attempt` (any more): the id is then left as a
+        witness, and the answer is `NOT_YOURS` until it is adopted.
+        """
 
     # -- sharing the work --------------------------------------------------------------------------------
 
@@ -231,6 +239,10 @@ class Store(Reader, Protocol):
         The record says what a job has cost. Where it does not, all that was put aside counts, unless the attempt is
         known never to have been made.
         """
+
+    def asked_again(self, job: str, attempt: int) -> int:
+        """Note that an attempt is to be made though one before it may have been paid for; how many of those the batch
+        has had since it was last resumed, this one included. The same attempt counts once."""
 
     # -- limits ------------------------------------------------------------------------------------------
 
@@ -396,7 +408,8 @@ class Store(Reader, Protocol):
         """Do not call an account (or one protocol of it) until it is probed or resumed."""
 
     def resume(self, account: str, *, protocol: str | None = None) -> bool:
-        """End a pause; True when there was one."""
+        """End a pause; True when there was one. Of a batch (its id for the account), what was asked again is counted
+        anew."""
 
     def pauses(self) -> list[Pause]:
         """All pauses in force."""

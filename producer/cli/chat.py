@@ -72,9 +72,9 @@ def chat_command(
         store = parts.store(must_be_safe=True)
         try:
             if resumed is None:
-                conversation = Conversation(store, parts.assistant(assistant, protocol))
+                conversation = Conversation(store, parts.assistant(assistant, protocol), folder=parts.files())
             else:
-                conversation = Conversation.resume(store, session.batch_id(store, resumed))
+                conversation = Conversation.resume(store, session.batch_id(store, resumed), folder=parts.files())
             supervisor = Supervisor()
             if not no_worker:
                 parts.check_api()

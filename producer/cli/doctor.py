@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
 from askq.assistants import file as assistants
-from askq.errors import AskqError, EmbeddedError, StoreError
+from askq.errors import AskqError, EmbeddedError, StoreError, StoreFull
 from askq.jobs.audit import LastAudit
 from askq.jobs.health import Health
 from askq.jobs.store import Store
@@ -79,6 +80,10 @@ def _redis(parts: Parts) -> tuple[bool | None, str]:
     if health.danger is not None:
         risk = health.danger + "; set `appendonly yes` and `maxmemory-policy noeviction`"
         return (None if settings.allow_unsafe_redis else False), told + risk + each
+    try:
+        health.require_room()
+    except StoreFull as error:
+        return False, f"{told}{error.message}{each}"
     if health.replicas < settings.redis_replicas:
         return False, told + (
             f"but ASKQ_REDIS_REPLICAS is {settings.redis_replicas}, and a primary has {health.replicas} replicas: "
@@ -109,7 +114,20 @@ def _key(parts: Parts) -> tuple[bool | None, str]:
         return False, "none"
     if parts.settings.api_key is None:
         return None, "none: the embedded local API answers. Set OPENAI_API_KEY to ask OpenAI."
-    return True, f"present, from {parts.settings.sources['api_key']}"
+    source = parts.settings.sources["api_key"]
+    if (exposed := _readable_by_others(source)) is not None:
+        return None, f"present, from {source}, which other users of this machine may read; chmod 600 {exposed}"
+    return True, f"present, from {source}"
+
+
+def _readable_by_others(source: str) -> Path | None:
+    """The file that a key comes from, by what the settings say of it, if others than its owner may read it."""
+    # A file named by a setting is told with where that setting comes from.
+    path = Path(source.partition(" (")[0])
+    try:
+        return path if path.is_file() and path.stat().st_mode & 0o077 else None
+    except OSError:
+        return None
 
 
 def _api(parts: Parts) -> tuple[bool | None, str]:

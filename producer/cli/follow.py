@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from askq.assistants.model import Assistant
 from askq.errors import NotFound, WaitTimeout
 from askq.ids import split_job_id
 from askq.jobs.live import Kind
@@ -13,6 +14,7 @@ from askq.jobs.model import Job
 from askq.jobs.store import Store
 from producer.answers.plain import plain
 from producer.batch import require_budget
+from producer.cli.functions import Functions, Shown
 from producer.cli.screen import Screen
 from producer.outage import Outage
 from producer.seen import Seen
@@ -22,6 +24,8 @@ _WAIT_AT_THE_END_S = 0.05
 _SOON_S = 3.0
 """How long after its run has ended an answer is expected any moment."""
 _LOOK_EVERY_S = 1.0
+_LOOK_FOR_OUTPUTS_S = 0.3
+"""While functions run."""
 _TELL_WHY_AFTER_S = 2.0
 
 
@@ -48,6 +52,11 @@ class _Following:
         self._id = job
         self._screen = screen
         self._seen = Seen()
+        self._functions = Functions(screen)
+        self._calls: bool | None = None
+        """Whether the assistant has functions, once that is known."""
+        self._outputs: list[Shown] = []
+        """Their calls, as they were when somebody last looked."""
         self._outage = Outage(screen.note)
         self._told: str | None = None
         """Why it waits, as far as that was told."""
@@ -73,16 +82,25 @@ class _Following:
                 fresh, self._heard_at = True, time.monotonic()
                 if any(piece.kind is Kind.END for piece in entry.pieces):
                     soon = self._heard_at + _SOON_S
+                if self._functions.precede(entry):
+                    self._look_for_outputs()
+                    self._functions.show(self._outputs, seen_only=True)
                 if self._seen.run not in (None, entry.run):
                     # After a function's output, or when it was asked again.
                     self._screen.finish()
                     self._screen.begin()
                 for piece in self._seen.take(entry):
+                    self._functions.see(entry.run, piece)
                     self._screen.show(piece)
-            if entries and time.monotonic() < look_at:
+            if not entries:
+                # All that was told before these were on record has been seen by now.
+                self._functions.show(self._outputs)
+            elif time.monotonic() < look_at:
                 continue
-            look_at = time.monotonic() + _LOOK_EVERY_S
+            look_at = time.monotonic() + (_LOOK_FOR_OUTPUTS_S if self._functions.owed else _LOOK_EVERY_S)
             found = self._outage.through(self._read)
+            if found is not None and not found.state.terminal and self._has_functions(found):
+                self._look_for_outputs()
             if found is not None and found.state.terminal:
                 self._conclude(found)
                 return found
@@ -103,6 +121,22 @@ class _Following:
             raise NotFound(message, remedy="It has expired or was erased.")
         return found
 
+    def _has_functions(self, job: Job) -> bool:
+        """Whether the assistant has functions; while nobody can tell, it has."""
+        if self._calls is None:
+            digest = job.assistant_digest
+            definition = self._outage.through(lambda: self._store.assistant(digest) or "")
+            if definition is None:
+                return True
+            self._calls = definition != "" and bool(Assistant.from_json(definition).functions)
+        return self._calls
+
+    def _look_for_outputs(self) -> None:
+        """What functions have returned until now."""
+        kept = self._outage.through(lambda: self._store.calls().look(self._id))
+        if kept is not None:
+            self._outputs = [call.shown() for call in kept]
+
     def _tell_why(self, job: Job) -> None:
         """Why nothing comes, once for each reason."""
         status = self._outage.through(lambda: self._store.batch(split_job_id(self._id)[0]))
@@ -117,6 +151,8 @@ class _Following:
             self._screen.note(f"askq: {plain(why, one_line=True)}")
 
     def _conclude(self, job: Job) -> None:
+        if job.answer is not None:
+            self._functions.show(job.answer.tool_calls)
         answer = job.answer.text if job.answer is not None else None
         if answer is not None:
             rest = self._seen.rest(answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -34,10 +34,22 @@ _PATIENCE_S = 15.0
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting after this long.")
 @click.option("--no-worker", is_flag=True, help="Start no worker: others on the same Redis delete.")
+@click.option(
+    "--lost-folders",
+    is_flag=True,
+    help="Take folders of files that nobody has any more for deleted.",
+)
 @json_option
 @pass_session
 def forget_command(
-    session: Session, *, ids: tuple[str, ...], yes: bool, timeout: float | None, no_worker: bool, as_json: bool
+    session: Session,
+    *,
+    ids: tuple[str, ...],
+    yes: bool,
+    timeout: float | None,
+    no_worker: bool,
+    lost_folders: bool,
+    as_json: bool,
 ) -> int:
     """Erase batches or single questions everywhere, and print a receipt.
 
@@ -47,7 +59,8 @@ def forget_command(
 
     Stopped half-way, it is finished by the workers, or by the same command. Files that you wrote yourself, such as
     answers.csv, stay. Told again, what the service has refused is tried at once. Exit 0 when all is gone,
-    1 when the service keeps something.
+    1 when the service keeps something, or files are in a folder (ASKQ_FILES) that neither this command nor a running
+    worker has.
     """
     with session.parts() as parts:
         store = parts.store()
@@ -68,21 +81,26 @@ def forget_command(
                 add_workers_unless_there(supervisor, parts, store)
             with foreground(), kept_running(supervisor):
                 parts.nudge()
-                receipts = [_follow(session, parts, store, supervisor, what, timeout) for what in chosen]
+                wait = _Wait(session, parts, store, supervisor, timeout, lost_folders=lost_folders)
+                receipts = [wait.follow(what) for what in chosen]
             why = store.compact()
             refused = [_refused(store, what) for what in chosen]
+            places = [sorted(_elsewhere(store, parts, what).values()) for what in chosen]
         finally:
             store.close()
-    records = [receipt_record(receipt, stones, why) for receipt, stones in zip(receipts, refused, strict=True)]
+    told = list(zip(receipts, refused, places, strict=True))
+    records = [receipt_record(receipt, stones, why, folders) for receipt, stones, folders in told]
     if as_json:
         print_json(records if len(records) > 1 else records[0])
     else:
-        for receipt, stones in zip(receipts, refused, strict=True):
-            _print_receipt(receipt, stones, why)
+        for receipt, stones, folders in told:
+            _print_receipt(receipt, stones, why, folders)
     return 0 if all(record["complete"] for record in records) else SOMETHING_REMAINS
 
 
-def receipt_record(receipt: Receipt, stones: Sequence[Tombstone], why: str | None) -> dict[str, Any]:
+def receipt_record(
+    receipt: Receipt, stones: Sequence[Tombstone], why: str | None, folders: Sequence[str]
+) -> dict[str, Any]:
     """A receipt as JSON; the keys are a promise."""
     return {
         "id": receipt.what,
@@ -94,6 +112,7 @@ def receipt_record(receipt: Receipt, stones: Sequence[Tombstone], why: str | Non
             {"kind": stone.object.kind, "id": stone.object.id, "tries": stone.entry.tries, "why": stone.entry.why}
             for stone in stones
         ],
+        "files_may_be_in": list(folders),
         "redis_files": "rewritten" if why is None else why,
     }
 
@@ -145,40 +164,70 @@ def _question(store: Store, chosen: Sequence[str]) -> str:
     return f"Erase {many(rows)}{unfinished} with all answers, here and at the service? There is no way back."
 
 
-def _follow(
-    session: Session, parts: Parts, store: Store, supervisor: Supervisor, what: str, timeout: float | None
-) -> Receipt:
-    """Go on with it until all is gone, or until the service has refused what is left; the receipt."""
-    until = None if timeout is None else time.monotonic() + timeout
-    said, patience, before = "", time.monotonic() + _PATIENCE_S, -1
-    while True:
-        for text in [*parts.revive(), *supervisor.tick()]:
-            session.say(text)
-        require_hope(supervisor)
-        waiting = forgetting.advance(store, what, parts.files()) if what in store.forgetting() else 0
-        receipt = store.receipt(what)
-        if receipt is None:
-            # Nothing was known of it but its id.
-            return Receipt(what=what, pending=False, records=0, due={}, gone={}, kept={})
-        if receipt.done:
-            return receipt
-        if receipt.left != before or receipt.pending:
-            before, patience = receipt.left, time.monotonic() + _PATIENCE_S
-        elif time.monotonic() > patience and _all_refused(store, what):
-            return receipt
-        now = _progress(waiting, receipt)
-        if now != said:
-            session.say(now)
-            said = now
-        if until is not None and time.monotonic() >= until:
-            raise WaitTimeout(
-                f"{what} is not forgotten after {timeout:g} s: {now}",
-                remedy="Workers go on with it; the same command shows the receipt." + _hint(store),
-            )
-        time.sleep(_LOOK_EVERY_S)
+class _Wait:
+    """Goes on with forgetting, until all is gone or nothing happens any more."""
+
+    def __init__(
+        self,
+        session: Session,
+        parts: Parts,
+        store: Store,
+        supervisor: Supervisor,
+        timeout: float | None,
+        *,
+        lost_folders: bool,
+    ) -> None:
+        self._session = session
+        self._parts = parts
+        self._store = store
+        self._supervisor = supervisor
+        self._timeout = timeout
+        self._until = None if timeout is None else time.monotonic() + timeout
+        self._lost_folders = lost_folders
+
+    def follow(self, what: str) -> Receipt:
+        """Go on with it until all is gone, or until what is left is out of reach or refused; the receipt."""
+        store, folder = self._store, self._parts.files()
+        said, patience, before = "", time.monotonic() + _PATIENCE_S, (-1, dict[str, str]())
+        while True:
+            for text in [*self._parts.revive(), *self._supervisor.tick()]:
+                self._session.say(text)
+            require_hope(self._supervisor)
+            waiting = forgetting.advance(store, what, folder) if what in store.forgetting() else 0
+            receipt, elsewhere = store.receipt(what), _elsewhere(store, self._parts, what)
+            if receipt is None:
+                # Nothing was known of it but its id.
+                return Receipt(what=what, pending=False, records=0, due={}, gone={}, kept={})
+            if receipt.done:
+                return receipt
+            if (receipt.left, elsewhere) != before or (receipt.pending and not elsewhere):
+                before, patience = (receipt.left, elsewhere), time.monotonic() + _PATIENCE_S
+            elif time.monotonic() > patience:
+                if elsewhere and self._lost_folders:
+                    forgetting.take_for_deleted(store, what, elsewhere)
+                    continue
+                if elsewhere or _all_refused(store, what):
+                    return receipt
+            now = _progress(waiting, receipt, elsewhere)
+            if now != said:
+                self._session.say(now)
+                said = now
+            if self._until is not None and time.monotonic() >= self._until:
+                raise WaitTimeout(
+                    f"{what} is not forgotten after {self._timeout:g} s: {now}",
+                    remedy="Workers go on with it; the same command shows the receipt." + _hint(store),
+                )
+            time.sleep(_LOOK_EVERY_S)
 
 
-def _progress(waiting: int, receipt: Receipt) -> str:
+def _elsewhere(store: Store, parts: Parts, what: str) -> dict[str, str]:
+    """The folders, besides ours, that files may still be in: their identities, and where they were."""
+    return forgetting.elsewhere(store, what, parts.files()) if what in store.forgetting() else {}
+
+
+def _progress(waiting: int, receipt: Receipt, elsewhere: Mapping[str, str]) -> str:
+    if elsewhere:
+        return f"waiting for a worker that has the folder of files {', '.join(elsewhere.values())}"
     if waiting:
         return f"{many(waiting)} not finished: waiting until they are cancelled"
     things = "thing" if receipt.left == 1 else "things"
@@ -203,7 +252,7 @@ def _all_refused(store: Store, what: str) -> bool:
     return bool(left) and all(stone.entry.tries > 0 for stone in left)
 
 
-def _print_receipt(receipt: Receipt, stones: Sequence[Tombstone], why: str | None) -> None:
+def _print_receipt(receipt: Receipt, stones: Sequence[Tombstone], why: str | None, folders: Sequence[str]) -> None:
     from producer.answers.plain import plain
 
     click.echo(f"forgotten: {receipt.what}")
@@ -221,6 +270,13 @@ def _print_receipt(receipt: Receipt, stones: Sequence[Tombstone], why: str | Non
     for stone in stones:
         said = plain(stone.entry.why or "not tried yet", one_line=True)
         click.echo(f"  {stone.object.kind} {stone.object.id} not deleted yet: {said}")
+    for place in folders:
+        click.echo(f"  files may still be in {plain(place, one_line=True)}, which no running worker has")
+    if folders:
+        sys.stderr.write(
+            "A worker that has this folder goes on by itself, and so does the same command where ASKQ_FILES is that "
+            "folder.\nIf it is gone, say --lost-folders.\n"
+        )
     if stones:
         sys.stderr.write("Workers try again until the service has said that it is gone; the same command shows it.\n")
 

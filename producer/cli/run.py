@@ -233,7 +233,7 @@ def _answer(
         for line in parts.lines():
             session.say(line)
         with foreground(), kept_running(supervisor):
-            submitted = submit(store, submission)
+            submitted = submit(store, submission, folder=parts.files())
             session.remember(submitted.batch)
             _say_submitted(session, submission, submitted)
             try:

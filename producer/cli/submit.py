@@ -76,7 +76,7 @@ def submit_command(
         store = parts.store(must_be_safe=True)
         try:
             unheard: list[str | None] = []
-            submitted = submit(store, submission, begun=lambda: unheard.append(parts.nudge()))
+            submitted = submit(store, submission, folder=parts.files(), begun=lambda: unheard.append(parts.nudge()))
             session.remember(submitted.batch)
             if as_json:
                 print_json(

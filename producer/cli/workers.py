@@ -33,6 +33,8 @@ FLOWER_OPTIONS = {
     # About 5 kB each; the default of 100,000 takes half a gigabyte.
     "FLOWER_MAX_TASKS": "20000",
     "FLOWER_PURGE_OFFLINE_WORKERS": "600",
+    # It is there to look: from its pages workers could be shut down, and tasks revoked.
+    "FLOWER_READ_ONLY": "true",
     # Flower's own end at 10 seconds; runs take minutes.
     "FLOWER_TASK_RUNTIME_METRIC_BUCKETS": "0.1,0.5,1,2,5,10,30,60,120,300,600,inf",
 }

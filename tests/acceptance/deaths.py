@@ -122,7 +122,7 @@ STORIES = [
         assistant=assistant("responses", tools=({"type": "file_search"},)),
         rows=asks(file="attached.txt"),
         forgets=True,
-        shows=around("store.delete", "file.delete", "unshare", "bury", "item.drop"),
+        shows=around("store.delete", "file.delete", "unshare", "bury", "item.drop", "forget.folder"),
     ),
     Story(
         name="chains",

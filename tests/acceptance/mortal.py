@@ -256,7 +256,7 @@ def _submit(store: FailingStore, order: Order) -> str:
             stream=story.streams,
             max_cost_usd=story.max_cost_usd,
         )
-        batch = submit(store, wanted).batch
+        batch = submit(store, wanted, folder=Folder(order.folder / "files")).batch
     (order.folder / "batch").write_text(batch, "utf-8")
     return batch
 

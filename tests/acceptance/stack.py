@@ -259,12 +259,12 @@ class Stack:
             if len(page) < 1000:
                 return runs
 
-    def askq(self, *argv: str) -> subprocess.CompletedProcess[str]:
+    def askq(self, *argv: str, settings: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command against these parts."""
         return subprocess.run(
             [sys.executable, "-m", "producer.cli", *argv],
             cwd=ROOT,
-            env=self.environment(),
+            env=self.environment() | dict(settings or {}),
             capture_output=True,
             text=True,
             timeout=200,

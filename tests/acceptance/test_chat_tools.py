@@ -85,7 +85,10 @@ def test_after_the_outputs_of_functions_the_text_comes_live(house: Stack, protoc
         terminal.type("Say calmly that it is dark.\r")
         at = terminal.expect("── calls light")
         at = terminal.expect('"lamp"', after=at)
+        at = terminal.expect("── light returned", after=at)
+        at = terminal.expect("lamp is on", after=at)
         at = terminal.expect("── calls slow_sum", after=at)
+        at = terminal.expect("── slow_sum returned", after=at)
         at = terminal.expect("word3", after=at)
         job = newest(house)
         assert job.state is State.RUNNING, "the answer is seen before it is whole"

@@ -302,6 +302,9 @@ def test_up_serves_other_processes_and_flower_shows_a_row_per_job(folder: Folder
     for user, path in (("askq:wrong", "/api/tasks"), ("askq:wrong", "/tasks/datatable"), ("", "/tasks/datatable")):
         with pytest.raises(urllib.error.HTTPError, match="401"):
             flower(port, user, path)
+    # Whoever has the password may look, and end nothing.
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        flower(port, "askq:s3cret", "/api/worker/shutdown/nobody", method="POST")
     # Whoever listens at every address listens there, too.
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.2", port), timeout=5)
@@ -313,9 +316,10 @@ def test_up_serves_other_processes_and_flower_shows_a_row_per_job(folder: Folder
     assert len(folder.askq("results", batch).stdout.splitlines()) == 12
 
 
-def flower(port: int, user: str, path: str) -> Any:
+def flower(port: int, user: str, path: str, *, method: str = "GET") -> Any:
     token = base64.b64encode(user.encode()).decode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Basic {token}"})
+    headers = {"Authorization": f"Basic {token}"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers, method=method)
     with urllib.request.urlopen(request, timeout=60) as reply:
         return json.load(reply)
 

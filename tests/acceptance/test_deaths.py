@@ -127,6 +127,7 @@ class Houses:
         found = [] if len(paid) == story.runs * len(story.rows) else [f"paid for {len(paid)} runs"]
         jobs = list(store.jobs(batch))
         if story.forgets:
+            found += [f"left in the folder: {path}" for path in (folder / "files").rglob("*/*") if path.is_file()]
             found += [f"uploaded still: {name}" for name in _uploads(stack) if name.startswith(f"{folder.name} ")]
             return found + [f"remembered: {job}" for job in jobs]
         found += [

@@ -190,7 +190,7 @@ class World:
                 # Somebody watches every third list: its runs are made with streams.
                 stream=self.watched or int(key.rpartition("-")[2]) % 3 == 0,
             )
-            batch = submit(self.stack.store, wanted).batch
+            batch = submit(self.stack.store, wanted, folder=self.files).batch
         self.submitted += [(batch, row) for row in rows]
 
     def _feed(self) -> None:

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from askq.ids import job_id
-from askq.jobs import keys
+from askq.jobs import forgetting, keys
 from askq.jobs.model import Budget, Move, NewBatch, Outcome, State
 from askq.jobs.store import Store
-from tests.contract.store_stage import LONG, RedisStage, Stage, claim, move, question, status_of
+from tests.contract.store_stage import LONG, RedisStage, Stage, claim, move, question, status_of, submit
 
 MILLIONTH = 1e-6
 
@@ -295,3 +295,28 @@ def test_a_budget_goes_with_its_batch(stage: Stage) -> None:
     assert store.reconcile_budget(batch) == 0
     if isinstance(stage, RedisStage):
         assert not stage.raw.exists(keys.budget(batch)), "and nothing comes back"
+
+
+def test_what_is_asked_again_is_counted_once_until_a_person_resumes_and_goes_with_its_batch(stage: Stage) -> None:
+    store = stage.store
+    batch, other = submit(store, 2), submit(store, 1)
+    one, two = store.job_ids(batch)
+    counts = [
+        store.asked_again(one, 2),
+        store.asked_again(one, 2),
+        store.asked_again(two, 2),
+        store.asked_again(one, 3),
+    ]
+    assert counts == [1, 1, 2, 3]
+    assert stage.another().asked_again(next(iter(store.job_ids(other))), 2) == 1
+    store.pause(batch, "asked_again", "why", probe_after_s=1.0)
+    paused = [bool(status.paused) for id_ in (batch, other) if (status := store.batch(id_)) is not None]
+    assert paused == [True, False]
+    assert store.resume(batch)
+    assert store.asked_again(two, 3) == 1, "counted anew"
+    store.pause(batch, "asked_again", "why", probe_after_s=1.0)
+    store.cancel([one, two])
+    forgetting.begin(store, batch)
+    assert forgetting.advance(store, batch, None) == 0
+    assert store.pauses() == []
+    assert store.asked_again(two, 3) == 1

@@ -8,7 +8,7 @@ import pytest
 
 from askq.jobs import live
 from askq.jobs.live import Kind, Piece
-from askq.jobs.model import Lane, Outcome
+from askq.jobs.model import Lane, Outcome, State
 from tests.contract.store_stage import ALL, LONG, SHORT, Stage, move, submit
 
 HELLO = Piece(kind=Kind.TEXT, key="m1", text="안녕, ")
@@ -24,6 +24,15 @@ def running(stage: Stage, run: str = "run_1", *, delay: float = LONG) -> str:
     assert move(stage.store, claim.id, claim.fence, "start", delay=delay, fields={"run": run}) is Outcome.MOVED
     (job,) = stage.store.jobs(batch)
     return job.id
+
+
+def start(stage: Stage) -> str:
+    """A job whose intent is on record, in the hands of somebody who is gone; its id."""
+    submit(stage.store, 1)
+    (claim,) = stage.store.claim(Lane.START, ALL, limit=5, lease_s=LONG)
+    fields = {"live": 1, "attempts": 1}
+    assert move(stage.store, claim.id, claim.fence, "intend", delay=SHORT, fields=fields) is Outcome.MOVED
+    return claim.id
 
 
 def test_what_is_told_is_read_in_order_and_goes_on_after_any_entry(stage: Stage) -> None:
@@ -97,6 +106,47 @@ def test_a_run_that_has_ended_makes_its_job_due(stage: Stage) -> None:
     move(store, claim.id, claim.fence, "collect", delay=LONG)
     assert store.hurry(job, "run_1") is Outcome.ALREADY
     assert not store.claim(Lane.POLL, ALL, limit=5, lease_s=LONG)
+
+
+def test_what_a_run_has_ended_with_is_kept_for_whoever_polls_it(stage: Stage) -> None:
+    job, store = running(stage), stage.store
+    assert store.hurry(job, "run_0", final="another", attempt=1) is Outcome.ALREADY
+    assert store.hurry("b_none.q1", "run_1", final="nobody", attempt=1) is Outcome.MISSING
+    assert store.hurry(job, "run_1", final="한 마디", attempt=1) is Outcome.MOVED
+    (claim,) = store.claim(Lane.POLL, ALL, limit=5, lease_s=LONG)
+    assert (claim.final, claim.state) == ("한 마디", State.RUNNING)
+    assert store.hurry(job, "run_1", final="the last", attempt=1) is Outcome.NOT_YOURS
+    move(store, claim.id, claim.fence, "defer", delay=LONG)
+    assert store.hurry(job, "run_1") is Outcome.MOVED
+    (claim,) = store.claim(Lane.POLL, ALL, limit=5, lease_s=LONG)
+    assert claim.final == "the last", "what came while somebody had it in hand; and nothing takes it away again"
+    move(store, claim.id, claim.fence, "collect", fields={"final": None})
+    (claim,) = store.claim(Lane.POLL, ALL, limit=5, lease_s=LONG)
+    assert claim.final is None
+    assert store.hurry(job, "run_1", final="too late", attempt=1) is Outcome.ALREADY
+
+
+def test_who_has_heard_the_end_of_a_run_bears_witness_where_it_is_not_known(stage: Stage) -> None:
+    """Given a server that came back without its last second, then it hears of the run from whoever knows it."""
+    job, store = start(stage), stage.store
+    assert store.hurry(job, "run_1", final="said", attempt=2) is Outcome.ALREADY
+    assert store.hurry(job, "run_1", attempt=1) is Outcome.ALREADY, "who has nothing to say has seen no end"
+    assert store.hurry(job, "run_1", final="said", attempt=1) is Outcome.NOT_YOURS
+    stage.pass_time(2 * SHORT)
+    (claim,) = store.claim(Lane.POLL, ALL, limit=5, lease_s=LONG)
+    assert (claim.witness, claim.final, claim.state) == ("run_1", "said", State.STARTING)
+    move(store, job, claim.fence, "adopt", delay=LONG, fields={"run": "run_1", "witness": None})
+    assert store.hurry(job, "run_1", final="said", attempt=1) is Outcome.MOVED
+
+
+def test_whether_somebody_tells_is_known(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "TELLS_S", 1.0)
+    job, store = running(stage), stage.store
+    assert not store.told(job)
+    store.tell(job, "a", "run_1", [])
+    assert store.told(job)
+    stage.pass_time(live.TELLS_S + SHORT)
+    assert not store.told(job)
 
 
 def test_a_log_is_bounded(stage: Stage) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from askq.jobs.model import Lane, NewBatch, Node
+from askq.jobs import keys
+from askq.jobs.model import Lane, NewBatch, Node, Pause
 from askq.jobs.store import Store
-from tests.contract.store_stage import LONG, SHORT, Stage, question, status_of, submit
+from tests.contract.store_stage import LONG, SHORT, RedisStage, Stage, question, status_of, submit
 
 
 def test_executions_are_alive_until_they_leave_or_their_time_is_up(stage: Stage) -> None:
@@ -200,3 +203,14 @@ def test_workers_are_alive_as_long_as_they_say_so(stage: Stage) -> None:
     assert store.nodes() == [two]
     store.beat(one, ttl_s=LONG)
     assert sorted(store.nodes(), key=lambda node: node.name) == [one, two]
+
+
+def test_workers_and_pauses_of_a_newer_version_are_known_as_far_as_they_can_be(alone: RedisStage) -> None:
+    """Given workers that are replaced one by one by those of a version that tells more, then the old ones go on."""
+    node = Node(name="new@host", processes=2, pid=1, host="host", started_at=1.0)
+    told = dataclasses.asdict(node) | {"told_by_a_later_version": True}
+    alone.raw.zadd(keys.NODES, {json.dumps(told): alone.now() + LONG})
+    pause = Pause(account="acc", code="rejected_key", message="no", since=1.0, probe_at=2.0)
+    alone.raw.hset(keys.PAUSES, "acc", json.dumps(dataclasses.asdict(pause) | {"told_by_a_later_version": True}))
+    assert alone.store.nodes() == [node]
+    assert alone.store.pauses() == [pause]

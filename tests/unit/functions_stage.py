@@ -12,7 +12,7 @@ from askq.assistants.model import Assistant
 from askq.jobs.calls import CallClaim, CallResult
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Answer, Job, Lane, NewBatch, NewJob, Question, Usage
-from tests.unit.test_engine import LEASE_S, PROBE_S
+from tests.unit.engine_stage import LEASE_S, opened
 from worker import chain
 from worker.engine import Engine
 from worker.protocols.base import (
@@ -181,18 +181,7 @@ class House:
         def nudge() -> None:
             self.nudged += 1
 
-        made = Engine(
-            self.store,
-            lambda: {"responses": self.service},
-            None,
-            account="acc",
-            host="service.test",
-            lease_s=LEASE_S,
-            in_flight=50,
-            probe_s=PROBE_S,
-            nudge_tools=nudge,
-        )
-        made.call(made.open())
+        made = opened(self.store, {"responses": self.service}, nudge_tools=nudge)
         self.engines.append(made)
         return made
 

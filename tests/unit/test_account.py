@@ -65,7 +65,8 @@ async def test_a_pause_stops_creates_and_polls_or_creates_alone(
 
 
 async def test_exhausted_credit_stops_no_polls() -> None:
-    assert [code for code, pause in PAUSES.items() if not pause.stops_polls] == ["quota_exhausted", "budget_exceeded"]
+    going_on = [code for code, pause in PAUSES.items() if not pause.stops_polls]
+    assert going_on == ["quota_exhausted", "budget_exceeded", "asked_again"]
 
 
 async def test_an_endpoint_that_is_gone_stops_its_own_protocol_alone(

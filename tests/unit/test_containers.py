@@ -33,6 +33,12 @@ def test_every_service_is_watched_confined_and_bounded() -> None:
         assert service["restart"] == "unless-stopped", name
 
 
+def test_no_worker_may_be_roots() -> None:
+    for name in ("worker", "tools"):
+        assert SERVICES[name]["environment"]["ASKQ_ROOT"] == "refuse", name
+    assert re.search(r"^USER (?!0|root)\d+:\d+$", DOCKERFILE, re.MULTILINE)
+
+
 def test_durations_are_durations() -> None:
     def walk(node: Any, place: str) -> None:
         if isinstance(node, Mapping):

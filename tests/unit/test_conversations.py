@@ -11,7 +11,7 @@ from askq.assistants.model import Assistant
 from askq.ids import job_id
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import WAIT_FOR_TURN_S, Claim, Job, NewBatch, NewJob, Question, State
-from tests.unit.test_engine import TUTOR, Engines, Service, drive, engines, finished, service, store
+from tests.unit.engine_stage import TUTOR, Engines, Service, drive, engines, finished, service, store
 from tests.unit.test_steps import claim, legal
 from worker import steps
 from worker.conversations import Joins, Stopped, Waits, turn

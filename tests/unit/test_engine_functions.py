@@ -11,8 +11,8 @@ import pytest
 
 from askq.jobs.calls import CallResult, WantedCall
 from askq.jobs.model import State
+from tests.unit.engine_stage import PROBE_S
 from tests.unit.functions_stage import HOME, HOW, USED, Houses, Service, building
-from tests.unit.test_engine import PROBE_S
 from worker.protocols.base import (
     Ambiguous,
     Blocked,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Move, Outcome, State
-from tests.unit.test_engine import Engines, Service, drive, finished, only, submit
+from tests.unit.engine_stage import Engines, Service, drive, engines, finished, only, store, submit
 from worker.protocols.base import Ask, Found, Search
+
+__all__ = ["engines", "store"]
 
 
 class Forgetful(Service):
@@ -47,20 +49,8 @@ class Asleep(MemoryStore):
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
 def service() -> Forgetful:
     return Forgetful()
-
-
-@pytest.fixture
-def engines(store: MemoryStore, service: Forgetful) -> Iterator[Engines]:
-    made = Engines(store, service)
-    yield made
-    made.close()
 
 
 def test_every_call_is_on_record_before_it_leaves(store: MemoryStore, service: Forgetful, engines: Engines) -> None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from pathlib import Path
 
 from tests.acceptance.deaths import PLACES, STORIES
 from tests.chaos import faults, postman, suite
 from tests.chaos.profiles import redis
+from tests.unit.named_tests import missing, page, rows
+from tests.unit.named_tests import named as named_tests
 
-TESTS = Path(__file__).parents[1]
-PAGE = (TESTS.parent / "docs/understand/failure-model.md").read_text("utf-8")
-ROWS = [
-    [cell.strip() for cell in line.strip("|").split("|")]
-    for line in PAGE.splitlines()
-    if line.startswith("| ") and not line.startswith(("| step | before", "| step | what", "| fault |", "| promise |"))
-]
+PAGE = page("understand/failure-model.md")
+ROWS = rows(PAGE, "| step | before", "| step | what", "| fault |", "| promise |")
 KINDS = {
     "api": {*faults.OFTEN, *faults.PAUSING, *faults.LONG, *faults.ENDS.values()},
     "files": {*faults.UPLOADS, *faults.DOWNLOADS, *faults.STORES},
@@ -31,12 +26,8 @@ def named(pattern: str) -> set[str]:
 
 
 def test_every_test_that_is_named_exists() -> None:
-    found: dict[str, set[str]] = defaultdict(set)
-    for path in TESTS.rglob("test_*.py"):
-        found[path.stem] |= set(re.findall(r"^ *(?:async )?def (test_\w+)\(", path.read_text("utf-8"), re.MULTILINE))
-    told = named(r"`(test_\w+::test_\w+)`")
-    assert len(told) > 100, "the search finds what it should"
-    assert {name for name in told if name.partition("::")[2] not in found[name.partition("::")[0]]} == set()
+    assert len(named_tests(PAGE)) > 100, "the search finds what it should"
+    assert missing(PAGE) == set()
 
 
 def test_every_row_says_what_shows_it() -> None:

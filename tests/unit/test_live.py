@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from askq.assistants.model import Assistant
 from askq.errors import StoreError
 from askq.ids import SHARDS
 from askq.jobs import live
@@ -16,16 +15,20 @@ from askq.jobs.memory_store import MemoryStore
 from askq.jobs.model import Lane, Move, NewBatch, NewJob, Outcome, Question, State
 from askq.jobs.store import Store
 from tests.parts import eventually
-from tests.unit.test_engine import Engines, Service, drive, finished, only
+from tests.unit.engine_stage import TUTOR, Engines, Service, drive, engines, finished, only, store
 from worker.live import Desk
 from worker.protocols.base import Ambiguous, Ask, Broken, CallError, Gone, Live, RunState, Status
 
-TUTOR = Assistant(name="tutor", protocol="assistants", model="m")
+__all__ = ["engines", "store"]
+
 Word = str | Exception | None
 
 
 class Script:
     """A stream that says words, and breaks at an exception; None waits for the test."""
+
+    brings_end = False
+    final: Status | None = None
 
     def __init__(self, service: Watchable, words: Sequence[Word], at: int = 0) -> None:
         self.ended = False
@@ -85,20 +88,8 @@ class Watchable(Service):
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
 def service() -> Watchable:
     return Watchable()
-
-
-@pytest.fixture
-def engines(store: MemoryStore, service: Watchable) -> Iterator[Engines]:
-    made = Engines(store, service)
-    yield made
-    made.close()
 
 
 def watch(store: Store) -> str:
@@ -265,9 +256,9 @@ async def test_the_stream_of_a_call_just_made_relieves_whoever_reads_an_older_on
         return old if before is None else None
 
     desk, batch = Desk(store), job.partition(".")[0]
-    desk.begin(job, run, resume)
+    desk.begin(job, run, resume, attempt=1)
     await until(lambda: words(told(store, batch)) == "Be")
-    await (desk if where == "here" else Desk(store)).take(job, run, new, resume)
+    (desk if where == "here" else Desk(store)).take(job, run, new, resume, attempt=1)
     await until(lambda: old.closed and new.closed)
     assert words(told(store, batch)) == "Because"
 

@@ -221,6 +221,7 @@ def test_the_key_map_tells_of_every_key() -> None:
         keys.PAUSES,
         keys.DISK,
         keys.budget("<batch>"),
+        keys.again("<batch>"),
     }
     made |= {keys.batch("<id>"), keys.assistant("<digest>"), keys.remote("<account>", "<digest>")}
     made |= {

@@ -89,6 +89,71 @@ async def test_a_watched_response_is_seen_as_it_is_written() -> None:
     ]
 
 
+def message(said: str) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": said, "annotations": []}]
+    return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content}
+
+
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "light", "arguments": "{}"}
+USED = {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    ("response", "items", "state", "said", "calls"),
+    [
+        ({"status": "completed", "output": [message("It is 4.")]}, [], RunState.DONE, "It is 4.", 0),
+        ({"status": "completed", "output": []}, [message("It is 4.")], RunState.DONE, "It is 4.", 0),
+        ({"status": "completed"}, [message("It is 4."), CALL], RunState.ACTION, "It is 4.", 1),
+        ({"status": "incomplete", "output": [message("It")]}, [], RunState.INCOMPLETE, "It", 0),
+        ({"status": "failed", "error": {"code": "server_error"}}, [], RunState.FAILED, None, 0),
+    ],
+    ids=["whole", "not repeated", "calls", "cut", "failed"],
+)
+async def test_the_last_event_of_a_response_says_all_that_a_poll_would(
+    response: dict[str, Any], items: list[dict[str, Any]], state: RunState, said: str | None, calls: int
+) -> None:
+    service = Service()
+    events = [{"type": "response.created", "response": QUEUED}, text("It")]
+    events += [{"type": "response.output_item.done", "item": item} for item in items]
+    last = {"type": "response.ended", "response": {**QUEUED, "usage": USED, **response}}
+    service.streams(*numbered(*events, last))
+    service.streams(*numbered(*events, last))
+    service.says({**QUEUED, "usage": USED, **response, "output": items or response.get("output", [])})
+    async with service.client() as client:
+        protocol = ResponsesProtocol(client)
+        _, live = await protocol.start_live(ask(stream=True), "conv_1", None)
+        assert live is not None
+        assert (live.brings_end, live.final) == (True, None)
+        await all_of(live)
+        resumed = await protocol.resume_live("conv_1", "resp_1", None)
+        await all_of(resumed)
+        polled = await protocol.poll("conv_1", "resp_1")
+    final = live.final
+    assert final is not None
+    assert resumed is not None
+    assert final == resumed.final == polled
+    assert (final.state, final.run_id, len(final.tool_calls)) == (state, "resp_1", calls)
+    assert final.usage is not None
+    assert final.usage.total_tokens == 7
+    assert final.answer is not None
+    assert final.answer.text == said
+
+
+async def test_a_stream_that_says_nothing_of_an_end_brings_none() -> None:
+    service = Service()
+    service.streams(*numbered({"type": "response.created", "response": QUEUED}, text("Hel")))
+    service.streams(("thread.run.created", RUN), ("thread.run.completed", {**RUN, "status": "completed"}))
+    async with service.client() as client:
+        _, live = await ResponsesProtocol(client).start_live(ask(stream=True), "conv_1", None)
+        await all_of(live)
+        _, other = await AssistantsProtocol(client).start_live(ask(stream=True), "thread_1", "asst_1")
+        await all_of(other)
+    assert live is not None
+    assert (live.ended, live.final) == (False, None)
+    assert other is not None
+    assert (other.ended, other.brings_end, other.final) == (True, False, None)
+
+
 async def test_a_watched_run_of_a_thread_is_seen_as_it_is_written() -> None:
     service = Service()
     interpreter = {"index": 0, "type": "code_interpreter"}

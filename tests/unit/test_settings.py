@@ -400,6 +400,41 @@ def test_a_key_given_as_its_file_does_not_show(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("address", "plain"),
+    [
+        ("https://api.example/v1", False),
+        ("http://127.0.0.1:8080/v1", False),
+        ("http://127.1.2.3/v1", False),
+        ("http://[::1]:8080/v1", False),
+        ("http://localhost/v1", False),
+        ("http://LOCALHOST.:80/v1", False),
+        ("http://api.localhost/v1", False),
+        ("http://api.example/v1", True),
+        ("http://192.168.1.5:8000/v1", True),
+        ("http://169.254.169.254/latest", True),
+        ("http://[fe80::1]/v1", True),
+        ("http://localhost.example/v1", True),
+        ("http://127.0.0.1.example/v1", True),
+        ("http://127.0.0.1@api.example/v1", True),
+        ("http://2130706433/v1", True),
+    ],
+)
+def test_keys_leave_this_machine_encrypted_unless_told_otherwise(tmp_path: Path, address: str, *, plain: bool) -> None:
+    given = {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": "sk-canary"}
+    told = load(given | {"ASKQ_ALLOW_PLAIN_HTTP": "yes"}, folder=tmp_path)
+    assert told.base_url == address
+    if not plain:
+        assert load(given, folder=tmp_path).base_url == address
+        return
+    with pytest.raises(SettingsError) as caught:
+        load(given, folder=tmp_path)
+    (problem,) = caught.value.problems
+    assert "unencrypted to another machine" in problem
+    assert "ASKQ_ALLOW_PLAIN_HTTP=1" in problem
+    assert "canary" not in problem
+
+
 def test_a_child_process_gets_exactly_these_settings(tmp_path: Path) -> None:
     given = {
         "REDIS_URL": "redis://:pw@h:1/0",
@@ -423,7 +458,9 @@ def test_whatever_is_set_reaches_a_child_process(tmp_path: Path) -> None:
         "ASKQ_CHAT_URL": "http://h/v1",
         "ASKQ_SHOW_TEXT": "off",
         "ASKQ_ALLOW_UNSAFE_REDIS": "on",
+        "ASKQ_ALLOW_PLAIN_HTTP": "on",
         "ASKQ_LOG_LEVEL": "ERROR",
+        "ASKQ_ROOT": "allow",
     }
     given = {variable: other.get(variable, "7") for variable in VARIABLES if variable != "OPENAI_API_KEY_FILE"}
     settings = load(given, folder=tmp_path)

@@ -309,6 +309,14 @@ class Live(TypingProtocol):
     def ended(self) -> bool:
         """Whether the run has ended, as far as the stream tells."""
 
+    @property
+    def brings_end(self) -> bool:
+        """Whether its last event says all that a poll would. On servers that keep nothing it is said nowhere else."""
+
+    @property
+    def final(self) -> Status | None:
+        """How the run has ended, once the stream has said so, where it brings that."""
+
     def pieces(self) -> AsyncIterator[Piece]:
         """What is to see, until the run or the stream ends. Raises Broken."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from openai import AsyncOpenAI
@@ -129,13 +130,14 @@ class ResponsesProtocol(Adapter):
     async def start_live(self, ask: Ask, thread_id: str, assistant_id: str | None) -> tuple[Status, Watched | None]:
         if ask.assistant.completion_window in DISCOUNTED:
             return await self.start(ask, thread_id, assistant_id), None
-        return await self._post_watched(
+        status, live = await self._post_watched(
             path_of("responses"),
             await self._create_body(ask, thread_id),
             ResponseReader(),
             names=thread_id,
             headers={"Idempotency-Key": ask.idempotency_key},
         )
+        return status, self._whole(live, status.run_id)
 
     async def resume_live(self, thread_id: str, run_id: str, before: Live | None) -> Watched | None:
         reader, query = ResponseReader(), {"stream": "true"}
@@ -149,7 +151,13 @@ class ResponsesProtocol(Adapter):
             stream=True,
             stream_cls=Events,
         )
-        return await resumed(opened, reader, names=run_id, longest_s=self._wire.longest_s)
+        return self._whole(await resumed(opened, reader, names=run_id, longest_s=self._wire.longest_s), run_id)
+
+    def _whole(self, live: Watched | None, run_id: str) -> Watched | None:
+        """The stream, whose last event carries the response as a poll would show it."""
+        if live is not None:
+            live.understood = partial(self._status, run_id=run_id)
+        return live
 
     async def _takes_ids(self) -> bool:
         """Whether the response gets the id we choose, so that it can be looked for under it. Found out once, from the

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import aiohttp
@@ -16,7 +16,7 @@ import httpx2
 from openai import AsyncStream, OpenAIError
 
 from askq.jobs.live import Kind, Piece
-from worker.protocols.base import Ambiguous, Broken
+from worker.protocols.base import Ambiguous, Broken, RunState, Status
 from worker.protocols.fields import JsonObject, a_text, an_object, objects
 from worker.protocols.translate import translate
 from worker.protocols.wire import Reply, parsed
@@ -38,8 +38,11 @@ class Reader(Protocol):
     ended: bool
     """Whether an event said that the run has ended, or waits for the client."""
 
+    whole: JsonObject | None
+    """The run as it was at its end, where the last event carries it with all that it has brought."""
+
     def run(self, event: JsonObject) -> JsonObject | None:
-        """The run that an event carries whole."""
+        """The run that an event names."""
 
     def pieces(self, event: JsonObject) -> list[Piece]:
         """What an event brings to see."""
@@ -49,6 +52,8 @@ class Watched:
     """A run's stream. Belongs to whoever asked for it, who must close it."""
 
     def __init__(self, stream: Events, reader: Reader) -> None:
+        self.understood: Callable[[Reply], Status] | None = None
+        """What a whole run means, where the last event brings one."""
         self._stream = stream
         self._reader = reader
         self._ahead: list[Piece] = []
@@ -65,6 +70,18 @@ class Watched:
     def ended(self) -> bool:
         """Whether the run has ended, as far as the stream tells."""
         return self._reader.ended
+
+    @property
+    def brings_end(self) -> bool:
+        return self.understood is not None
+
+    @property
+    def final(self) -> Status | None:
+        whole = self._reader.whole
+        if whole is None or self.understood is None:
+            return None
+        status = self.understood(Reply(whole, self._stream.response.headers))
+        return None if status.state is RunState.PENDING else status
 
     async def opening(self) -> Reply:
         """The first event that names the run, as if it were the reply to a create that was not streamed; that reply
@@ -163,6 +180,8 @@ class ResponseReader:
 
     def __init__(self) -> None:
         self.ended = False
+        self.whole: JsonObject | None = None
+        self._items: list[JsonObject] = []
         self._texts = _Texts()
         self._asides: set[str] = set()
         """Messages that are commentary, not answer."""
@@ -193,6 +212,9 @@ class ResponseReader:
             return []
         status = a_text(response.get("status"))
         self.ended = status in _OVER
+        if self.ended:
+            # Some servers repeat nothing of what they have sent.
+            self.whole = response if objects(response.get("output")) else {**response, "output": self._items}
         if status in ("", self._status) or self.ended:
             return []
         self._status = status
@@ -212,6 +234,7 @@ class ResponseReader:
         return []
 
     def _item_done(self, item: JsonObject) -> list[Piece]:
+        self._items.append(item)
         key = a_text(item.get("id"))
         match item.get("type"):
             case "code_interpreter_call":
@@ -237,6 +260,7 @@ class ThreadReader:
 
     def __init__(self) -> None:
         self.ended = False
+        self.whole: JsonObject | None = None
         self._texts = _Texts()
         self._marks: dict[str, _Unmarked] = {}
         self._status = ""

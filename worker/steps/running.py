@@ -8,7 +8,7 @@ from askq.assistants.model import Assistant
 from askq.jobs.codec import files_brought
 from askq.jobs.model import FINISHING, Answer, Claim, Move, Usage
 from askq.jobs.took import seen_between
-from worker.protocols.base import CallError, RunState, Status
+from worker.protocols.base import CallError, Gone, Refused, RunState, Status
 from worker.schedule import CANCEL_GRACE_S, Pace, backoff, before_deadline, until_poll
 from worker.steps.decision import (
     CLEAN,
@@ -23,6 +23,11 @@ from worker.steps.decision import (
     summed,
     with_usage,
 )
+
+STREAMED_S = 5.0
+"""How rarely a run is polled that the service does not show: whoever reads its stream may have died."""
+MOST_GONE_TO_CANCEL = 2
+"""404s in a row before a run that is to be cancelled counts as one that the service does not show."""
 
 
 def to_cancel(claim: Claim) -> bool:
@@ -176,3 +181,20 @@ def not_polled(claim: Claim, error: CallError, jitter: float) -> Decision:
         )
     fields: Fields = {"errors": errors, "gone": gone or None, "note": str(error)[:300]}
     return moved(claim, "defer", delay=backoff(errors, jitter), fields=fields)
+
+
+def not_shown(error: CallError) -> bool:
+    """Whether the service answers that nobody can look at this run, or at any."""
+    return isinstance(error, (Gone, Refused)) or error.code in ("endpoint_gone", "http_404")
+
+
+def told_elsewhere(claim: Claim, error: CallError, jitter: float) -> Decision:
+    """The service does not show the run, and somebody reads its stream: that brings the end, on servers that keep no
+    responses. To cancel such a run is to hang up, which whoever reads it does when the job has ended."""
+    if not to_cancel(claim):
+        return moved(claim, "defer", delay=STREAMED_S * (1 + 0.2 * jitter), fields=CLEAN)
+    gone = claim.gone + 1
+    if gone > MOST_GONE_TO_CANCEL:
+        code = _cancelled(claim, {"cancel": claim.cancel or "deadline"})
+        return end(claim, code, f"hung up on a run that the service does not show: {error.message}")
+    return moved(claim, "defer", delay=backoff(1, jitter) / 2, fields={"gone": gone, "note": str(error)[:300]})

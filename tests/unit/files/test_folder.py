@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -172,6 +173,7 @@ def test_without_nameless_files_and_hard_links_it_works_as_well(
     assert folder.name(kept, "a.csv", batch="b_1", row="q1") == "b_1/q1/a.csv"
     assert folder.name(kept, "a.csv", batch="b_1", row="q1") == "b_1/q1/a.csv"
     assert (folder.root / "b_1/q1/a.csv").read_bytes() == b"1"
+    assert folder.identity() == Folder(folder.root).identity()
     assert not folder.partial()
     assert real is not no_links
 
@@ -194,3 +196,16 @@ def test_what_nobody_needs_goes_after_a_while(folder: Folder, tmp_path: Path) ->
     assert (folder.root / "b_1/q1/n.csv").is_file()
     assert not folder.partial()
     assert nameless.size == 8
+
+
+def test_a_folder_knows_itself_wherever_it_is_mounted(folder: Folder, tmp_path: Path) -> None:
+    known = folder.identity()
+    (tmp_path / "mounted").symlink_to(folder.root)
+    other = Folder(tmp_path / "mounted")
+    assert other.identity() == known
+    assert Folder(tmp_path / "another").identity() != known
+    assert folder.sweep(keep_s=0) == 0
+    assert (folder.identity(), folder.partial()) == (known, [])
+    shutil.rmtree(folder.root)
+    assert (other.root.exists(), folder.identity()) == (False, known)
+    assert Folder(folder.root).identity() == known
