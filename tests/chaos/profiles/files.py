@@ -33,13 +33,11 @@ class Size:
     settle_s: float
     least_kills: int
     least_faults: int
-    throughout: bool
-    """Whether there are strikes and faults until nearly all is answered: else most of a long list would be spared."""
 
 
 SIZES = {
-    "short": Size(16, 6, 5, (legs.MIXED,), 0.7, 2, 150, 3, 4, throughout=False),
-    "full": Size(150, 40, 20, legs.BOTH, 0.5, 12, 150, 30, 60, throughout=True),
+    "short": Size(16, 6, 5, (legs.MIXED,), 0.7, 2, 150, 3, 4),
+    "full": Size(150, 40, 20, legs.BOTH, 0.5, 12, 150, 30, 60),
 }
 
 STRIKES: Mapping[Strike, int] = {
@@ -61,11 +59,7 @@ def run(size: Size, seed: int, folder: Path) -> Report:
             if size.searches:
                 world.attach(protocol, size.searches, "file_search", waves=2)
         world.begin()
-        if size.throughout:
-            world.release(1)
-            world.suffer_through(STRIKES, times=size.strikes, patience_s=size.settle_s)
-        else:
-            world.suffer(STRIKES, times=size.strikes, every=(0.3, 1.2))
+        world.suffer(STRIKES, times=size.strikes, every=(0.3, 1.2))
         world.disarm()
         world.settle(size.settle_s)
         problems.extend(wrong_files(world))
