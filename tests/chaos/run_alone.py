@@ -11,14 +11,25 @@ from pathlib import Path
 from tests.chaos import suite
 from tests.chaos.report import Report
 
+_asked_to_end = False
+
 
 def end_in_order() -> None:
     """Asked to end, a process still ends what it has started: an exception runs through every `finally`."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+    def end(number: int, _: object) -> None:
+        global _asked_to_end
+        _asked_to_end = True
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def run(name: str, profile: str, seed: int, folder: Path) -> tuple[str, Report]:
     """Carry an experiment out: its name and its report."""
+    if _asked_to_end:
+        # A process of a pool takes the next experiment all the same.
+        sys.exit(1)
     began = time.monotonic()
     try:
         report = suite.run(name, profile, seed, folder)

@@ -61,6 +61,8 @@ def run(size: Size, seed: int, folder: Path) -> Report:
         world.begin()
         world.suffer(STRIKES, times=size.strikes, every=(0.3, 1.2))
         world.disarm()
+        # Most files are still to be uploaded or fetched.
+        world.persist(size.settle_s)
         world.settle(size.settle_s)
         problems.extend(wrong_files(world))
         problems.extend(_too_many_uploads(world))
