@@ -208,3 +208,5 @@ PLACES = {
     *(f"commit.{name}.{side}" for name in MOVES for side in ("before", "after")),
     *failpoints.MOMENTS,
 }
+NOT_HERE = set(around("commit.wait", "resume_live", "submit_live"))
+"""Places to which none of the stories comes for sure: chaos streams, and chaos tools for the first."""
