@@ -188,14 +188,14 @@ class Folder:
         """
         place = self.root / safe_folder(batch) if row is None else self.job(batch, row)
         deleted = 0
-        for path in sorted(place.rglob("*")) if place.is_dir() else []:
-            if path.is_file() and not path.is_symlink():
+        for path in _files_in(place):
+            # Somebody else may be at it, too: what is gone is gone.
+            with contextlib.suppress(FileNotFoundError):
                 content = self._place(_MADE, _sha256(path))
                 path.unlink()
                 deleted += 1
-                with contextlib.suppress(FileNotFoundError):
-                    if content.stat().st_nlink == 1:
-                        content.unlink()
+                if content.stat().st_nlink == 1:
+                    content.unlink()
         shutil.rmtree(place, ignore_errors=True)
         with contextlib.suppress(OSError):
             place.parent.rmdir()  # the batch's, after its last job
@@ -222,10 +222,10 @@ class Folder:
         now, deleted = time.time(), 0
         places = {"partial": now - _FORGOTTEN_S, _SENT: now - keep_s, _MADE: now - keep_s}
         for folder, oldest in ((self.root / name, oldest) for name, oldest in places.items()):
-            for path in folder.rglob("*") if folder.is_dir() else ():
+            for path in _files_in(folder):
                 with contextlib.suppress(OSError):
                     found = path.stat()
-                    if path.is_file() and found.st_nlink == 1 and found.st_mtime < oldest:
+                    if found.st_nlink == 1 and found.st_mtime < oldest:
                         path.unlink()
                         deleted += 1
         return deleted
@@ -265,6 +265,20 @@ class Folder:
                 partial.replace(target)
             finally:
                 partial.unlink(missing_ok=True)
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in those within it, without links; none where there is no folder, or no more. Raises
+    OSError."""
+
+    def unless_gone(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for place, _, names in os.walk(folder, onerror=unless_gone):
+        for path in (Path(place, name) for name in names):
+            if not path.is_symlink():
+                yield path
 
 
 def hashed(source: Path) -> FileRef:

@@ -18,7 +18,7 @@ from redis.exceptions import NoPermissionError
 
 from askq.jobs.model import State
 from tests.acceptance.stack import ROOT, Stack, running_stack
-from tests.parts import eventually, free_port
+from tests.parts import contents, eventually, free_port
 
 pytestmark = pytest.mark.timeout(200)
 PAGE = (ROOT / "docs/do/redis-users.md").read_text("utf-8")
@@ -99,7 +99,7 @@ def test_users_with_few_rights_suffice(tmp_path: Path) -> None:
         assert refused(stack) == []
         _may_do_no_harm(stack)
         key = stack.environment()["OPENAI_API_KEY"].encode()
-        found = [path.name for path in tmp_path.rglob("*") if path.is_file() and key in path.read_bytes()]
+        found = [path.name for path, content in contents(tmp_path) if key in content]
         assert found == [], "the key is in no log, in no file of Redis and of no folder"
 
 

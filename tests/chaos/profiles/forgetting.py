@@ -29,6 +29,7 @@ from tests.chaos.profiles.files import wrong_files
 from tests.chaos.profiles.legs import Leg
 from tests.chaos.report import Report
 from tests.chaos.world import Strike, World
+from tests.parts import contents
 
 CANARY = "forgotten7c1"
 """Stands in every question of what is forgotten, in its answers, and in files that only those have."""
@@ -364,8 +365,8 @@ def _left(world: World, gone: Made) -> list[str]:
     if CANARY in json.dumps(stack.ledger()):
         found.append("the ledger")
     for folder in (stack.folder / "redis", stack.folder / "localapi", stack.folder / "home", world.files.root):
-        for path in folder.rglob("*"):
-            if path.is_file() and CANARY.encode() in path.read_bytes():
+        for path, content in contents(folder):
+            if CANARY.encode() in content:
                 found.append(str(path.relative_to(stack.folder)))
     with stack.client() as client:
         # A dump is compressed, and the file of appended commands may begin with one.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,21 @@ def test_a_folder_knows_itself_wherever_it_is_mounted(folder: Folder, tmp_path: 
     shutil.rmtree(folder.root)
     assert (other.root.exists(), folder.identity()) == (False, known)
     assert Folder(folder.root).identity() == known
+
+
+def test_two_may_forget_the_same_at_once(folder: Folder) -> None:
+    """A worker goes on with what a command has begun: what the other has deleted meanwhile is no error."""
+    for number in range(10):
+        for row in range(20):
+            for name in ("a", "b"):
+                folder.name(made(folder, f"{number} {row} {name}".encode()), f"{name}.csv", batch="b_1", row=f"r{row}")
+        ready = threading.Barrier(3)
+
+        def forget(ready: threading.Barrier = ready) -> None:
+            ready.wait()
+            folder.forget("b_1")
+
+        with ThreadPoolExecutor(3) as pool:
+            for found in [pool.submit(forget) for _ in range(3)]:
+                found.result()
+        assert [path for path in folder.root.rglob("*") if path.is_file()] == []
