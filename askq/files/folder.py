@@ -104,10 +104,15 @@ class Folder:
     def identity(self) -> str:
         """What tells this folder from every other, wherever it is mounted; it is noted in it. Raises OSError."""
         path = self.root / _IDENTITY
-        if not path.exists():
+        if not self.named:
             self._name_itself(path)
         self._identity = path.read_text("ascii")
         return self._identity
+
+    @property
+    def named(self) -> bool:
+        """Whether it has an identity already. Raises OSError."""
+        return (self.root / _IDENTITY).exists()
 
     def place(self) -> str:
         """Where it is, for people."""
@@ -210,6 +215,8 @@ class Folder:
 
     def drop(self, sha256: str) -> bool:
         """Delete a content that was sent along; whether it was there. Raises OSError."""
+        if not self.has(sha256):
+            return False  # asked first: where nothing may be written, the system says that, and not that it is not there
         try:
             self.path(sha256).unlink()
         except FileNotFoundError:

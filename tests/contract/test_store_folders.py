@@ -200,3 +200,45 @@ def test_a_batch_without_files_asks_for_no_folder(stage: Stage, folders: Folders
     forgetting.begin(stage.store, batch)
     assert forgets(stage.store, batch, folders.other) == 0
     assert not folders.other.root.exists()
+
+
+def test_whoever_can_have_no_folder_leaves_it_to_those_who_have_one(
+    stage: Stage, folders: Folders, tmp_path: Path
+) -> None:
+    """Given a command where ASKQ_FILES cannot be written, when it forgets a list with files, then it does all else, and
+    a worker that has them ends it."""
+    store = stage.store
+    batch = answered(store, 1)
+    sent(store, folders.one, batch)
+    (tmp_path / "no folder").touch()
+    nowhere = Folder(tmp_path / "no folder" / "files")
+    forgetting.begin(store, batch)
+    assert forgets(store, batch, nowhere) == 1
+    assert forgetting.elsewhere(store, batch, nowhere) == {folders.one.identity(): folders.one.place()}
+    assert list(store.job_ids(batch)) == []
+    assert forgets(store, batch, folders.one, nowhere) == 0
+    nothing_is_known_of(stage, folders)
+
+
+def test_a_file_that_cannot_be_deleted_holds_up_no_other_batch(
+    stage: Stage, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stage.store
+    batches = sorted(answered(store, 1) for _ in range(3))
+    for batch in batches:
+        sent(store, folders.one, batch, CANARY + batch.encode())
+        forgetting.begin(store, batch)
+    forget = folders.one.forget
+
+    def refuses(batch: str, row: str | None = None) -> int:
+        if batch == batches[0]:
+            raise PermissionError("somebody else's")
+        return forget(batch, row)
+
+    monkeypatch.setattr(folders.one, "forget", refuses)
+    with pytest.raises(PermissionError):
+        forgetting.go_on(store, folders.one, most=500)
+    assert store.forgetting() == batches[:1]
+    monkeypatch.undo()
+    forgetting.go_on(store, folders.one, most=500)
+    assert (store.forgetting(), folders.left()) == ([], [])
