@@ -179,13 +179,13 @@ def test_without_nameless_files_and_hard_links_it_works_as_well(
     assert real is not no_links
 
 
-@pytest.mark.parametrize("nameless", [True, False])
+@pytest.mark.parametrize("system", ["with nameless files", "without"])
 def test_of_two_who_name_a_folder_at_once_both_know_it_by_one_name(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch, nameless: bool
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
     """Given processes that keep their first files at the same time, then none goes on under a name that another has
     written over: a batch that was noted under it could never be forgotten."""
-    if not nameless:
+    if system == "without":
         monkeypatch.delattr(folder_module.os, "O_TMPFILE", raising=False)
     other = Folder(folder.root)
     begin, known = folder.incoming, list[str]()
