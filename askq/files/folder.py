@@ -228,10 +228,9 @@ class Folder:
 
     def drop(self, sha256: str) -> bool:
         """Delete a content that was sent along; whether it was there. Raises OSError."""
+        # Asked first: where nothing may be written, the system says only that.
         if not self.has(sha256):
-            return (
-                False  # asked first: where nothing may be written, the system says that, and not that it is not there
-            )
+            return False
         try:
             self.path(sha256).unlink()
         except FileNotFoundError:
