@@ -186,6 +186,9 @@ class Engine(Looks):
             told = CANCELLED_IN_TIME if claim.spent is None else "cancelled before the answer was asked for again"
             await self._commit(claim, steps.end(claim, "cancelled", told))
             return
+        if steps.in_vain(claim):
+            await self._commit(claim, steps.give_up_creates(claim))
+            return
         if (pause := await self._account.stopped(claim.protocol)) is not None:
             await self._commit(claim, steps.paused(claim, pause))
             return

@@ -31,6 +31,7 @@ from askq.files.names import numbered, safe_folder, safe_name
 _CHUNK = 1 << 20
 _SENT, _MADE = "sent", "made"
 _IDENTITY = ".identity"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS)
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 _FORGOTTEN_S = 3600.0
 """No file takes so long to be written: one that is older was left by a process that died."""
@@ -85,8 +86,20 @@ class Incoming:
             # Only with a folder's descriptor does Python ask the kernel to follow the link.
             os.link(f"/proc/self/fd/{self._file.fileno()}", place, src_dir_fd=self._file.fileno())
         else:
-            self._partial.replace(place)
+            self._rename(self._partial, place)
         _sync(place.parent)
+
+    @staticmethod
+    def _rename(partial: Path, place: Path) -> None:
+        try:
+            # Not over what somebody else has just put there.
+            os.link(partial, place)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            partial.replace(place)
+        else:
+            partial.unlink()
 
     def close(self) -> None:
         self._file.close()
@@ -104,10 +117,15 @@ class Folder:
     def identity(self) -> str:
         """What tells this folder from every other, wherever it is mounted; it is noted in it. Raises OSError."""
         path = self.root / _IDENTITY
-        if not path.exists():
+        if not self.named:
             self._name_itself(path)
         self._identity = path.read_text("ascii")
         return self._identity
+
+    @property
+    def named(self) -> bool:
+        """Whether it has an identity already. Raises OSError."""
+        return (self.root / _IDENTITY).exists()
 
     def place(self) -> str:
         """Where it is, for people."""
@@ -210,6 +228,9 @@ class Folder:
 
     def drop(self, sha256: str) -> bool:
         """Delete a content that was sent along; whether it was there. Raises OSError."""
+        # Asked first: where nothing may be written, the system says only that.
+        if not self.has(sha256):
+            return False
         try:
             self.path(sha256).unlink()
         except FileNotFoundError:
@@ -221,11 +242,12 @@ class Folder:
         how many."""
         now, deleted = time.time(), 0
         places = {"partial": now - _FORGOTTEN_S, _SENT: now - keep_s, _MADE: now - keep_s}
-        for folder, oldest in ((self.root / name, oldest) for name, oldest in places.items()):
-            for path in _files_in(folder):
+        for name, oldest in places.items():
+            for path in _files_in(self.root / name):
                 with contextlib.suppress(OSError):
                     found = path.stat()
-                    if found.st_nlink == 1 and found.st_mtime < oldest:
+                    # Whoever died just after it had given a file its place has left that under its first name, too.
+                    if (found.st_nlink == 1 or name == "partial") and found.st_mtime < oldest:
                         path.unlink()
                         deleted += 1
         return deleted
@@ -254,7 +276,7 @@ class Folder:
         except FileExistsError:
             raise
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS):
+            if error.errno not in _NO_LINKS:
                 raise
             # No hard links here: a copy does as well, and costs its size.
             if target.exists():

@@ -74,9 +74,9 @@ def advance(store: Store, what: str, folder: Folder | None, *, most: int | None 
             folder.forget(batch, row or None)
         if not _let_go(store, folder, what):
             return 1
-        if folder is not None and _folders(store, batch):
+        if folder is not None and _folders(store, batch) and (identity := _identity(folder)) is not None:
             hit("forget.folder.before")
-            store.share(emptied_thing(folder.identity()), what)
+            store.share(emptied_thing(identity), what)
             hit("forget.folder.after")
         if _not_emptied(store, what):
             return 1
@@ -90,13 +90,26 @@ def elsewhere(store: Store, what: str, folder: Folder) -> dict[str, str]:
     """When all else is done: folders that files may still be in, because nobody who has them came by yet. Identity of
     the folder → where it was, for people. Raises StoreError and OSError."""
     found = _not_emptied(store, what)
-    return found if found and emptied_thing(folder.identity()) in store.uses(what) else {}
+    if not found or (identity := _identity(folder)) is None:
+        return found
+    return found if emptied_thing(identity) in store.uses(what) else {}
 
 
 def take_for_deleted(store: Store, what: str, folders: Collection[str]) -> None:
     """A person says that these folders (by their identities) are no more: nobody need empty them."""
     for identity in folders:
         store.share(emptied_thing(identity), what)
+
+
+def _identity(folder: Folder) -> str | None:
+    """The folder's identity; None for one that has none and cannot be written: nothing is noted to be in it. Raises
+    OSError."""
+    try:
+        return folder.identity()
+    except OSError:
+        if folder.named:
+            raise
+        return None
 
 
 def _folders(store: Store, batch: str) -> dict[str, str]:
@@ -110,10 +123,17 @@ def _not_emptied(store: Store, what: str) -> dict[str, str]:
 
 
 def go_on(store: Store, folder: Folder | None, *, most: int) -> None:
-    """A piece of everything that is being forgotten: what a worker does for those who have gone. Raises StoreError and
-    OSError."""
+    """A piece of everything that is being forgotten: what a worker does for those who have gone. Raises StoreError, and
+    OSError in the end."""
+    refused: OSError | None = None
     for what in store.forgetting():
-        advance(store, what, folder, most=most)
+        try:
+            advance(store, what, folder, most=most)
+        except OSError as error:
+            # One file that cannot be deleted must not hold up the others: only this machine can empty its folder.
+            refused = refused or error
+    if refused is not None:
+        raise refused
 
 
 def _let_go(store: Store, folder: Folder | None, what: str) -> bool:

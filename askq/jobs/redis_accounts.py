@@ -37,10 +37,11 @@ class RedisAccounts(RedisWire):
 
     def resume(self, account: str, *, protocol: str | None = None) -> bool:
         name = concerned(account, protocol)
+        if is_batch(account):
+            # First: whoever counts as soon as the pause is over must not find that there are too many already.
+            self._run(lambda: self._redis.delete(keys.again(account)))
         found = self._run(lambda: self._redis.hdel(keys.PAUSES, name))
         self._run(lambda: self._redis.delete(keys.probe(name)))
-        if is_batch(account):
-            self._run(lambda: self._redis.delete(keys.again(account)))
         return bool(found)
 
     def pauses(self) -> list[Pause]:

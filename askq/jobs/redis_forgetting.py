@@ -71,7 +71,9 @@ class RedisForgetting(RedisReading, RedisObjects):
 
     def _leave(self, user: str, what: str) -> None:
         """End the use of everything that somebody uses, and of what only that has used."""
-        for thing in self.uses(user):
+        # Backwards: folders before the marks that they were emptied. Whoever goes on after a death need not wait again
+        # for machines that may be gone.
+        for thing in reversed(self.uses(user)):
             if not self.unshare(thing, user, receipt=what):
                 continue
             if (digest := assistant_of_thing(thing)) is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from askq.errors import StoreError
 from askq.ids import SHARDS, shard_of, split_job_id
 from askq.jobs import codec, keys
 from askq.jobs.model import DEAD_LETTER, LANE_OF, MOVES, PENDING, TERMINAL, Claim, Earlier, Lane, Move, Outcome
@@ -33,8 +35,14 @@ class RedisWorking(RedisAccounts, RedisLibrary):
             return Call("claim", [keys.due(shard, lane)], stems)
 
         def claims(found: Sequence[Any]) -> list[Claim]:
-            each = (_readable(float(now), member) for now, *members in found for member in members)
-            return [claim for claim in each if claim is not None]
+            members = [(float(now), member) for now, *members in found for member in members]
+            read = [_readable(now, member) for now, member in members]
+            if unread := [_held_by(member) for (_, member), claim in zip(members, read, strict=True) if claim is None]:
+                with contextlib.suppress(StoreError):
+                    # Else each look would count as a worker that has died on it, and whoever can read it would give
+                    # it up for that.
+                    self.give_back(unread, delay_s=lease_s)
+            return [claim for claim in read if claim is not None]
 
         if limit >= len(shards):
             return claims(self._scripts([call(shard, limit // len(shards)) for shard in shards]))
@@ -169,6 +177,12 @@ def _readable(now: float, member: Sequence[Any]) -> Claim | None:
     except Exception:  # whatever is wrong in it
         log.exception("%s cannot be read: is it another version's?", decoded(member[0]))
         return None
+
+
+def _held_by(member: Sequence[Any]) -> tuple[str, int]:
+    """Id and fence of a claimed job whose record cannot be read."""
+    id_, _, record, _ = member
+    return decoded(id_), int(record[record.index(b"fence") + 1])
 
 
 def waking(job: str) -> Call:

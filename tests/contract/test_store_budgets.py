@@ -320,3 +320,23 @@ def test_what_is_asked_again_is_counted_once_until_a_person_resumes_and_goes_wit
     assert forgetting.advance(store, batch, None) == 0
     assert store.pauses() == []
     assert store.asked_again(two, 3) == 1
+
+
+def test_who_counts_at_the_moment_a_batch_is_resumed_does_not_pause_it_again(
+    alone: RedisStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other, counts = alone.store, alone.another(), list[int]()
+    batch = submit(store, 2)
+    one, two = store.job_ids(batch)
+    store.asked_again(one, 2)
+    store.pause(batch, "asked_again", "why", probe_after_s=1.0)
+    end = store._redis.hdel
+
+    def end_and_be_slow(*names: str) -> object:
+        found = end(*names)
+        counts.append(other.asked_again(two, 2))
+        return found
+
+    monkeypatch.setattr(store._redis, "hdel", end_and_be_slow)
+    assert store.resume(batch)
+    assert counts == [1], "it counts anew"

@@ -61,15 +61,23 @@ def test_a_record_that_cannot_be_read_costs_no_other_job_its_claim(
     alone: RedisStage, text: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Given a question that another version wrote, when it is claimed with others, then those are worked on, and do not
-    count as jobs on which workers die."""
+    count as jobs on which workers die; nor does it itself, for a worker that can read it."""
     store = alone.store
     batch = submit(store, 4)
     bad = job_id(batch, "q1")
+    known = alone.raw.get(keys.ask(bad))
     alone.raw.set(keys.ask(bad), text)
     claimed = {held.id for held in store.claim(Lane.START, ALL, limit=1000, lease_s=LONG)}
     assert claimed == {job_id(batch, row) for row in ("q0", "q2", "q3")}
     assert f"{bad} cannot be read" in caplog.text
     assert "cut of" not in caplog.text, "texts do not go into logs"
+    due = keys.due(shard_of(bad), Lane.START)
+    assert alone.raw.zscore(due, bad) > alone.now() + LONG / 2, "nobody looks at it all the time"
+    alone.raw.zadd(due, {bad: 0})
+    assert bad not in {held.id for held in store.claim(Lane.START, ALL, limit=1000, lease_s=LONG)}
+    alone.raw.zadd(due, {bad: 0})
+    alone.raw.set(keys.ask(bad), known)
+    assert claim(store, bad).claims == 1
 
 
 def test_an_intent_keeps_the_claim_and_its_lease(stage: Stage) -> None:

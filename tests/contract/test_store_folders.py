@@ -16,7 +16,7 @@ from askq.ids import split_job_id
 from askq.jobs import forgetting
 from askq.jobs.objects import content_thing
 from askq.jobs.store import Store
-from tests.contract.store_stage import Stage, answer_all, submit
+from tests.contract.store_stage import RedisStage, Stage, answer_all, submit
 
 CANARY = b"canary-91c4"
 
@@ -200,3 +200,77 @@ def test_a_batch_without_files_asks_for_no_folder(stage: Stage, folders: Folders
     forgetting.begin(stage.store, batch)
     assert forgets(stage.store, batch, folders.other) == 0
     assert not folders.other.root.exists()
+
+
+def test_whoever_can_have_no_folder_leaves_it_to_those_who_have_one(
+    stage: Stage, folders: Folders, tmp_path: Path
+) -> None:
+    """Given a command where ASKQ_FILES cannot be written, when it forgets a list with files, then it does all else, and
+    a worker that has them ends it."""
+    store = stage.store
+    batch = answered(store, 1)
+    sent(store, folders.one, batch)
+    (tmp_path / "no folder").touch()
+    nowhere = Folder(tmp_path / "no folder" / "files")
+    forgetting.begin(store, batch)
+    assert forgets(store, batch, nowhere) == 1
+    assert forgetting.elsewhere(store, batch, nowhere) == {folders.one.identity(): folders.one.place()}
+    assert list(store.job_ids(batch)) == []
+    assert forgets(store, batch, folders.one, nowhere) == 0
+    nothing_is_known_of(stage, folders)
+
+
+def test_a_file_that_cannot_be_deleted_holds_up_no_other_batch(
+    stage: Stage, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stage.store
+    batches = sorted(answered(store, 1) for _ in range(3))
+    for batch in batches:
+        sent(store, folders.one, batch, CANARY + batch.encode())
+        forgetting.begin(store, batch)
+    forget = folders.one.forget
+
+    def refuses(batch: str, row: str | None = None) -> int:
+        if batch == batches[0]:
+            raise PermissionError("somebody else's")
+        return forget(batch, row)
+
+    monkeypatch.setattr(folders.one, "forget", refuses)
+    with pytest.raises(PermissionError):
+        forgetting.go_on(store, folders.one, most=500)
+    assert store.forgetting() == batches[:1]
+    monkeypatch.undo()
+    forgetting.go_on(store, folders.one, most=500)
+    assert (store.forgetting(), folders.left()) == ([], [])
+
+
+def test_what_was_emptied_is_not_waited_for_again_after_a_death(
+    alone: RedisStage, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given folders that a person has taken for deleted, when a process dies anywhere while it erases what is left of
+    the batch, then another ends it without them."""
+    store, other = alone.store, alone.another()
+    unshare, left = store.unshare, [0]
+
+    def dies(thing: str, user: str, *, receipt: str | None = None) -> bool:
+        if left[0] == 0:
+            raise failpoints.Failpoint
+        left[0] -= 1
+        return unshare(thing, user, receipt=receipt)
+
+    monkeypatch.setattr(store, "unshare", dies)
+    deaths = 0
+    for place in range(20):
+        batch = answered(store, 1)
+        sent(store, folders.one, batch)
+        sent(store, folders.two, batch)
+        forgetting.begin(store, batch)
+        forgets(store, batch, folders.other)
+        forgetting.take_for_deleted(store, batch, forgetting.elsewhere(store, batch, folders.other))
+        left[0] = place
+        with contextlib.suppress(failpoints.Failpoint):
+            assert forgets(store, batch, folders.other) == 0
+            break
+        deaths += 1
+        assert forgets(other, batch, folders.other) == 0
+    assert deaths >= 4, "two folders, and their marks"

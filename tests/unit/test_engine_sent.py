@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from askq.ids import SHARDS
 from askq.jobs.memory_store import MemoryStore
-from askq.jobs.model import Move, Outcome, State
+from askq.jobs.model import Lane, Move, Outcome, State
 from tests.unit.engine_stage import Engines, Service, drive, engines, finished, only, store, submit
+from worker import steps
 from worker.protocols.base import Ask, Found, Search
 
 __all__ = ["engines", "store"]
@@ -91,3 +93,16 @@ def test_a_call_that_is_on_record_is_looked_for_and_not_made_again(
     asleep.gate.set()
     first.call(first.drain(5, paid_s=5))
     assert service.ledger == [], "whoever wakes up after its lease sends nothing either"
+
+
+def test_a_question_whose_creates_have_failed_too_often_ends_before_another_intent(
+    store: MemoryStore, service: Forgetful, engines: Engines
+) -> None:
+    batch = submit(store, 1)
+    (claim,) = store.claim(Lane.START, range(SHARDS), limit=1, lease_s=60)
+    failed = {"voids": steps.MOST_VOIDS, "thread": "t"}
+    store.commit([Move(job=claim.id, fence=claim.fence, name="prepare", fields=failed)])
+    drive(engines(), finished(store, batch))
+    job = only(store, batch)
+    assert (job.state, job.error_code, job.attempts) == (State.FAILED, "upstream", 0)
+    assert service.ledger == []

@@ -113,6 +113,17 @@ def poisoned(claim: Claim) -> bool:
     return claim.claims > MOST_CLAIMS or (claim.deaths >= MOST_CLAIMS and claim.state is not State.STARTING)
 
 
+def in_vain(claim: Claim) -> bool:
+    """Whether creates have failed so often in a row that no other is worth a try. Never over an intent: whoever has
+    made its call may yet leave the run as a witness, and the way back from it is refused then."""
+    return claim.voids >= MOST_VOIDS and claim.state is not State.STARTING
+
+
+def give_up_creates(claim: Claim) -> Decision:
+    """The end of a job whose creates fail every time."""
+    return end(claim, "upstream", f"{claim.voids} creates in a row failed, and none made a run")
+
+
 def may_run(claim: Claim) -> bool:
     """Whether there may be a run whose id is not known."""
     return claim.state is State.STARTING and not claim.never_sent

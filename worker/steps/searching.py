@@ -46,15 +46,13 @@ def adopted(claim: Claim, run_id: str, assistant: Assistant, *, runs: int = 1) -
 
 def never_sent(claim: Claim, jitter: float) -> Decision:
     """There is no run of the intent, and none will come: the attempt did not happen. Not for ever: what fails every
-    time is given up, and so is what kills every worker (`poisoned`)."""
+    time is given up (`in_vain`), and so is what kills every worker (`poisoned`)."""
     fields: Fields = {"attempts": max(0, claim.attempts - 1), "looks": None}
     if not claim.errors:
         # Nobody has heard of a failure: whoever was to make the call has died.
         return moved(claim, way_back(claim), fields={**fields, "deaths": claim.deaths + 1, "note": None})
     voids = claim.voids + 1
-    if voids >= MOST_VOIDS:
-        return end(claim, "upstream", f"{voids} creates in a row failed, and none made a run", fields=fields)
-    delay = 0.0 if voids == 1 else backoff(voids - 1, jitter)
+    delay = 0.0 if voids in (1, MOST_VOIDS) else backoff(voids - 1, jitter)
     note = f"creates have failed {voids} times in a row" if voids > 1 else None
     fields = {**fields, "voids": voids, "deaths": None, "errors": None, "note": note}
     return moved(claim, way_back(claim), delay=delay, fields=fields)

@@ -8,12 +8,13 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from askq.files import folder as folder_module
-from askq.files.folder import FileChanged, Folder, Kept, hashed
+from askq.files.folder import FileChanged, Folder, Incoming, Kept, hashed
 from askq.files.names import LONGEST_NAME, numbered, safe_folder, safe_name
 
 
@@ -178,6 +179,26 @@ def test_without_nameless_files_and_hard_links_it_works_as_well(
     assert folder.identity() == Folder(folder.root).identity()
     assert not folder.partial()
     assert real is not no_links
+
+
+@pytest.mark.parametrize("system", ["with nameless files", "without"])
+def test_of_two_who_name_a_folder_at_once_both_know_it_by_one_name(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    """Given processes that keep their first files at the same time, then none goes on under a name that another has
+    written over: a batch that was noted under it could never be forgotten."""
+    if system == "without":
+        monkeypatch.delattr(folder_module.os, "O_TMPFILE", raising=False)
+    other = Folder(folder.root)
+    begin, known = folder.incoming, list[str]()
+
+    def is_slow() -> AbstractContextManager[Incoming]:
+        known.append(other.identity())
+        return begin()
+
+    monkeypatch.setattr(folder, "incoming", is_slow)
+    assert [folder.identity(), other.identity()] == known * 2
+    assert not folder.partial()
 
 
 def test_what_nobody_needs_goes_after_a_while(folder: Folder, tmp_path: Path) -> None:
