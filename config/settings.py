@@ -417,10 +417,12 @@ def _is_plain(address: str) -> bool:
     parts = urlsplit(address)
     host = (parts.hostname or "").rstrip(".")
     try:
-        loopback = ip_address(host).is_loopback
+        ip = ip_address(host)
+        # Servers print 0.0.0.0 as their own address: called there, it is this machine.
+        here = ip.is_loopback or ip.is_unspecified
     except ValueError:
-        loopback = host == "localhost" or host.endswith(".localhost")
-    return parts.scheme == "http" and not loopback
+        here = host == "localhost" or host.endswith(".localhost")
+    return parts.scheme == "http" and not here
 
 
 def _reason(error: Exception) -> str:

@@ -115,7 +115,8 @@ def pauses() -> str:
         "Why work can stand still",
         "askq/pauses.py",
         "While one of these holds, jobs keep their state and use up no attempt. *Stops* says what is not done then.\n"
-        "One call in a while probes whether it is over; `askq resume` ends it at once. `askq status` says which holds.",
+        "One call in a while probes whether it is over, unless it is a batch's; `askq resume` ends it at once.\n"
+        "`askq status` says which holds.",
         ("code", "stops", "what it means", "what to do"),
         (
             (f"`{pause.code}`", "everything" if pause.stops_polls else "new runs", pause.meaning, pause.remedy)

@@ -161,7 +161,8 @@ class Batch:
 
         A worker has to run: it deletes what was made at the service, and cancels what has not ended. `folder` is the
         folder of files, where this process has it. What the service refuses is tried again by the workers, so a receipt
-        may say that something is left; WaitTimeout is raised when that takes longer than `timeout` seconds.
+        may say that something is left; WaitTimeout is raised when that takes longer than `timeout` seconds. Files in a
+        folder that no worker has any more are waited for, too: `askq forget` names it.
         """
         until = None if timeout is None else time.monotonic() + timeout
         forgetting.begin(self._store, self.id)
@@ -175,7 +176,7 @@ class Batch:
             if until is not None and time.monotonic() >= until:
                 raise WaitTimeout(
                     f"batch {self.id} is not forgotten after {timeout:g} s",
-                    remedy="Workers go on with it by themselves.",
+                    remedy=f"Workers go on with it by themselves; `askq forget {self.id}` says what it waits for.",
                 )
             time.sleep(_POLL_S)
 

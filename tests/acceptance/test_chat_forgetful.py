@@ -17,7 +17,7 @@ from tests.acceptance.test_chat_tools import PROMPT, newest, talk
 from tests.chaos.failpoints import fired
 from tests.unit.tools import functions
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 LONG = " ".join(f"word{number}" for number in range(1, 25))
 CALLS = [
     [{"name": "light", "arguments": {"device": "lamp", "on": True}}],

@@ -61,7 +61,7 @@ def test_one_assistant_object_is_made_for_a_whole_batch(tmp_path: Path) -> None:
         assert len(assistants) == 1
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_workers_killed_all_the_time_lose_nothing_and_pay_once(
     tmp_path: Path, protocol: Literal["assistants", "responses"]

@@ -22,7 +22,7 @@ from tests.acceptance.stack import Process, Stack, running_stack
 from tests.parts import RedisServer, eventually, redis_binary
 from tests.servers import ClusterOfServers, WatchedServers, running, wait_for_failover
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 ANSWER = "Answer to: {question}"
 # A few take so long that the midst of a batch is not missed by a test that is held up.
 LONG = {"contains": "What is 7", "answer": ANSWER, "duration": [6.0, 8.0]}

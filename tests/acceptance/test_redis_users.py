@@ -20,7 +20,7 @@ from askq.jobs.model import State
 from tests.acceptance.stack import ROOT, Stack, running_stack
 from tests.parts import contents, eventually, free_port
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(300)
 PAGE = (ROOT / "docs/do/redis-users.md").read_text("utf-8")
 USERS = {
     name: rules.replace("PASSWORD", f"pw-{name}").split()
@@ -77,7 +77,9 @@ def test_users_with_few_rights_suffice(tmp_path: Path) -> None:
         more = {"REDIS_URL": address(stack, "askq-flower"), "FLOWER_BASIC_AUTH": "u:p", "FLOWER_READ_ONLY": "true"}
         watching = stack._process("flower", [*flower, f"--port={port}"], stack.environment(**more))
         watching.start()
-        eventually(lambda: _rows(port) is not None, seconds=60, what="Flower answers", every=0.2)
+        eventually(lambda: _rows(port) is not None, seconds=120, what="Flower answers", every=0.2)
+        # What is told before it listens nobody tells again.
+        eventually(lambda: _listens(stack, "askq-flower"), what="Flower hears events", every=0.2)
 
         def askq(*argv: str, code: int = 0) -> str:
             done = stack.askq(*argv, settings={"REDIS_URL": address(stack, "askq-producer")})
@@ -90,8 +92,8 @@ def test_users_with_few_rights_suffice(tmp_path: Path) -> None:
         (tmp_path / "t.toml").write_text('model = "gpt-test"\ntools = ["code_interpreter"]\n', "utf-8")
         told = askq("submit", str(tmp_path / "list.csv"), "--assistant", str(tmp_path / "t.toml"), "--wait", "--json")
         batch = json.JSONDecoder().raw_decode(told)[0]["batch"]
-        assert {job.state for job in stack.wait(batch, seconds=60)} == {State.COMPLETED}
-        eventually(lambda: len(_rows(port) or ()) == 3, seconds=30, what="Flower shows a row per job", every=0.2)
+        assert {job.state for job in stack.wait(batch, seconds=120)} == {State.COMPLETED}
+        eventually(lambda: len(_rows(port) or ()) == 3, what="Flower shows a row per job", every=0.2)
         assert len(askq("results", batch).splitlines()) == 3
         assert json.loads(askq("sweep", "--json"))["findings"] == []
         askq("doctor")
@@ -101,6 +103,12 @@ def test_users_with_few_rights_suffice(tmp_path: Path) -> None:
         key = stack.environment()["OPENAI_API_KEY"].encode()
         found = [path.name for path, content in contents(tmp_path) if key in content]
         assert found == [], "the key is in no log, in no file of Redis and of no folder"
+
+
+def _listens(stack: Stack, user: str) -> bool:
+    with stack.client() as admin:
+        clients = [client for client in admin.client_list() if client["user"] == user]
+    return any(int(client["sub"]) + int(client["psub"]) > 0 for client in clients)
 
 
 def _rows(port: int) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from tests.acceptance.stack import Process, Stack, running_stack
 from tests.parts import eventually
 from tests.unit.tools import functions
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 PROTOCOLS = ("responses", "assistants")
 FUNCTIONS = Path(functions.__file__).parent
 SCHEMA = {

@@ -19,7 +19,7 @@ from tests.parts import eventually
 WATCHED = "benchmarks.watched_worker"
 TUTOR = Assistant(name="tutor", protocol="responses", model="gpt-test", timeout_s=300)
 pytestmark = [
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds pool processes through /proc"),
 ]
 

@@ -157,7 +157,7 @@ def test_of_many_who_open_a_batch_under_one_key_one_does(stage: Stage) -> None:
     gate = threading.Barrier(4)
 
     def open_(store: Store, key: str) -> tuple[str, bool]:
-        gate.wait(10)
+        gate.wait(60)
         return store.open_batch(NewBatch(name=None, assistant="tutor", protocol="responses", idempotency_key=key))
 
     with ThreadPoolExecutor(4) as pool:

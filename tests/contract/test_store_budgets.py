@@ -131,7 +131,7 @@ def test_however_many_ask_at_once_the_bound_holds(stage: Stage) -> None:
     stores, gate, seen = [stage.another() for _ in range(8)], threading.Barrier(9), list[float]()
 
     def work(store: Store, mine: list[str]) -> int:
-        gate.wait(10)
+        gate.wait(60)
         granted = 0
         for attempt in (1, 2, 3):
             for job in mine:
@@ -141,7 +141,7 @@ def test_however_many_ask_at_once_the_bound_holds(stage: Stage) -> None:
         return granted
 
     def look(store: Store) -> None:
-        gate.wait(10)
+        gate.wait(60)
         for _ in range(40):
             found = budget(store, batch)
             seen.append(found.spent_usd + found.reserved_usd)

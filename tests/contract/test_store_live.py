@@ -140,12 +140,14 @@ def test_who_has_heard_the_end_of_a_run_bears_witness_where_it_is_not_known(stag
 
 
 def test_whether_somebody_tells_is_known(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "TELLS_S", 1.0)
+    monkeypatch.setattr(live, "TELLS_S", LONG)
     job, store = running(stage), stage.store
     assert not store.told(job)
     store.tell(job, "a", "run_1", [])
     assert store.told(job)
-    stage.pass_time(live.TELLS_S + SHORT)
+    monkeypatch.setattr(live, "TELLS_S", SHORT)
+    store.tell(job, "a", "run_1", [])
+    stage.pass_time(2 * SHORT)
     assert not store.told(job)
 
 

@@ -36,10 +36,13 @@ def asked(stage: RedisStage, rows: int, *, total: int | None = None) -> Submitte
 def full(alone: RedisStage) -> Iterator[RedisStage]:
     """A server that may use a tenth more memory than it does, with a list of three that was submitted before."""
     asked(alone, 3)
+    # So much that what connections take and give back meanwhile is nothing beside it.
+    alone.raw.setrange("ballast", 8 << 20, b"x")
     used = alone.raw.info("memory")["used_memory"]
     alone.raw.config_set("maxmemory", used + used // 10)
     yield alone
     alone.raw.config_set("maxmemory", 0)
+    alone.raw.delete("ballast")
 
 
 def test_a_server_that_is_nearly_full_takes_nothing_new_and_goes_on_with_what_it_has(full: RedisStage) -> None:

@@ -183,7 +183,7 @@ def test_of_many_who_make_a_remote_assistant_one_is_believed(stage: Stage) -> No
     gate = threading.Barrier(4)
 
     def save(store: Store, name: str) -> str:
-        gate.wait(10)
+        gate.wait(60)
         return store.save_remote_assistant("acc", "d", name)
 
     with ThreadPoolExecutor(4) as pool:

@@ -38,7 +38,7 @@ class Deaf(MemoryStore):
 
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         if any(move.name == "start" for move in moves):
-            self.gate.wait(10)
+            self.gate.wait(60)
         return super().commit(moves, on_disk=on_disk)
 
 
@@ -123,7 +123,7 @@ class Slow(MemoryStore):
     def commit(self, moves: Sequence[Move], *, on_disk: bool = False) -> list[Outcome]:
         if any(move.name == "intend" for move in moves):
             self.intending.set()
-            self.gate.wait(10)
+            self.gate.wait(60)
         return super().commit(moves, on_disk=on_disk)
 
 

@@ -307,7 +307,7 @@ async def test_gets_whose_answer_nobody_waits_for_any_more_are_over() -> None:
             await asyncio.sleep(60)
 
     task = asyncio.create_task(get())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await begun.wait()
         task.cancel()
         await asyncio.wait({task})

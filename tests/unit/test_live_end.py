@@ -218,7 +218,7 @@ def test_a_store_that_is_away_costs_what_could_have_been_seen_and_not_the_end(
         for name in ("tell", "hurry"):
             outage.setattr(store, name, away(name))
         engine.loop.call_soon_threadsafe(service.go_on.set)
-        eventually(lambda: refused.count("hurry") >= 2, what="the end is kept in hand", seconds=20)
+        eventually(lambda: refused.count("hurry") >= 2, what="the end is kept in hand")
         assert only(store, batch).state is State.RUNNING
     drive(engine, finished(store, batch))
     is_whole(store, batch)
@@ -269,7 +269,7 @@ def test_a_run_that_is_not_shown_is_cancelled_by_hanging_up(
     drive(engine, finished(store, batch))
     assert (only(store, batch).state, only(store, batch).error_code) == (State.CANCELLED, "cancelled")
     assert service.cancelled
-    eventually(lambda: service.opened[0].closed, what="the stream is hung up", seconds=20)
+    eventually(lambda: service.opened[0].closed, what="the stream is hung up")
 
 
 def test_a_worker_that_is_to_end_hears_such_a_stream_out(

@@ -407,6 +407,8 @@ def test_a_key_given_as_its_file_does_not_show(tmp_path: Path) -> None:
         ("http://127.0.0.1:8080/v1", False),
         ("http://127.1.2.3/v1", False),
         ("http://[::1]:8080/v1", False),
+        ("http://0.0.0.0:8000/v1", False),
+        ("http://[::]:8000/v1", False),
         ("http://localhost/v1", False),
         ("http://LOCALHOST.:80/v1", False),
         ("http://api.localhost/v1", False),

@@ -435,7 +435,7 @@ async def test_a_sign_that_is_cut_in_two_is_one_sign(upstream: Upstream) -> None
     """Servers that think in UTF-16 may end a piece in the middle of a surrogate pair."""
     upstream.chunks = [delta(content=piece) for piece in ("Fox: ", "\ud83e", "\udd8a", "! And \ud83e")]
     upstream.chunks.append(delta("stop"))
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=upstream.url)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=upstream.url)) as it:
         events = [event async for event in told(it, "/responses", respond())]
         said = [data["delta"] for name, data in events if name == "response.output_text.delta"]
         assert "".join(said).startswith("Fox: \U0001f98a! And ")
@@ -447,7 +447,7 @@ async def test_a_sign_that_is_cut_in_two_is_one_sign(upstream: Upstream) -> None
 async def test_the_password_of_the_upstream_is_in_no_message(upstream: Upstream) -> None:
     address = upstream.url.replace("http://", "http://user:canary@")
     upstream.chunks = [*HELLO, "{not json"]
-    async with asyncio.timeout(20), stage(Options(engine="chat", chat_url=address)) as it:
+    async with asyncio.timeout(60), stage(Options(engine="chat", chat_url=address)) as it:
         events = [event async for event in told(it, "/responses", respond())]
         message = events[-1][1]["response"]["error"]["message"]
         assert "sent a chunk that is none" in message

@@ -25,7 +25,7 @@ from .stage import stage
     ],
 )
 async def test_what_is_no_json_is_refused_and_stops_nobody(body: bytes) -> None:
-    async with asyncio.timeout(20), stage() as it:
+    async with asyncio.timeout(60), stage() as it:
         headers = {"Content-Type": "application/json"}
         async with it.http.post(f"{it.server.base_url}/responses", data=body, headers=headers) as reply:
             assert (reply.status, (await reply.json())["error"]["type"]) == (400, "invalid_request_error")
@@ -33,7 +33,7 @@ async def test_what_is_no_json_is_refused_and_stops_nobody(body: bytes) -> None:
 
 
 async def test_a_choice_of_no_name_is_refused() -> None:
-    async with asyncio.timeout(20), stage() as it:
+    async with asyncio.timeout(60), stage() as it:
         body = {"model": "m", "input": "q", "tool_choice": {"type": "function", "name": {"a": 1}}}
         status, answer = await it.ask("POST", "/responses", body)
         assert (status, answer["error"]["param"]) == (400, "tool_choice")
