@@ -294,7 +294,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
     OSError."""
 
     def unless_gone(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise error
 
     for place, _, names in os.walk(folder, onerror=unless_gone):
