@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from askq.errors import StoreError
+from askq.ids import split_job_id
 from askq.jobs.model import CANCELLED_IN_TIME, LANE_OF, Claim, Lane, State
 from worker import steps
 from worker.looks import Looks
@@ -189,7 +190,11 @@ class Engine(Looks):
         if steps.in_vain(claim):
             await self._commit(claim, steps.give_up_creates(claim))
             return
-        if (pause := await self._account.stopped(claim.protocol)) is not None:
+        pause = await self._account.stopped(claim.protocol)
+        if pause is None and claim.state is State.QUEUED:
+            # Threads and files of a hundred thousand questions must not be made for a batch that may never go on.
+            pause = self._account.stopped_batch(split_job_id(claim.id)[0])
+        if pause is not None:
             await self._commit(claim, steps.paused(claim, pause))
             return
         protocol = self._protocol(claim.protocol)

@@ -84,6 +84,22 @@ def test_replies_that_are_always_lost_pause_the_batch_and_no_other(
     assert len(doubtful) == 16, "each twice, as the assistant allows"
 
 
+def test_nothing_is_prepared_for_a_batch_that_is_paused(
+    store: MemoryStore, service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.account._LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("worker.steps.decision.PAUSED_S", 0.05)
+    batch, other = submit(store, 5), submit(store, 3)
+    store.pause(batch, "asked_again", "why", probe_after_s=1.0)
+    engine = engines()
+    drive(engine, finished(store, other))
+    assert service.threads == 3
+    assert {(job.state, job.attempts, job.thread_id) for job in store.jobs(batch)} == {(State.QUEUED, 0, None)}
+    assert store.resume(batch)
+    drive(engine, finished(store, batch))
+    assert {job.state for job in store.jobs(batch)} == {State.COMPLETED}
+
+
 def claimed(store: MemoryStore) -> Claim:
     submit(store, 1)
     (claim,) = store.claim(Lane.START, range(SHARDS), limit=1, lease_s=60)
