@@ -85,7 +85,13 @@ class Incoming:
             # Only with a folder's descriptor does Python ask the kernel to follow the link.
             os.link(f"/proc/self/fd/{self._file.fileno()}", place, src_dir_fd=self._file.fileno())
         else:
-            self._partial.replace(place)
+            try:
+                os.link(self._partial, place)
+            except FileExistsError:
+                raise
+            except OSError:
+                # No links there, either.
+                self._partial.replace(place)
         _sync(place.parent)
 
     def close(self) -> None:

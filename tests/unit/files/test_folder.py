@@ -178,6 +178,21 @@ def test_without_nameless_files_and_hard_links_it_works_as_well(
     assert real is not no_links
 
 
+@pytest.mark.parametrize("nameless", ["with", "without"])
+def test_of_two_that_name_a_folder_at_once_the_first_has_named_it(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, nameless: str
+) -> None:
+    """Also on NFS and macOS: a batch would wait for ever for a folder whose first name nobody knows."""
+    if nameless == "without":
+        monkeypatch.delattr(folder_module.os, "O_TMPFILE", raising=False)
+    known = folder.identity()
+    # Somebody who looked before it was there.
+    Folder(folder.root)._name_itself(folder.root / ".identity")
+    assert Folder(folder.root).identity() == known
+    assert made(folder, b"1") == made(folder, b"1")
+    assert not folder.partial()
+
+
 def test_what_nobody_needs_goes_after_a_while(folder: Folder, tmp_path: Path) -> None:
     source = tmp_path / "a.csv"
     source.write_bytes(b"attached")
