@@ -14,7 +14,8 @@ def alive(pid: int) -> bool:
         return False
     try:
         return _state(pid) != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # Gone since, perhaps while its file was read; or a system without such files.
         return not Path("/proc/self").exists()
 
 

@@ -28,6 +28,7 @@ from askq.jobs.redis_store import RedisStore
 from tests.acceptance import mortal
 from tests.acceptance.deaths import MONEY, NOT_HERE, PLACES, SCRIPT, STORIES
 from tests.acceptance.mortal import Order, Story
+from tests.acceptance.processes import stopped
 from tests.acceptance.stack import Stack, running_stack
 from tests.chaos.checker import left_behind
 from tests.parts import eventually
@@ -165,8 +166,7 @@ def _ended(process: BaseProcess) -> int | None:
 
 def _is_stopped(process: BaseProcess) -> bool:
     assert process.is_alive(), "it was to be stopped, and has ended"
-    status = Path(f"/proc/{process.pid}/stat").read_text("utf-8")
-    return status.rpartition(")")[2].split()[0] == "T"
+    return stopped(process.pid or 0)
 
 
 def _until(seen: Callable[[], bool], what: str) -> None:
