@@ -190,10 +190,11 @@ class Engine(Looks):
         if steps.in_vain(claim):
             await self._commit(claim, steps.give_up_creates(claim))
             return
-        pause = await self._account.stopped(claim.protocol)
-        if pause is None and claim.state is State.QUEUED:
-            # Threads and files of a hundred thousand questions must not be made for a batch that may never go on.
-            pause = self._account.stopped_batch(split_job_id(claim.id)[0])
+        # Threads and files of a hundred thousand questions must not be made for a batch that may never go on.
+        batch = split_job_id(claim.id)[0]
+        pause = self._account.stopped_batch(batch) if claim.state is State.QUEUED else None
+        if pause is None:
+            pause = await self._account.stopped(claim.protocol)
         if pause is not None:
             await self._commit(claim, steps.paused(claim, pause))
             return

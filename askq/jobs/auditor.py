@@ -18,6 +18,7 @@ from askq.ids import SHARDS
 from askq.jobs.audit import LATE_S, UNDELETED_S, Fact, Report, late, starting_too_long
 from askq.jobs.books import Recount
 from askq.jobs.model import BatchStatus, Lane
+from askq.jobs.objects import is_batch
 from askq.jobs.store import Store
 
 _SMALL = 100 * SHARDS
@@ -142,8 +143,12 @@ class Auditor:
             self._report.add([Fact(code="evicted", count=evicted)])
         self._report.add(self._books.locks(repair=self._report.repairs))
         due = self._store.next_tombstone()
-        if due is not None and -due > UNDELETED_S and not self._store.pauses():
+        if due is not None and -due > UNDELETED_S and not self._is_paused():
             self._report.add([Fact(code="undeleted", seconds=-due)])
+
+    def _is_paused(self) -> bool:
+        """Whether all work may stand still. A batch alone may be paused for weeks, and holds nobody else up."""
+        return any(not is_batch(pause.account) for pause in self._store.pauses())
 
     def _check_schedule(self) -> Iterator[float]:
         for shard, lane in _LANES[self._at.lanes :]:
@@ -200,7 +205,7 @@ class Auditor:
         self._report.add(found.facts)
         self._at.late += found.late_start
         # A paused account holds its jobs up on purpose: `askq status` says why.
-        if found.late and not (self._store.pauses() or self._store.waits()):
+        if found.late and not (self._is_paused() or self._store.waits()):
             self._report.add(late(found.late, workers=len(self._store.nodes())))
         for job in found.starting:
             timeout_s = self._timeout_s(job.assistant_digest)
@@ -243,7 +248,7 @@ class Auditor:
         workers = len(self._store.nodes())
         for _ in range(_LOOKS if workers else 0):
             # A limit that is waited for holds everybody up, and nothing is wrong.
-            if self._at.moving or self._store.pauses() or self._store.waits():
+            if self._at.moving or self._is_paused() or self._store.waits():
                 return
             yield _LOOK_EVERY_S
             self._at.moving = self._books.ahead(Lane.START) > 0

@@ -157,6 +157,15 @@ def test_a_paused_account_holds_its_jobs_up_on_purpose(stage: Stage) -> None:
     assert sweep(stage.store).findings == []
 
 
+def test_a_paused_batch_holds_nobody_else_up(stage: Stage) -> None:
+    """It may stand for weeks, until a person lets it go on."""
+    paused, batch = submit(stage.store, 1), submit(stage.store, 1)
+    stage.store.beat(ALIVE, ttl_s=50)
+    make_due(stage, job_id(batch, "q0"), ago=500)
+    stage.store.pause(paused, "asked_again", "why", probe_after_s=LONG)
+    assert codes(sweep(stage.store)) == {"late": 1}
+
+
 def test_a_limit_that_is_waited_for_holds_everybody_up_and_nothing_is_wrong(stage: Stage) -> None:
     batch = submit(stage.store, 2)
     stage.store.beat(ALIVE, ttl_s=50)
