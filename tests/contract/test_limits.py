@@ -34,13 +34,21 @@ def take(store: Store, many: int, *, tokens: float = 0.0, bound: Bound = FREE, w
 
 
 def test_an_unknown_account_is_tried_gently_and_for_all_workers_together(stage: Stage) -> None:
-    assert take(stage.store, 10).granted == FIRST_WINDOW
     other = stage.another()
-    held = take(other, 10)
-    assert (held.granted, held.rate) == (0, None)
+    for number in range(50):
+        scope = dataclasses.replace(SCOPE, model=f"model {number}")
+
+        def ten(store: Store, scope: Scope = scope) -> Permit:
+            return store.take_permits(scope, [0.0] * 10, bound=FREE, window=FIRST_WINDOW)
+
+        first, held = ten(stage.store), ten(other)
+        stage.store.learn_limits(scope, Heard(closed=2, accepted=2))
+        last = ten(other)
+        if last.now - first.now < 0.2:
+            # Else more may be open by now: the window grows with each quarter of a second.
+            break
+    assert (first.granted, held.granted, held.rate, last.granted) == (FIRST_WINDOW, 0, None, 2)
     assert held.wait_s > 0
-    stage.store.learn_limits(SCOPE, Heard(closed=2, accepted=2))
-    assert take(other, 10).granted == 2
 
 
 def test_headers_tell_everything_and_every_worker(stage: Stage) -> None:
