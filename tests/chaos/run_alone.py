@@ -15,10 +15,15 @@ _asked_to_end = False
 
 
 def end_in_order() -> None:
-    """Asked to end, a process still ends what it has started: an exception runs through every `finally`."""
+    """Asked to end, a process still ends what it has started: an exception runs through every `finally`.
+
+    Asked again, it goes on with that: `timeout` and others tell a process and its whole group.
+    """
 
     def end(number: int, _: object) -> None:
         global _asked_to_end
+        if _asked_to_end:
+            return
         _asked_to_end = True
         sys.exit(128 + number)
 
