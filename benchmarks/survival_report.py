@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.chart import Bar, bars
+from benchmarks.publish import publish
 from benchmarks.table import as_text
 
 PICTURES = Path(__file__).parents[1] / "docs" / "understand" / "survival"
@@ -44,18 +43,20 @@ def _words(cell: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "0"
 
 
+def _text(scenario: str, results: Mapping[str, Any]) -> str:
+    return f"{scenario}\n\n{as_text(results[scenario]['cells'])}"
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.survival_report", description=__doc__)
-    parser.add_argument("results", nargs="+", type=Path, metavar="FILE", help="what `--json` wrote")
-    parser.add_argument("--into", type=Path, default=PICTURES, metavar="FOLDER", help="where the pictures go")
-    options = parser.parse_args(argv)
-    options.into.mkdir(parents=True, exist_ok=True)
-    for path in options.results:
-        results = json.loads(path.read_text("utf-8"))
-        for scenario in _PROTOCOLS.keys() & results.keys():
-            print(f"{scenario}\n\n{as_text(results[scenario]['cells'])}\n")
-            (options.into / f"{scenario}.svg").write_text(picture(scenario, results[scenario]), "utf-8")
-    return 0
+    return publish(
+        argv,
+        program="benchmarks.survival_report",
+        about=__doc__,
+        pictures=PICTURES,
+        scenarios=_PROTOCOLS.keys(),
+        text=_text,
+        picture=picture,
+    )
 
 
 if __name__ == "__main__":

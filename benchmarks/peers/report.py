@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.chart import Bar, bars
+from benchmarks.publish import publish
 
 Row = Mapping[str, Any]
 
@@ -108,18 +107,20 @@ def _line(*words: str) -> str:
     return f"| {' | '.join(words)} |"
 
 
+def _text(scenario: str, results: Mapping[str, Any]) -> str:
+    return f"{scenario}, {results['machine']}\n\n{table(scenario, results[scenario])}"
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.report", description=__doc__)
-    parser.add_argument("results", nargs="+", type=Path, metavar="FILE", help="what `--json` wrote")
-    parser.add_argument("--into", type=Path, default=PICTURES, metavar="FOLDER", help="where the pictures go")
-    options = parser.parse_args(argv)
-    options.into.mkdir(parents=True, exist_ok=True)
-    for path in options.results:
-        results = json.loads(path.read_text("utf-8"))
-        for scenario in TABLES.keys() & results.keys():
-            print(f"{scenario}, {results['machine']}\n\n{table(scenario, results[scenario])}\n")
-            (options.into / f"{scenario}.svg").write_text(picture(scenario, results[scenario]), "utf-8")
-    return 0
+    return publish(
+        argv,
+        program="benchmarks.peers.report",
+        about=__doc__,
+        pictures=PICTURES,
+        scenarios=TABLES.keys(),
+        text=_text,
+        picture=picture,
+    )
 
 
 if __name__ == "__main__":
